@@ -1,0 +1,44 @@
+"""The errors a user can cause, each one line long, and the exit code that the command line gives them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class HoarfrostError(Exception):
+    """Base of every error that is the input's fault and not the program's: shown as one line, without a traceback."""
+
+    exit_code: int = 1
+
+
+class UsageError(HoarfrostError):
+    """The command or call itself is wrong: an option out of range, a folder that exists. Exit code 2."""
+
+    exit_code = 2
+
+
+class DataError(HoarfrostError):
+    """A file is not what it should be. Exit code 3.
+
+    The message reads ``file, row 12: expected …, found …; what to do``.
+    """
+
+    exit_code = 3
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        expected: str,
+        found: str,
+        row: int | None = None,
+        hint: str | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.row = row
+        self.expected = expected
+        self.found = found
+        self.hint = hint
+        where = f"{self.path}" if row is None else f"{self.path}, row {row}"
+        text = f"{where}: expected {expected}, found {found}"
+        super().__init__(text if hint is None else f"{text}; {hint}")

@@ -1,0 +1,1 @@
+"""Files: MRC maps and stacks, RELION STAR, atomic writes."""

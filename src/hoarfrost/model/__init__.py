@@ -1,0 +1,1 @@
+"""The forward model and its likelihood: CTF, slices, shifts, quadrature, prior."""

@@ -1,0 +1,1 @@
+"""Particle images: lazy stacks, normalisation, splits and minibatches."""

@@ -1,0 +1,1 @@
+"""The reconstruction loop and what it needs."""
