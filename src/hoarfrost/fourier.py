@@ -1,0 +1,149 @@
+"""Centred Fourier transforms, the packed Fourier disc of an image, and Fourier cropping of volumes.
+
+The origin of an array of n points is at index n // 2, in real and in Fourier space. Images are transformed as
+
+    Ĩ(k) = (1/N) Σ_x I(x) exp(−2πi k·(x − c) / N)
+
+so that white noise of standard deviation σ per pixel has E|Ĩ(k)|² = σ² at every coefficient (Parseval).
+Volumes are transformed without the factor, so that the slice theorem reads  (P V)~(k) = V̂(Rᵀ(kx, ky, 0)) / N.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class FourierDisc:
+    """The coefficients with |k| ≤ r_max of an N×N real image, Hermitian half only, packed into K numbers.
+
+    Kept are kx > 0, and ky ≥ 0 where kx = 0. `box` is N in pixels, `r_max` in Fourier pixels (1 / (N pixels)).
+
+    Raises ValueError where r_max reaches Nyquist, whose coefficients have no partner.
+    """
+
+    box: int
+    r_max: float
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.r_max < self.box / 2:
+            raise ValueError(f"r_max must lie in [1, {self.box / 2}) for a box of {self.box}, found {self.r_max}")
+
+    @cached_property
+    def coordinates(self) -> Tensor:
+        """Integer frequencies (kx, ky) of the K packed coefficients: (K, 2) int64, DC first."""
+        r = math.floor(self.r_max)
+        kx, ky = torch.meshgrid(torch.arange(0, r + 1), torch.arange(-r, r + 1), indexing="ij")
+        keep = (kx**2 + ky**2 <= self.r_max**2) & ((kx > 0) | (ky >= 0))
+        pairs = torch.stack([kx[keep], ky[keep]], dim=-1)
+        # A stable order by radius puts DC first and makes a smaller disc a prefix of a larger one.
+        return pairs[torch.argsort(pairs.square().sum(-1), stable=True)]
+
+    @property
+    def size(self) -> int:
+        """K, the number of packed coefficients, about π r_max² / 2."""
+        return int(self.coordinates.shape[0])
+
+    @cached_property
+    def radii(self) -> Tensor:
+        """|k| of each coefficient in Fourier pixels: (K,) float64."""
+        return self.coordinates.to(torch.float64).square().sum(-1).sqrt()
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """Weight of each coefficient in a sum over the half disc: 1, and ½ for DC, (K,) float64."""
+        weights = torch.ones(self.size, dtype=torch.float64)
+        weights[0] = 0.5
+        return weights
+
+    def pack(self, images: Tensor) -> Tensor:
+        """Transform real images (..., N, N) and keep the disc: complex (..., K)."""
+        spectrum = torch.fft.rfft2(torch.fft.ifftshift(images, dim=(-2, -1))) / self.box
+        kx, ky = self.coordinates.unbind(-1)
+        return spectrum[..., ky % self.box, kx]
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """Real images (..., N, N) of packed coefficients (..., K), zero outside the disc; inverse of `pack`."""
+        kx, ky = self.coordinates.unbind(-1)
+        spectrum = packed.new_zeros(*packed.shape[:-1], self.box, self.box // 2 + 1)
+        spectrum[..., ky % self.box, kx] = packed
+        on_axis = kx == 0
+        # irfft2 expects both halves of the kx = 0 column.
+        spectrum[..., -ky[on_axis] % self.box, 0] = packed[..., on_axis].conj()
+        images = torch.fft.irfft2(spectrum, s=(self.box, self.box)) * self.box
+        return torch.fft.fftshift(images, dim=(-2, -1))
+
+    def permutation(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        """Where a symmetry of the square lattice sends the disc: index (K,) int64 and conjugate (K,) bool.
+
+        For an orthogonal integer 2×2 matrix g, coefficient n of the packed z(g k) is z[index[n]], conjugated
+        where `conjugate[n]` because g k lies in the half that is not kept.
+        """
+        lookup = {(x, y): n for n, (x, y) in enumerate(self.coordinates.tolist())}
+        image = (self.coordinates @ matrix.to(torch.int64).T).tolist()
+        conjugate = torch.tensor([(x, y) not in lookup for x, y in image])
+        index = torch.tensor([lookup[(-x, -y) if (x, y) not in lookup else (x, y)] for x, y in image])
+        return index, conjugate
+
+
+def fft3_centred(volume: Tensor) -> Tensor:
+    """Centred 3D Fourier transform of (..., n, n, n), origin at n // 2 in both spaces, complex."""
+    axes = (-3, -2, -1)
+    return torch.fft.fftshift(torch.fft.fftn(torch.fft.ifftshift(volume, dim=axes), dim=axes), dim=axes)
+
+
+def ifft3_centred(spectrum: Tensor) -> Tensor:
+    """Inverse of `fft3_centred`; complex (..., n, n, n), take `.real` of a Hermitian spectrum."""
+    axes = (-3, -2, -1)
+    return torch.fft.fftshift(torch.fft.ifftn(torch.fft.ifftshift(spectrum, dim=axes), dim=axes), dim=axes)
+
+
+def centred_window(array: Tensor, box: int, dims: int = 3) -> Tensor:
+    """Crop or zero-pad the last `dims` axes to `box`, keeping the origin at n // 2."""
+    for axis in range(-dims, 0):
+        n = array.shape[axis]
+        if box <= n:
+            array = array.narrow(axis, n // 2 - box // 2, box)
+        else:
+            before = box // 2 - n // 2
+            padding = [0, 0] * (-axis - 1) + [before, box - n - before]
+            array = torch.nn.functional.pad(array, padding)
+    return array
+
+
+def fourier_resize(volume: Tensor, box: int, r_max: float | None = None) -> Tensor:
+    """Resample a real cubic volume onto `box` voxels over the same length, keeping V̂(k): (box, box, box).
+
+    Coefficients beyond `r_max` (default: Nyquist of the smaller box, excluded) become zero, so the
+    result of going up and down again is exact for a band-limited volume.
+    """
+    smaller = min(box, volume.shape[-1])
+    limit = (smaller - 1) // 2 if r_max is None else r_max
+    spectrum = centred_window(fft3_centred(volume), box)
+    spectrum = spectrum * (radius_grid(box, 3, volume.device) <= limit)
+    return ifft3_centred(spectrum).real.to(volume.dtype)
+
+
+def radius_grid(box: int, dims: int, device: torch.device | str = "cpu") -> Tensor:
+    """Distance from the origin (index box // 2) of every point of a grid, in grid steps: float64."""
+    axis = torch.arange(box, dtype=torch.float64, device=device) - box // 2
+    squares = axis.square()
+    total = squares
+    for _ in range(dims - 1):
+        total = total.unsqueeze(-1) + squares
+    return total.sqrt()
+
+
+def soft_sphere(box: int, diameter: float, edge: float, dims: int = 3, device: torch.device | str = "cpu") -> Tensor:
+    """A disc or ball of ones with a raised-cosine edge: float64.
+
+    `diameter` and `edge` are in grid steps; the mask is 1 inside diameter / 2 and 0 beyond diameter / 2 + edge.
+    """
+    radius = radius_grid(box, dims, device)
+    fraction = ((radius - diameter / 2) / max(edge, 1e-9)).clamp(0, 1)
+    return 0.5 * (1 + torch.cos(math.pi * fraction))

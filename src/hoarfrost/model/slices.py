@@ -1,0 +1,189 @@
+"""Central slices of a volume, P_R V(k) = V̂(Rᵀ(kx, ky, 0)) / N, and their exact adjoint.
+
+The volume's Fourier transform is wanted off the grid. It is computed as a non-uniform FFT: divide the volume by
+the transform of a Kaiser–Bessel window, pad it, transform it, and sum each wanted point over the w³ nearest grid
+points weighted by the window (Fessler & Sutton 2003; β after Beatty 2005). `docs/slices.md` has the measured error.
+For a fixed set of rotations that sum is a sparse matrix, built once and applied many times.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from hoarfrost.fourier import FourierDisc, centred_window, fft3_centred
+
+POINTS_PER_CHUNK = 1 << 17
+
+
+@dataclass(frozen=True)
+class KaiserBessel:
+    """The interpolation window φ(u) = I₀(β √(1 − (2u/w)²)) / w of w grid steps, for an oversampled grid."""
+
+    width: int
+    oversampling: float
+
+    @property
+    def beta(self) -> float:
+        """Shape parameter; least worst error for this width and oversampling (Beatty et al. 2005, eq. 5)."""
+        w, s = self.width, self.oversampling
+        return math.pi * math.sqrt((w / s) ** 2 * (s - 0.5) ** 2 - 0.8)
+
+    def __call__(self, offset: Tensor) -> Tensor:
+        """φ at offsets in grid steps, zero outside ± w/2."""
+        inside = (1 - (2 * offset / self.width) ** 2).clamp(min=0)
+        return torch.special.i0(self.beta * inside.sqrt()) / self.width
+
+    def transform(self, frequency: Tensor) -> Tensor:
+        """∫ φ(u) exp(−2πi f u) du at f in cycles per grid step: sinh(√(β² − (π w f)²)) / √(…)."""
+        argument = self.beta**2 - (math.pi * self.width * frequency) ** 2
+        root = argument.abs().sqrt().clamp(min=1e-12)
+        return torch.where(argument > 0, torch.sinh(root) / root, torch.sin(root) / root)
+
+
+class InterpolationMatrix:
+    """The sum over grid points, for fixed frequencies: a sparse real matrix (n, G³) and its transpose, both CSR.
+
+    `points` are (n, 3) as (x, y, z) in steps of a cubic grid of `grid_box` points, origin at grid_box // 2.
+    """
+
+    def __init__(self, points: Tensor, grid_box: int, window: KaiserBessel) -> None:
+        n, taps = points.shape[0], window.width**3
+        indices = torch.empty(n, taps, dtype=torch.int32)
+        weights = torch.empty(n, taps, dtype=points.dtype)
+        for start in range(0, n, POINTS_PER_CHUNK):
+            chunk = slice(start, start + POINTS_PER_CHUNK)
+            indices[chunk], weights[chunk] = _taps(points[chunk], grid_box, window)
+        rows = torch.arange(0, n * taps + 1, taps, dtype=torch.int64)
+        matrix = csr_array(
+            (weights.reshape(-1).numpy(), indices.reshape(-1).numpy(), rows.numpy()), shape=(n, grid_box**3)
+        )
+        # SciPy transposes in linear time; torch would sort, ten times slower. The products are faster in torch.
+        self._matrix = _to_torch(matrix, points.device)
+        self._transpose = _to_torch(matrix.T.tocsr(), points.device)
+
+    def interpolate(self, grid: Tensor) -> Tensor:
+        """Real columns at the points, (n, c), of columns on the grid, (G³, c)."""
+        return self._matrix @ grid
+
+    def spread(self, values: Tensor) -> Tensor:
+        """The transpose: columns (n, c) at the points, summed onto the grid (G³, c)."""
+        return self._transpose @ values
+
+
+def _taps(points: Tensor, grid_box: int, window: KaiserBessel) -> tuple[Tensor, Tensor]:
+    """Flat grid indices and window weights, (n, w³) each, around points (n, 3)."""
+    position = points.cpu() + grid_box // 2
+    first = torch.ceil(position - window.width / 2)
+    steps = torch.arange(window.width)
+    wx, wy, wz = window(position.unsqueeze(-1) - first.unsqueeze(-1) - steps).unbind(1)
+    ix, iy, iz = ((first.to(torch.int32).unsqueeze(-1) + steps.to(torch.int32)) % grid_box).unbind(1)
+    weights = wz[:, :, None, None] * wy[:, None, :, None] * wx[:, None, None, :]
+    indices = (iz[:, :, None, None] * grid_box + iy[:, None, :, None]) * grid_box + ix[:, None, None, :]
+    return indices.flatten(1), weights.flatten(1)
+
+
+def _to_torch(matrix: csr_array, device: torch.device) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(matrix.indptr),
+            torch.from_numpy(matrix.indices),
+            torch.from_numpy(matrix.data),
+            size=matrix.shape,
+            device=device,
+            check_invariants=False,
+        )
+
+
+class SliceOperator:
+    """Volume → central slices at fixed rotations, the exact adjoint, and the kernel of the normal operator.
+
+    The volume has `box` voxels over the same length as the images' `disc.box` pixels, so that both share their
+    Fourier pixels; `box` need only exceed 2 r_max. `rotations` is (n, 3, 3), reference → image frame.
+    The grid is 2 · `oversampling` times the box: twice because the normal operator's kernel reaches that far.
+
+    Raises ValueError where the volume's box cannot hold r_max.
+    """
+
+    def __init__(
+        self,
+        disc: FourierDisc,
+        box: int,
+        rotations: Tensor,
+        *,
+        kernel_width: int = 4,
+        oversampling: int = 2,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if box <= 2 * disc.r_max:
+            raise ValueError(f"a volume of {box} voxels cannot hold frequencies up to r_max {disc.r_max}")
+        self.disc = disc
+        self.box = box
+        self.n_slices = rotations.shape[0]
+        self._grid_box = 2 * oversampling * box
+        window = KaiserBessel(kernel_width, oversampling)
+        axis = (torch.arange(2 * box, dtype=torch.float64) - box) / self._grid_box
+        gain = (1 / window.transform(axis)).to(device=device, dtype=dtype)
+        self._gain = gain[:, None, None] * gain[None, :, None] * gain[None, None, :]
+        plane = disc.coordinates.to(torch.float64)
+        points = torch.einsum("kc,ncx->nkx", plane, rotations.to("cpu", torch.float64)[:, :2, :])
+        grid_points = (points.reshape(-1, 3) * (2 * oversampling)).to(device=device, dtype=dtype)
+        self._matrix = InterpolationMatrix(grid_points, self._grid_box, window)
+
+    def slices(self, volume: Tensor) -> Tensor:
+        """P_R V for each rotation: complex (n, K) of a real volume (box, box, box)."""
+        return self.slices_of(self.prepare(volume))
+
+    def prepare(self, volume: Tensor) -> Tensor:
+        """The padded, window-corrected spectrum (G³, 2) of a volume, the same for every set of rotations."""
+        corrected = centred_window(volume, 2 * self.box) * self._gain
+        spectrum = fft3_centred(centred_window(corrected, self._grid_box)) / self.disc.box
+        return torch.view_as_real(spectrum).reshape(-1, 2)
+
+    def slices_of(self, prepared: Tensor) -> Tensor:
+        """P_R V, complex (n, K), of what `prepare` made of V."""
+        values = self._matrix.interpolate(prepared)
+        return torch.view_as_complex(values).reshape(self.n_slices, self.disc.size)
+
+    def adjoint(self, slices: Tensor) -> Tensor:
+        """Σ Pᵀ s over slices (n, K), adjoint of `slices` in Re Σ conj(a) b: real (box, box, box)."""
+        columns = torch.view_as_real(slices.reshape(-1))
+        return centred_window(self._to_space(self._matrix.spread(columns)), self.box) / self.disc.box
+
+    def normal_kernel(self, weights: Tensor) -> Tensor:
+        """Kernel h of Σ Pᵀ W P, a convolution h(x − x'): real (2 box, 2 box, 2 box), for real W (n, K).
+
+        Sampling at frequencies p with weights w gives h(x) = Σ_p w_p cos(2π p·x / box) / N²; `apply_normal`
+        applies it, gridding included.
+        """
+        table = self._matrix.spread(weights.reshape(-1, 1))
+        return self._to_space(torch.cat([table, torch.zeros_like(table)], dim=1)) / self.disc.box**2
+
+    def _to_space(self, table: Tensor) -> Tensor:
+        """Window-corrected real-space array (2 box,)³ of real and imaginary columns on the grid."""
+        axes = (-3, -2, -1)
+        spectrum = torch.view_as_complex(table).reshape(self._grid_box, self._grid_box, self._grid_box)
+        # The inverse FFT without its 1/G³ is the adjoint of the FFT.
+        real = torch.fft.ifftn(torch.fft.ifftshift(spectrum, dim=axes), dim=axes, norm="forward").real
+        return centred_window(torch.fft.fftshift(real, dim=axes), 2 * self.box) * self._gain
+
+
+def transform_normal_kernel(kernel: Tensor) -> Tensor:
+    """Spectrum of a normal kernel (2n, 2n, 2n) for `apply_normal`: real (2n, 2n, n + 1)."""
+    return torch.fft.rfftn(torch.fft.ifftshift(kernel, dim=(-3, -2, -1)), dim=(-3, -2, -1)).real
+
+
+def apply_normal(kernel_spectrum: Tensor, volume: Tensor) -> Tensor:
+    """Σ Pᵀ W P V as a convolution on the doubled box: real (n, n, n)."""
+    n = volume.shape[-1]
+    axes = (-3, -2, -1)
+    size = (2 * n, 2 * n, 2 * n)
+    product = torch.fft.rfftn(volume, s=size, dim=axes) * kernel_spectrum
+    return torch.fft.irfftn(product, s=size, dim=axes)[:n, :n, :n]
