@@ -58,6 +58,13 @@ def rotations_from_vectors(vectors_rad: Tensor) -> Tensor:
     return rotations_from_quaternions(torch.cat([torch.cos(half), xyz], dim=-1))
 
 
+def rotations_about_z(angles_rad: Tensor) -> Tensor:
+    """Rotations (n, 3, 3) float64 about the z axis by angles (n,) in radians, x towards y."""
+    angles = angles_rad.to(torch.float64)
+    cos, sin, zero, one = angles.cos(), angles.sin(), torch.zeros_like(angles), torch.ones_like(angles)
+    return torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], dim=-1).reshape(-1, 3, 3)
+
+
 def plane_symmetries() -> Tensor:
     """The 8 proper rotations that map the image plane's square lattice to itself (D4): (8, 3, 3) float64.
 

@@ -1,1 +1,52 @@
-"""The command line, one file a command."""
+"""The command line, one file a command.
+
+Nothing here imports torch, numpy or scipy before a command runs: that keeps ``--help`` and a mistyped option quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from hoarfrost.errors import HoarfrostError, UsageError
+
+EXIT_INTERRUPTED = 130
+"""What shells report for a program ended by Ctrl-C."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that `arguments` (default: the process's own) name, and return its exit code.
+
+    A user's mistake is one line on stderr, never a traceback: 2 for the command itself, 3 for a file's content, 1 for
+    what the operating system refuses. Anything else that is raised is a bug, and shows its traceback.
+    """
+    from cyclopts import CycloptsError
+
+    from hoarfrost.cli.app import app
+
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+    except CycloptsError as error:
+        return _fail(f"{str(error).rstrip('.')}; see hoarfrost --help", UsageError.exit_code)
+    except HoarfrostError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output, `head` perhaps, has left: nothing to say, nobody to say it to
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        return _fail(f"{where}{error.strerror}", 1)
+    return 0
+
+
+def _fail(message: str, exit_code: int) -> int:
+    """Print `message` as one line on stderr and return `exit_code`."""
+    print(f"hoarfrost: error: {' '.join(message.split())}", file=sys.stderr)
+    return exit_code

@@ -1,1 +1,5 @@
 """Images of a known map, by the same forward model."""
+
+from hoarfrost._verbs import make_callable
+
+make_callable(__name__)

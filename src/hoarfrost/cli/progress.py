@@ -1,0 +1,112 @@
+"""What a running reconstruction shows: a bar on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+LINE_INTERVAL_S = 10.0
+"""A log gets a line at least this often, besides one for each stage and message."""
+
+
+class ProgressEvent(Protocol):
+    """What the display reads of an event of the reconstruction."""
+
+    @property
+    def iteration(self) -> int:
+        """Minibatches done."""
+
+    @property
+    def stage(self) -> int:
+        """The stage of frequency marching, from 0."""
+
+    @property
+    def resolution_A(self) -> float:
+        """Finest detail in use, in Å."""
+
+    @property
+    def nll(self) -> float | None:
+        """Held-out negative log-likelihood per image, if it was computed."""
+
+    @property
+    def nll_standard_error(self) -> float | None:
+        """Its standard error."""
+
+    @property
+    def fraction_done(self) -> float:
+        """Estimate of the part of the run that is done, from 0 to 1."""
+
+    @property
+    def message(self) -> str | None:
+        """Something worth a line of its own."""
+
+
+class ProgressDisplay:
+    """A callback for `hoarfrost.reconstruct` that shows its events on stderr; use it as a context manager."""
+
+    def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
+        self._quiet = quiet
+        self._console = console or Console(file=sys.stderr, highlight=False)
+        self._bar: Progress | None = None
+        self._stage: int | None = None
+        self._nll = ""
+        self._started = self._last_line = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._started = self._last_line = time.monotonic()
+        if self._console.is_terminal and not self._quiet:
+            self._bar = Progress(
+                BarColumn(bar_width=20),
+                TaskProgressColumn(),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+                console=self._console,
+            )
+            self._bar.add_task("reading the particles", total=1.0)
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            if kind is None:
+                self._bar.update(self._bar.task_ids[0], completed=1.0)
+            self._bar.stop()
+            self._bar = None
+
+    def __call__(self, event: ProgressEvent) -> None:
+        """Show `event`."""
+        if self._quiet:
+            return
+        if event.message:
+            self._console.print(event.message, markup=False)
+        if event.nll is not None:  # not every event carries one: keep showing the last
+            error = "" if event.nll_standard_error is None else f" ± {event.nll_standard_error:.2f}"
+            self._nll = f"  NLL {event.nll:.2f}{error}"
+        status = f"{event.resolution_A:.1f} Å{self._nll}"
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=event.fraction_done, description=status)
+            return
+        now = time.monotonic()
+        if event.stage != self._stage or now - self._last_line >= LINE_INTERVAL_S:
+            self._stage, self._last_line = event.stage, now
+            elapsed = f"{now - self._started:.0f} s"
+            self._console.print(
+                f"{event.fraction_done:4.0%}  {elapsed:>6}  iteration {event.iteration}  {status}",
+                soft_wrap=True,
+            )

@@ -1,0 +1,105 @@
+"""``hoarfrost reconstruct``: particle images in, a map and poses out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+
+def reconstruct(
+    particles: Path,
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    seed: int = 0,
+    max_resolution_A: Annotated[float | None, Parameter(name="--max-resolution")] = None,
+    diameter_A: Annotated[float | None, Parameter(name="--diameter")] = None,
+    symmetry: str = "C1",
+    method: Literal["auto", "sgd"] = "auto",
+    epochs: float | None = None,
+    batch_size: int | None = None,
+    shift_sigma_A: Annotated[float | None, Parameter(name="--shift-sigma")] = None,
+    shift_extent_A: Annotated[float | None, Parameter(name="--shift-extent")] = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    threads: int | None = None,
+    held_out: int | None = None,
+    datadir: Path | None = None,
+    overwrite: Annotated[bool, Parameter(show_default=False)] = False,
+    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], show_default=False)] = False,
+) -> None:
+    """Reconstruct a 3D map from particle images, with no starting model.
+
+    Every option has a default that suits most data; those without a number are chosen from the images.
+
+    Parameters
+    ----------
+    particles
+        RELION STAR file of the particles (3.0, 3.1, 4 or 5), with their CTF parameters. Poses in it are not used.
+    output
+        Folder to make for the run: map.mrc, particles.star, events.jsonl and config.toml.
+    seed
+        Number that all random choices follow from; the same seed repeats the run.
+    max_resolution_A
+        Finest detail to use, in Å. Chosen from the images unless given.
+    diameter_A
+        Diameter of the particle, in Å. Taken from the box unless given.
+    symmetry
+        Point group of the molecule in Schönflies notation.
+    method
+        How to optimise: auto needs no learning rate, sgd is plain stochastic gradient descent.
+    epochs
+        Stop after this many passes over the particles. By default, stop when nothing improves any more.
+    batch_size
+        Particles in each minibatch. Chosen from their number unless given.
+    shift_sigma_A
+        Expected spread of the particles' offsets from the centre of their images, as a standard deviation in Å.
+    shift_extent_A
+        Largest offset to consider, in Å.
+    device
+        Where to compute; auto takes the GPU if there is one.
+    threads
+        CPU threads to use. All cores unless given.
+    held_out
+        Particles to keep aside for judging progress. Chosen from their number unless given.
+    datadir
+        Folder that the image names in the STAR file are relative to. By default, that of the STAR file.
+    overwrite
+        Replace the run folder if it exists.
+    quiet
+        Show no progress.
+    """
+    from hoarfrost.cli.progress import ProgressDisplay
+    from hoarfrost.reconstruct.run import reconstruct as run
+
+    with ProgressDisplay(quiet=quiet) as progress:
+        result = run(
+            particles,
+            output,
+            seed=seed,
+            max_resolution_A=max_resolution_A,
+            diameter_A=diameter_A,
+            symmetry=symmetry,
+            method=method,
+            epochs=epochs,
+            batch_size=batch_size,
+            shift_sigma_A=shift_sigma_A,
+            shift_extent_A=shift_extent_A,
+            device=device,
+            threads=threads,
+            held_out=held_out,
+            datadir=datadir,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    minutes, seconds = divmod(round(result.seconds), 60)
+    ended = "" if result.converged else ", still improving when it ended: more --epochs may sharpen the map"
+    print(f"Map:        {result.map_path}")
+    print(f"Resolution: {result.resolution_A:.1f} Å")
+    print(f"Poses:      {result.particles_path}")
+    print(f"Time:       {minutes} min {seconds} s{ended}")
+    print()
+    print(f"Open it with: chimerax {result.map_path}")
+    print("(or any viewer of MRC maps: Coot, PyMOL, 3dmod). Images alone do not tell the hand: the map may be the")
+    print('mirror image of the molecule. In ChimeraX, "volume flip #1" shows the other hand.')

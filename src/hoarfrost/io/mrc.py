@@ -1,0 +1,165 @@
+"""MRC volumes, and stacks of images that are never loaded whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, BinaryIO, final
+
+import numpy as np
+import numpy.typing as npt
+
+from hoarfrost.errors import DataError
+from hoarfrost.io.atomic import atomic_output
+from hoarfrost.io.mrc_header import HEADER_BYTES, build_header, read_header, read_pixels
+
+_VOXEL_SIZE_TOLERANCE = 1e-3
+
+
+def read_volume(path: str | Path, pixel_size_A: float | None = None) -> tuple[npt.NDArray[np.float32], float]:
+    """Read a cubic map: float32 [z, y, x] and its pixel size in Å.
+
+    A `pixel_size_A` given here replaces the header's. Raises DataError where the file is not a whole MRC
+    file, the map is not cubic or holds NaN or infinity, or no pixel size is known.
+    """
+    header = read_header(path)
+    if len(set(header.shape)) != 1:
+        sections, rows, columns = header.shape
+        raise DataError(path, expected="a cubic map", found=f"{columns} × {rows} × {sections} voxels")
+    if pixel_size_A is None:
+        pixel_size_A = _cubic_voxel_size_A(header.path, header.voxel_size_A)
+    elif not (math.isfinite(pixel_size_A) and pixel_size_A > 0):
+        raise ValueError(f"pixel_size_A must be positive, not {pixel_size_A}")
+    stored = read_pixels(header, np.arange(header.shape[0]))
+    if not np.isfinite(stored).all():
+        raise DataError(path, expected="finite voxel values", found="NaN or infinity")
+    # The file runs along sections, rows, columns; `stored_axes` names those three, and we want z, y, x.
+    stored_axes = header.axes[::-1]
+    return np.ascontiguousarray(stored.transpose([stored_axes.index(axis) for axis in (3, 2, 1)])), pixel_size_A
+
+
+def write_volume(path: str | Path, volume: npt.ArrayLike, pixel_size_A: float) -> None:
+    """Write a volume [z, y, x] as an MRC map of mode 2 with origin 0, whole or not at all.
+
+    Raises ValueError where the volume is not three-dimensional or not finite, UsageError where it cannot be
+    written.
+    """
+    values = np.ascontiguousarray(volume, dtype="<f4")
+    if values.ndim != 3:
+        raise ValueError(f"volume must have shape (z, y, x), not {values.shape}")
+    _write(path, (values.shape[0], values.shape[1], values.shape[2]), pixel_size_A, [values], is_stack=False)
+
+
+def write_stack(
+    path: str | Path,
+    n_images: int,
+    box: tuple[int, int],
+    pixel_size_A: float,
+    batches: Iterable[npt.NDArray[Any]],
+) -> None:
+    """Write a stack of `n_images` images of `box` (ny, nx) as mode 2, holding one batch at a time.
+
+    `batches` yields arrays (b, ny, nx). Raises ValueError where they do not add up to `n_images` or are not
+    finite, UsageError where the file cannot be written.
+    """
+    _write(path, (n_images, *box), pixel_size_A, batches, is_stack=True)
+
+
+@final
+class ImageStack:
+    """A stack of images on disk, checked when opened and read a few images at a time.
+
+    Nothing stays open between reads, so it can be copied to another process.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Check the header against the file's size. Raises DataError as `read_header` does."""
+        self._header = read_header(path)
+        if self._header.axes != (1, 2, 3):
+            raise DataError(path, expected="axes in the order x, y, z", found=f"axes {self._header.axes}")
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._header.path
+
+    @property
+    def n_images(self) -> int:
+        """Number of images."""
+        return self._header.shape[0]
+
+    @property
+    def box(self) -> tuple[int, int]:
+        """Size of every image in pixels, (ny, nx)."""
+        return self._header.shape[1:]
+
+    @property
+    def pixel_size_A(self) -> float | None:
+        """The header's pixel size in Å along x, or None where it does not tell one."""
+        return None if self._header.voxel_size_A is None else self._header.voxel_size_A[0]
+
+    def read(self, indices: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Images (b, ny, nx) float32 in the order of `indices`, an integer array (b,) counted from 0.
+
+        Raises IndexError for an index outside the stack, DataError where the file can no longer be read.
+        """
+        wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
+        outside = wanted[(wanted < 0) | (wanted >= self.n_images)]
+        if outside.size:
+            raise IndexError(f"image {outside[0]} is outside {self.path}, which has images 0 to {self.n_images - 1}")
+        return read_pixels(self._header, wanted)
+
+
+def _cubic_voxel_size_A(path: Path, voxel_size_A: tuple[float, float, float] | None) -> float:
+    if voxel_size_A is None:
+        raise DataError(path, expected="a voxel size in the header", found="none", hint="give the pixel size in Å")
+    if max(voxel_size_A) - min(voxel_size_A) > _VOXEL_SIZE_TOLERANCE * max(voxel_size_A):
+        sizes = " × ".join(f"{size:.4g}" for size in voxel_size_A)
+        raise DataError(path, expected="one voxel size for x, y and z", found=f"{sizes} Å")
+    return voxel_size_A[0]
+
+
+def _write(
+    path: str | Path,
+    shape: tuple[int, int, int],
+    pixel_size_A: float,
+    batches: Iterable[npt.NDArray[Any]],
+    *,
+    is_stack: bool,
+) -> None:
+    if min(shape) < 1:
+        raise ValueError(f"an MRC file needs at least one pixel along each axis, not {shape}")
+    if not (math.isfinite(pixel_size_A) and pixel_size_A > 0):
+        raise ValueError(f"pixel_size_A must be positive, not {pixel_size_A}")
+    with atomic_output(path) as temporary, temporary.open("xb") as file:
+        file.write(bytes(HEADER_BYTES))  # filled in last: its statistics are known only at the end
+        statistics = _write_pixels(file, shape, batches)
+        file.seek(0)
+        file.write(build_header(shape, pixel_size_A, is_stack=is_stack, statistics=statistics))
+
+
+def _write_pixels(
+    file: BinaryIO, shape: tuple[int, int, int], batches: Iterable[npt.NDArray[Any]]
+) -> tuple[float, float, float, float]:
+    """Append the pixels; return their minimum, maximum, mean and standard deviation."""
+    written = 0
+    smallest, largest, total, total_squared = math.inf, -math.inf, 0.0, 0.0
+    for batch in batches:
+        values = np.ascontiguousarray(batch, dtype="<f4")
+        if values.shape[1:] != shape[1:]:
+            raise ValueError(f"a batch has shape {values.shape}, not (b, {shape[1]}, {shape[2]})")
+        if not values.size:
+            continue
+        if not np.isfinite(values).all():
+            raise ValueError("the values to write hold NaN or infinity")
+        file.write(values.data)
+        written += len(values)
+        smallest, largest = min(smallest, float(values.min())), max(largest, float(values.max()))
+        total += float(values.sum(dtype=np.float64))
+        total_squared += float(np.square(values, dtype=np.float64).sum())
+    if written != shape[0]:
+        raise ValueError(f"{written} sections were given, not {shape[0]}")
+    count = math.prod(shape)
+    mean = total / count
+    return smallest, largest, mean, math.sqrt(max(total_squared / count - mean**2, 0.0))

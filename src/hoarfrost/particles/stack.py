@@ -1,0 +1,95 @@
+"""The particle images of a STAR file, read a minibatch at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from hoarfrost.errors import DataError
+from hoarfrost.io.particles_star import ParticleTable, read_particles
+from hoarfrost.model.ctf import CTFParameters
+
+
+@final
+class ParticleStack:
+    """Images of n particles with their optics and, if told, poses; only images asked for are in memory.
+
+    `n_images`, `box` (pixels), `pixel_size_A`; `ctf`: CTFParameters of n; `optics_group`: int64 (n,);
+    `poses`: (rotations (n, 3, 3), shifts_A (n, 2)) float64, or None; `table`: the STAR file behind it.
+    """
+
+    def __init__(self, table: ParticleTable) -> None:
+        """Wrap a checked table; use `ParticleStack.open` for a file."""
+        optics = table.optics
+        self.table = table
+        self.n_images = table.n
+        self.box = table.box
+        self.pixel_size_A = table.pixel_size_A
+        self.ctf = CTFParameters(
+            defocus_u_A=torch.from_numpy(optics.defocus_u_A),
+            defocus_v_A=torch.from_numpy(optics.defocus_v_A),
+            defocus_angle_deg=torch.from_numpy(optics.defocus_angle_deg),
+            voltage_kV=torch.from_numpy(optics.voltage_kV),
+            cs_mm=torch.from_numpy(optics.cs_mm),
+            amplitude_contrast=torch.from_numpy(optics.amplitude_contrast),
+            phase_shift_deg=torch.from_numpy(optics.phase_shift_deg),
+        )
+        self.optics_group = torch.from_numpy(optics.optics_group)
+        self.poses: tuple[Tensor, Tensor] | None = None
+        if table.rotations is not None and table.shifts_A is not None:
+            self.poses = (torch.tensor(table.rotations), torch.tensor(table.shifts_A))
+
+    @classmethod
+    def open(cls, path: str | Path, datadir: str | Path | None = None) -> ParticleStack:
+        """Open a particle STAR file; every row and every stack's header is checked, no pixel is read.
+
+        Raises DataError, and looks for images, as `hoarfrost.io.particles_star.read_particles` does.
+        """
+        return cls(read_particles(path, datadir))
+
+    def __len__(self) -> int:
+        return self.n_images
+
+    def read(self, indices: Tensor | npt.NDArray[np.int64]) -> Tensor:
+        """Images float32 (b, box, box) of the particles `indices`, integers (b,) from 0, in the order asked.
+
+        Raises IndexError for an index outside the table; DataError with the particle's row for an image that
+        holds NaN or infinity or has the same value everywhere, or where the file cannot be read.
+        """
+        wanted = np.asarray(indices.cpu() if isinstance(indices, Tensor) else indices, dtype=np.int64).reshape(-1)
+        outside = wanted[(wanted < 0) | (wanted >= self.n_images)]
+        if outside.size:
+            raise IndexError(f"particle {outside[0]} is outside 0 to {self.n_images - 1}")
+        images = np.empty((len(wanted), self.box, self.box), np.float32)
+        stack_number = self.table.stack_number[wanted]
+        for number in np.unique(stack_number):
+            rows = np.flatnonzero(stack_number == number)
+            images[rows] = self.table.stacks[number].read(self.table.image_index[wanted[rows]])
+        self._refuse_bad_images(images, wanted)
+        return torch.from_numpy(images)
+
+    def _refuse_bad_images(self, images: npt.NDArray[np.float32], wanted: npt.NDArray[np.int64]) -> None:
+        smallest, largest = images.min(axis=(1, 2)), images.max(axis=(1, 2))
+        finite = np.isfinite(smallest) & np.isfinite(largest)  # NaN spreads through min and max
+        bad = np.flatnonzero(~finite | (smallest == largest))
+        if not bad.size:
+            return
+        first = int(bad[0])
+        particle = int(wanted[first])
+        expected, found = "an image with contrast", "one value in every pixel"
+        if not finite[first]:
+            expected, found = "finite pixel values", "NaN or infinity"
+        number = int(self.table.image_index[particle]) + 1
+        stack = self.table.stacks[self.table.stack_number[particle]]
+        raise DataError(
+            self.table.star.path,
+            row=particle + 1,
+            expected=expected,
+            found=f"{found} in image {number} of {stack.path}",
+            hint="remove this particle from the STAR file",
+        )

@@ -1,0 +1,157 @@
+"""Each command hands its options to its verb under the verb's own names, and says what came of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hoarfrost.cli import main
+
+Calls = list[tuple[tuple[Any, ...], dict[str, Any]]]
+
+
+@pytest.fixture
+def replace(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, Any], Calls]:
+    """Put a function that records its calls and returns `result` in the place of a verb."""
+
+    def put(verb: str, home: str, result: Any) -> Calls:
+        calls: Calls = []
+
+        def fake(*args: Any, **kwargs: Any) -> Any:
+            calls.append((args, kwargs))
+            return result
+
+        module = ModuleType(f"hoarfrost.{verb}.{home}")
+        setattr(module, verb, fake)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        return calls
+
+    return put
+
+
+RESULT = SimpleNamespace(
+    map_path=Path("run/map.mrc"),
+    particles_path=Path("run/particles.star"),
+    resolution_A=38.24,
+    converged=True,
+    seconds=154.4,
+)
+
+
+def test_reconstruct_leaves_every_choice_to_the_verb(
+    replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = replace("reconstruct", "run", RESULT)
+
+    assert main(["reconstruct", "particles.star", "-o", "run"]) == 0
+
+    [(args, kwargs)] = calls
+    assert args == (Path("particles.star"), Path("run"))
+    assert callable(kwargs.pop("progress"))
+    chosen = {name: value for name, value in kwargs.items() if value is not None}
+    assert chosen == {"seed": 0, "symmetry": "C1", "method": "auto", "device": "auto", "overwrite": False}
+    out = capsys.readouterr().out
+    assert "run/map.mrc" in out
+    assert "38.2 Å" in out
+    assert "2 min 34 s" in out
+    assert "chimerax run/map.mrc" in out
+    assert "still improving" not in out
+
+
+def test_reconstruct_hands_over_every_option(replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str]) -> None:
+    calls = replace("reconstruct", "run", SimpleNamespace(**{**vars(RESULT), "converged": False}))
+    options = (
+        "--seed 3 --max-resolution 20 --diameter 180 --symmetry D2 --method sgd --epochs 2.5 --batch-size 50 "
+        "--shift-sigma 5 --shift-extent 15 --device cpu --threads 2 --held-out 80 --datadir data --overwrite --quiet"
+    )
+
+    assert main(["reconstruct", "particles.star", "--output", "run", *options.split()]) == 0
+
+    [(_, kwargs)] = calls
+    del kwargs["progress"]
+    assert kwargs == {
+        "seed": 3,
+        "max_resolution_A": 20.0,
+        "diameter_A": 180.0,
+        "symmetry": "D2",
+        "method": "sgd",
+        "epochs": 2.5,
+        "batch_size": 50,
+        "shift_sigma_A": 5.0,
+        "shift_extent_A": 15.0,
+        "device": "cpu",
+        "threads": 2,
+        "held_out": 80,
+        "datadir": Path("data"),
+        "overwrite": True,
+    }
+    assert "still improving" in capsys.readouterr().out
+
+
+def test_simulate_hands_over_every_option(replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str]) -> None:
+    calls = replace("simulate", "dataset", None)
+    options = (
+        "--snr 0.1 --box 64 --pixel-size 4.5 --ctf-from ctf.star --defocus-range 5000 20000 --voltage 200 --cs 2 "
+        "--amplitude-contrast 0.07 --shift-sigma 6 --seed 4 --overwrite"
+    )
+
+    assert main(["simulate", "map.mrc", "-n", "500", "-o", "out", *options.split()]) == 0
+
+    [(args, kwargs)] = calls
+    assert args == (Path("map.mrc"), Path("out"))
+    assert kwargs == {
+        "n_particles": 500,
+        "snr": 0.1,
+        "box": 64,
+        "pixel_size_A": 4.5,
+        "ctf_from": Path("ctf.star"),
+        "defocus_range_A": (5000.0, 20000.0),
+        "voltage_kV": 200.0,
+        "cs_mm": 2.0,
+        "amplitude_contrast": 0.07,
+        "shift_sigma_A": 6.0,
+        "seed": 4,
+        "overwrite": True,
+    }
+    assert "500 particles to out" in capsys.readouterr().out
+
+
+REPORT = SimpleNamespace(to_dict=lambda: {"fsc": [1.0, 0.5]}, lines=lambda: ["shell  FSC", "1      1.000"])
+
+
+def test_evaluate_prints_the_lines_of_its_report(
+    replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = replace("evaluate", "report", REPORT)
+
+    assert main(["evaluate", "map.mrc", "--reference", "truth.mrc"]) == 0
+
+    assert calls == [
+        (
+            (Path("map.mrc"), Path("truth.mrc")),
+            {"poses": None, "true_poses": None, "mask_diameter_A": None},
+        )
+    ]
+    assert capsys.readouterr().out == "shell  FSC\n1      1.000\n"
+
+
+def test_evaluate_json_is_one_object_and_nothing_else(
+    replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = replace("evaluate", "report", REPORT)
+    options = "--poses run/particles.star --true-poses true.star --mask-diameter 180 --json"
+
+    assert main(["evaluate", "map.mrc", "--reference", "truth.mrc", *options.split()]) == 0
+
+    assert calls[0][1] == {
+        "poses": Path("run/particles.star"),
+        "true_poses": Path("true.star"),
+        "mask_diameter_A": 180.0,
+    }
+    assert json.loads(capsys.readouterr().out) == {"fsc": [1.0, 0.5]}

@@ -1,0 +1,27 @@
+"""Fixtures and settings that all tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of large test data, which is not part of the repository; tests that need it skip without it."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the large test data are not on this machine: no folder shared/data beside the repository")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def example_particles() -> Path:
+    """The STAR file of the real particles that `make demo` reconstructs."""
+    return ROOT / "examples" / "beta-galactosidase" / "particles.star"
