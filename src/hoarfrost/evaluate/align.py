@@ -14,20 +14,23 @@ maps' spectra, and shells where the maps do not agree weigh nothing.
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hoarfrost.evaluate.search import Candidate, ball, search, typical_diameter
-from hoarfrost.evaluate.spectrum import SpectrumSampler
 from hoarfrost.fourier import centred_window, fft3_centred, fourier_resize, ifft3_centred, soft_sphere
 from hoarfrost.geometry import rotations_from_vectors
+from hoarfrost.model.spectrum import SpectrumSampler
 
-LARGEST_BAND = 32
+LARGEST_SEARCH_BAND = 8.0
+LARGEST_BAND = 32.0
 BAND_GROWTH = 1.6
-KEPT_PER_BAND = (20, 8, 4, 2)
+KEPT_AT_FIRST = 9
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,11 @@ class Alignment:
 
 
 def align(
-    volume: Tensor, reference: Tensor, *, pixel_size_A: float = 1.0, reference_pixel_size_A: float | None = None
+    volume: Tensor,
+    reference: Tensor,
+    *,
+    pixel_size_A: float = 1.0,
+    reference_pixel_size_A: float | None = None,
 ) -> Alignment:
     """Align a real cubic volume to a reference; boxes and pixel sizes may differ, lengths in Å must be right.
 
@@ -68,28 +75,49 @@ def align(
     target = centred_window(reference, long_box)
     # The corners have no say: in one of the two maps a rotation takes them out of the box.
     masked = [(v - v.mean()) * soft_sphere(v.shape[0], 0.9 * v.shape[0], 0.05 * v.shape[0]) for v in (volume, target)]
-
-    band = min(limit, max(6.0, 5 * long_box / typical_diameter(target)))
-    top = min(limit, max(LARGEST_BAND, band))
-    candidates = search(masked[0], masked[1], min(band, 8.0), scale)
-    for kept in KEPT_PER_BAND:
-        objective = _Objective(masked[0], masked[1], band, scale)
-        climbed = sorted((objective.climb(c) for c in candidates), key=lambda c: -c.score)
-        candidates = _distinct(climbed)[:kept]
-        band = min(top, band * BAND_GROWTH)
-    while True:
-        objective = _Objective(masked[0], masked[1], band, scale)
-        candidates = sorted((objective.climb(c) for c in candidates), key=lambda c: -c.score)
-        if band == top:
-            break
-        band = min(top, band * BAND_GROWTH)
-    best = candidates[0]
-    aligned = resample(
-        volume, best.rotation, best.shift, mirrored=best.mirrored, box=long_box, scale=scale
-    )
+    # Where a molecule fills little of the box, its features lie at more Fourier pixels.
+    band = min(limit, max(6.0, min(5 * long_box / typical_diameter(target), LARGEST_SEARCH_BAND)))
+    top = min(limit, LARGEST_BAND)
+    moving, fixed = (_cropped(v, top * s) for v, s in zip(masked, (scale, 1.0), strict=True))
+    with _one_thread():
+        best = _best_candidate(moving, fixed, band, top, scale)
+    shift = best.shift * (long_box / fixed.shape[0])
+    aligned = resample(volume, best.rotation, shift, mirrored=best.mirrored, box=long_box, scale=scale)
     aligned = centred_window(aligned, box)
     pair = torch.stack([aligned.flatten(), reference.flatten()]).to(torch.float64)
-    return Alignment(best.rotation, best.shift, best.mirrored, aligned, float(torch.corrcoef(pair)[0, 1]))
+    return Alignment(best.rotation, shift, best.mirrored, aligned, float(torch.corrcoef(pair)[0, 1]))
+
+
+def _best_candidate(moving: Tensor, fixed: Tensor, band: float, top: float, scale: float) -> Candidate:
+    """The best of all rotations, shifts and hands, from the first band to the top one."""
+    candidates = search(moving, fixed, band, scale)
+    kept = KEPT_AT_FIRST
+    while True:
+        last = band == top
+        objective = _Objective(moving, fixed, band, scale)
+        steps, tolerance = (20, 1e-8) if last else (6, 1e-3)
+        climbed = [objective.climb(c, max_steps=steps, tolerance=tolerance) for c in candidates]
+        candidates = _distinct(sorted(climbed, key=lambda c: -c.score))[:kept]
+        if last:
+            break
+        band, kept = min(top, band * BAND_GROWTH), max(2, kept // 3)
+    return candidates[0]
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Thousands of small operations: on a busy machine more threads only wait for each other, 10 times longer."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _cropped(volume: Tensor, r_max: float) -> Tensor:
+    """The volume on the coarsest grid that holds frequencies up to r_max."""
+    return fourier_resize(volume, min(volume.shape[0], 2 * math.ceil(r_max + 2)))
 
 
 def resample(
@@ -99,7 +127,7 @@ def resample(
 
     `scale` is the volume's length over the result's. Frequencies up to Nyquist, periodic in the result's box.
     """
-    points = ball(box, (box - 1) // 2)
+    points = ball(box, box / 2 - 1e-3)
     sampler = SpectrumSampler(volume.to(torch.float32).unsqueeze(0), width=6)
     sign = -1.0 if mirrored else 1.0
     values = sampler(sign * scale * points @ rotation.T)[:, 0]
@@ -119,8 +147,8 @@ class _Objective:
         self._box, self._scale = reference.shape[0], scale
         self._points = ball(self._box, band)
         self._shell = self._points.norm(dim=-1).round().to(torch.int64)
-        small = min(volume.shape[0], 2 * math.ceil(band * scale + 2))
-        cropped = fourier_resize(volume, small)
+        cropped = _cropped(volume, band * scale)
+        small = cropped.shape[0]
         axis = (torch.arange(small) - small // 2).to(torch.float32) * (-2 * math.pi / small)
         # V̂ and ∂V̂/∂p, the transforms of V and −2πi x V / n: the i is put back by `_model`.
         volumes = torch.stack([cropped, cropped * axis, cropped * axis[:, None], cropped * axis[:, None, None]])
@@ -159,7 +187,7 @@ class _Objective:
         count = self._sum(torch.ones(len(values)))
         return float(-(count * torch.log1p(-fsc.square())).sum())
 
-    def climb(self, start: Candidate, max_steps: int = 15) -> Candidate:
+    def climb(self, start: Candidate, *, max_steps: int, tolerance: float) -> Candidate:
         """The local maximum of the score near `start`: Levenberg–Marquardt with weights from the current FSC."""
         here = start
         values, jacobian = self._model(here)
@@ -174,12 +202,12 @@ class _Objective:
             new_score = self._score(new_values)
             if new_score <= score:
                 damping *= 8
-                if damping > 1e3:
+                if damping > 1e2:
                     break
                 continue
             gain, score = new_score - score, new_score
             here, values, jacobian, damping = there, new_values, new_jacobian, damping / 4
-            if gain < 1e-6 * abs(score):
+            if gain < tolerance * abs(score):
                 break
         return Candidate(here.rotation, here.shift, here.mirrored, score)
 
@@ -193,7 +221,10 @@ def _gauss_newton_step(target: Tensor, values: Tensor, jacobian: Tensor, weight:
     weighted = weight.unsqueeze(-1) * tangent.conj()
     normal = (weighted.T @ tangent).real
     slope = (weighted.T @ (target - alpha * values)).real
-    return torch.linalg.solve(normal + damping * torch.diag(normal.diagonal()), slope)
+    # The last term keeps maps without features, for which a turn changes nothing, from a division by zero.
+    diagonal = normal.diagonal() * damping + 1e-9 * normal.diagonal().sum() + 1e-30
+    step: Tensor = torch.linalg.solve(normal + torch.diag(diagonal), slope)
+    return step
 
 
 def _distinct(candidates: list[Candidate]) -> list[Candidate]:

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hoarfrost.evaluate.spectrum import SpectrumSampler
 from hoarfrost.fourier import fft3_centred, fourier_resize, radius_grid
 from hoarfrost.geometry import rotations_from_quaternions
+from hoarfrost.model.spectrum import SpectrumSampler
 
-N_ROTATIONS = 8000
+N_ROTATIONS = 4500
 N_KEPT = 16
 SHIFT_GRID_PER_BAND = 2.5
 ROTATIONS_PER_CHUNK = 250
@@ -58,7 +58,12 @@ def rotation_grid(n: int) -> Tensor:
     s = torch.arange(n, dtype=torch.float64) + 0.5
     inner, outer = torch.sqrt(s / n), torch.sqrt(1 - s / n)
     alpha, beta = 2 * math.pi * s / math.sqrt(2), 2 * math.pi * s / psi
-    quaternions = [inner * torch.sin(alpha), inner * torch.cos(alpha), outer * torch.sin(beta), outer * torch.cos(beta)]
+    quaternions = [
+        inner * torch.sin(alpha),
+        inner * torch.cos(alpha),
+        outer * torch.sin(beta),
+        outer * torch.cos(beta),
+    ]
     return rotations_from_quaternions(torch.stack(quaternions, dim=-1))
 
 
@@ -86,8 +91,8 @@ def search(volume: Tensor, reference: Tensor, r_max: float, scale: float) -> lis
     weight = amplitude[shell].sqrt() / own[shell]
     shifts = _ShiftSearch(points, r_max)
     scores, places = [], []
-    for chunk in rotations.split(ROTATIONS_PER_CHUNK):
-        rotated = torch.einsum("nij,kj->nki", chunk, points * scale).reshape(-1, 3)
+    for chunk in torch.split(rotations, ROTATIONS_PER_CHUNK):
+        rotated = torch.einsum("nij,kj->nki", chunk.float(), (points * scale).float()).reshape(-1, 3)
         values = sampler(rotated)[:, 0].reshape(len(chunk), -1) * weight.to(torch.float32)
         # Turned inside out, a real volume has the conjugate transform: the second hand costs no second sampling.
         best, place = shifts.best(torch.stack([target * values.conj(), target * values]))
@@ -121,7 +126,7 @@ class _ShiftSearch:
         spectrum = torch.zeros(*cross.shape[:-1], g * g * (g // 2 + 1), dtype=cross.dtype)
         spectrum[..., self._index] = cross
         spectrum[..., self._opposite] = cross[..., self._plane].conj()
-        values = torch.fft.irfftn(spectrum.unflatten(-1, (g, g, g // 2 + 1)), s=(g, g, g), dim=(-3, -2, -1))
+        values = torch.fft.irfftn(spectrum.reshape(*cross.shape[:-1], g, g, g // 2 + 1), s=(g, g, g), dim=(-3, -2, -1))
         highest, place = values.flatten(-3).max(dim=-1)
         return highest, place
 

@@ -9,14 +9,17 @@ from hoarfrost.fourier import centred_window, fft3_centred
 from hoarfrost.model.slices import KaiserBessel
 
 POINTS_PER_CHUNK = 1 << 14
-TABLE_SIZE = 15360  # a multiple of every width up to 6
+TABLE_SIZE = 61440  # a multiple of every width up to 6
 
 
 class SpectrumSampler:
-    """V̂(p) of real or complex volumes (c, n, n, n) at arbitrary p, by a non-uniform FFT.
+    """V̂(p) of real volumes (c, n, n, n) at arbitrary p, by a non-uniform FFT without an adjoint.
 
-    `width` and `oversampling` are those of the Kaiser–Bessel window of `hoarfrost.model.slices`. With the defaults
-    the worst error is about 1e-3 of the largest value near p, and typically ten times less. Computes in complex64.
+    For many frequencies used once each, where `hoarfrost.model.slices.SliceOperator`, which builds its sparse
+    matrix and the transpose, would cost more memory and time. `width` and `oversampling` are those of its
+    Kaiser–Bessel window. On white noise over the whole box, the worst case, the error is 8e-4 of the root mean
+    square with the defaults, 1e-4 with a width of 5, 5e-5 with 6, 5e-2 with width 2 and oversampling 3. Computes
+    in complex64.
     """
 
     def __init__(self, volumes: Tensor, *, width: int = 4, oversampling: int = 2) -> None:
@@ -30,7 +33,7 @@ class SpectrumSampler:
         grids = [fft3_centred(centred_window(volume * gain3, self._grid_box)) for volume in volumes]
         grid = torch.stack([grid.flatten() for grid in grids], dim=-1).to(torch.complex64)
         self._grid = torch.view_as_real(grid).flatten(1)
-        # The window's Bessel function would take most of the time, so it is looked up: error 1e-4.
+        # The window's Bessel function would take most of the time, so it is looked up: error 3e-5.
         self._table = self._window(torch.linspace(-width / 2, width / 2, TABLE_SIZE + 1, dtype=torch.float64)).float()
 
     def __call__(self, points: Tensor) -> Tensor:
@@ -38,7 +41,7 @@ class SpectrumSampler:
 
         Zero where a component of p reaches the box's Nyquist frequency, beyond which nothing is known.
         """
-        return torch.cat([self._sample(chunk) for chunk in points.split(POINTS_PER_CHUNK)])
+        return torch.cat([self._sample(chunk) for chunk in torch.split(points, POINTS_PER_CHUNK)])
 
     def _sample(self, points: Tensor) -> Tensor:
         width, grid_box = self._window.width, self._grid_box
@@ -55,4 +58,4 @@ class SpectrumSampler:
             indices.flatten(1), self._grid, per_sample_weights=weights.flatten(1), mode="sum"
         )
         known = points.abs().amax(dim=-1) < self.box / 2
-        return torch.view_as_complex(sums.unflatten(-1, (-1, 2))) * known.unsqueeze(-1)
+        return torch.view_as_complex(sums.reshape(len(points), -1, 2)) * known.unsqueeze(-1)

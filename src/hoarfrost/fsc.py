@@ -22,7 +22,9 @@ def fourier_shell_correlation(a: Tensor, b: Tensor, mask: Tensor | None = None) 
     Raises ValueError where the shapes differ or are not cubic.
     """
     if a.shape != b.shape or a.ndim != 3 or len(set(a.shape)) != 1:
-        raise ValueError(f"FSC needs two cubic volumes of one box, found {tuple(a.shape)} and {tuple(b.shape)}")
+        raise ValueError(
+            f"FSC needs two cubic volumes of one box, found {tuple(a.shape)} and {tuple(b.shape)}"
+        )
     box = a.shape[-1]
     a, b = a.to(torch.float64), b.to(torch.float64)
     if mask is not None:
@@ -51,7 +53,7 @@ def resolution_A(fsc: Tensor, box: int, pixel_size_A: float, threshold: float) -
     below in shell 1 already gives the length of the box, and means "no agreement".
     """
     length_A = box * pixel_size_A
-    values = fsc.tolist()
+    values: list[float] = fsc.tolist()
     for shell in range(1, len(values)):
         if values[shell] < threshold:
             if shell == 1:

@@ -1,0 +1,103 @@
+"""Everything that a band limit fixes: disc, quadratures, slice operator. The map's likelihood is read off here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hoarfrost.fourier import FourierDisc, radius_grid
+from hoarfrost.model.likelihood import Posterior, PoseModel, WhitenedImages, marginalise, mean_nll
+from hoarfrost.model.quadrature import make_orientation_quadrature, make_shift_quadrature
+from hoarfrost.model.slices import SliceOperator
+
+# The map's box exceeds 2 r_max by this, so that its support is not blurred by the grid.
+VOLUME_MARGIN = 6
+KERNEL_WIDTH = 3
+
+
+@dataclass(frozen=True)
+class PosePrior:
+    """Shifts are normal with `shift_sigma_px` along x and y, cut off at `shift_extent_px`; orientations uniform."""
+
+    shift_sigma_px: float
+    shift_extent_px: float
+
+
+class BandModel:
+    """The likelihood of packed images of `image_box` pixels up to r_max, as a function of a small real volume.
+
+    The volume (box, box, box) spans the same length as the images; box = 2 ⌊r_max⌋ + 6. `rotation` (3, 3) turns the
+    whole quadrature of orientations, so that no direction of the map is special.
+    """
+
+    def __init__(
+        self,
+        image_box: int,
+        r_max: float,
+        poses: PosePrior,
+        rotation: Tensor,
+        *,
+        kernel_width: int = KERNEL_WIDTH,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.r_max = r_max
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.box = 2 * math.floor(r_max) + VOLUME_MARGIN
+        self.disc = FourierDisc(image_box, r_max)
+        orientations = make_orientation_quadrature(r_max).rotated(rotation)
+        shifts = make_shift_quadrature(r_max, image_box, poses.shift_sigma_px, poses.shift_extent_px)
+        self.poses = PoseModel(self.disc, orientations, shifts, device=device, dtype=dtype)
+        self.operator = SliceOperator(
+            self.disc,
+            self.box,
+            orientations.base_rotations,
+            kernel_width=kernel_width,
+            device=device,
+            dtype=dtype,
+        )
+
+    def support(self, diameter: float) -> Tensor:
+        """A ball of ones of `diameter` as a fraction of the box: real (box, box, box)."""
+        inside = radius_grid(self.box, 3) <= diameter * self.box / 2
+        return inside.to(device=self.device, dtype=self.dtype)
+
+    def posterior(self, volume: Tensor, images: WhitenedImages, *, statistics: bool = False) -> Posterior:
+        """Sum over all poses of each image, given the volume (box, box, box)."""
+        return self.posterior_of(self.operator.slices(volume), images, statistics=statistics)
+
+    def posterior_of(self, slices: Tensor, images: WhitenedImages, *, statistics: bool = False) -> Posterior:
+        """The same, given the volume's slices (n_base, K), for many batches against one volume."""
+        return marginalise(images, slices, self.poses, statistics=statistics)
+
+    def nll(self, volume: Tensor, images: WhitenedImages) -> Tensor:
+        """Mean over images of −log p(Ĩ | V), differentiable in the volume."""
+        slices: Tensor = _Slices.apply(volume, self.operator)  # type: ignore[no-untyped-call]
+        return mean_nll(slices, images, self.poses)
+
+    def quadratic(self, posterior: Posterior, n_images: int) -> tuple[Tensor, Tensor]:
+        """b (box,)³ and kernel of T (2 box,)³ per image, where Σ γ ‖…‖² = const + n (Vᵀ T V − 2 bᵀ V)."""
+        assert posterior.numerator is not None and posterior.weight is not None
+        return self.quadratic_of(posterior.numerator, posterior.weight, n_images)
+
+    def quadratic_of(self, numerator: Tensor, weight: Tensor, n_images: float) -> tuple[Tensor, Tensor]:
+        """The same from summed statistics (n_base, K)."""
+        return self.operator.adjoint(numerator) / n_images, self.operator.normal_kernel(weight) / n_images
+
+
+class _Slices(torch.autograd.Function):
+    """P V with the exact adjoint as its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, volume: Tensor, operator: SliceOperator) -> Tensor:
+        ctx.operator = operator
+        return operator.slices(volume)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        return ctx.operator.adjoint(grad_outputs[0].contiguous()), None

@@ -1,0 +1,23 @@
+"""The prior of Punjani & Brubaker: exponential for positive voxels, cubic for negative ones.
+
+    −log p(V_v) = λ₊ V_v  for V_v ≥ 0,    λ₋ |V_v|³  for V_v < 0      (up to a constant)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ExponentialCubicPrior:
+    """Sparse and almost positive maps. λ₊ is per unit of the map, λ₋ per unit cubed."""
+
+    lambda_positive: float = 1e-4
+    lambda_negative: float = 1e-4
+
+    def negative_log(self, volume: Tensor) -> Tensor:
+        """−log p(V), a differentiable scalar."""
+        positive, negative = volume.clamp(min=0), volume.clamp(max=0)
+        return self.lambda_positive * positive.sum() + self.lambda_negative * negative.abs().pow(3).sum()

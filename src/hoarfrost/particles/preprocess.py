@@ -1,0 +1,71 @@
+"""Preparing particle images: background to mean 0 and deviation 1, a soft mask, the spectrum of the noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hoarfrost.fourier import FourierDisc, radius_grid, soft_sphere
+
+MASK_EDGE_PX = 3.0
+SMALLEST_BACKGROUND = 0.05
+# The background's mean is taken out of each image, so its lowest shells say nothing about the noise.
+FIRST_USABLE_SHELL = 3
+
+
+@dataclass(frozen=True)
+class Preprocessor:
+    """Normalises images of `box` pixels whose particle fills `diameter_px`; offsets reach `extent_px`.
+
+    The background, outside the particle, sets mean and deviation of each image. The mask leaves room for the
+    offsets and stays inside the box; it takes away what neighbours add, and of the particle nothing.
+    """
+
+    box: int
+    diameter_px: float
+    extent_px: float
+
+    @property
+    def background_diameter_px(self) -> float:
+        """Diameter outside of which pixels count as background: the particle's, if the corners are enough."""
+        return min(self.diameter_px, self.box)
+
+    def background(self) -> Tensor:
+        """Background pixels, (box, box) bool."""
+        outside = radius_grid(self.box, 2) > self.background_diameter_px / 2
+        assert outside.to(torch.float64).mean() > SMALLEST_BACKGROUND
+        return outside
+
+    def mask(self) -> Tensor:
+        """Soft disc around particle and offsets, (box, box) float32."""
+        widest = self.box - 2 * MASK_EDGE_PX
+        diameter = min(self.diameter_px + 2 * self.extent_px, widest)
+        return soft_sphere(self.box, diameter, MASK_EDGE_PX, dims=2).to(torch.float32)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images (b, box, box) with the background at mean 0 and standard deviation 1."""
+        background = images[:, self.background()]
+        mean = background.mean(dim=1)[:, None, None]
+        deviation = background.std(dim=1)[:, None, None]
+        return (images - mean) / deviation.clamp(min=1e-12)
+
+
+def estimate_noise_spectrum(images: Tensor, preprocessor: Preprocessor) -> Tensor:
+    """Variance σ²(|k|) per coefficient of the noise in normalised images (b, box, box): (box // 2,) float64.
+
+    The mean power over images and shells of what lies outside the particle, divided by the share of the
+    box that is left (Parseval). White noise gives 1 in every shell.
+    """
+    box = preprocessor.box
+    outside = 1 - soft_sphere(box, preprocessor.background_diameter_px, MASK_EDGE_PX, dims=2).to(images.dtype)
+    disc = FourierDisc(box, box / 2 - 0.51)
+    power = disc.pack(images * outside).abs().square().mean(dim=0) / outside.square().mean()
+    shells = disc.radii.round().to(torch.int64)
+    n_shells = box // 2
+    total = torch.zeros(n_shells, dtype=torch.float64).index_add_(0, shells, power.to(torch.float64))
+    count = torch.zeros(n_shells, dtype=torch.float64).index_add_(0, shells, torch.ones_like(disc.radii))
+    spectrum = total / count.clamp(min=1)
+    spectrum[:FIRST_USABLE_SHELL] = spectrum[FIRST_USABLE_SHELL]
+    return spectrum

@@ -1,0 +1,32 @@
+"""Which particles are held out and which come next: functions of the seed alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hoarfrost.seeds import named_generator
+
+
+def split_held_out(n_images: int, held_out: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of `held_out` random particles to judge by, and of the rest to train on: int64, sorted."""
+    order = torch.randperm(n_images, generator=named_generator(seed, "held-out"))
+    return order[:held_out].sort().values, order[held_out:].sort().values
+
+
+class MinibatchSampler:
+    """Random minibatches of the indices given, every particle once an epoch, in a new order each epoch."""
+
+    def __init__(self, indices: Tensor, batch_size: int, seed: int) -> None:
+        self._indices = indices
+        self.batch_size = min(batch_size, len(indices))
+        self._generator = named_generator(seed, "minibatches")
+        self._queue = indices[:0]
+
+    def next(self) -> Tensor:
+        """Indices of the next minibatch, (batch_size,) int64."""
+        while len(self._queue) < self.batch_size:
+            shuffled = self._indices[torch.randperm(len(self._indices), generator=self._generator)]
+            self._queue = torch.cat([self._queue, shuffled])
+        batch, self._queue = self._queue[: self.batch_size], self._queue[self.batch_size :]
+        return batch

@@ -1,0 +1,66 @@
+"""What a run says of itself while it goes: one typed record an iteration, in memory and in events.jsonl."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TextIO
+
+from hoarfrost.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Event:
+    """The state after one iteration (one minibatch).
+
+    `stage` counts band limits from 0, `r_max` is in Fourier pixels, `step` is the method's step size. `batch_nll` is
+    the mean NLL of the minibatch before the step. `nll`, its `nll_standard_error` and `nll_gain` (how much better than
+    an empty map; comparable across band limits) are of the held-out particles and None where not computed.
+    `ess` is the median effective number of poses in the minibatch. `image_gradients` counts gradients of single
+    images so far. `fraction_done` is an estimate, 0 to 1. `message` is something worth telling the user.
+    """
+
+    iteration: int
+    stage: int
+    r_max: float
+    resolution_A: float
+    batch_nll: float | None
+    nll: float | None
+    nll_standard_error: float | None
+    nll_gain: float | None
+    ess: float | None
+    step: float | None
+    seconds: float
+    image_gradients: int
+    fraction_done: float
+    message: str | None = None
+
+
+Progress = Callable[[Event], None]
+
+
+class EventLog:
+    """Appends events to a JSON-lines file, one object a line, flushed at once; numbers that are not finite are null."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file: TextIO = path.open("w", encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+        self._path = path
+
+    def write(self, event: Event) -> None:
+        """Add one line. Raises UsageError where the disk takes no more."""
+        record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(event).items()}
+        try:
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise UsageError(f"cannot write {self._path}: {error.strerror or error}") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

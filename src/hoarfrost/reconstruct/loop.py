@@ -1,0 +1,196 @@
+"""The one loop: stages of growing band limit, minibatches in each, held-out checks that decide what comes next."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hoarfrost.fourier import fourier_resize
+from hoarfrost.geometry import random_rotations
+from hoarfrost.model.band import BandModel, PosePrior
+from hoarfrost.model.likelihood import WhitenedImages
+from hoarfrost.particles.sampling import MinibatchSampler, split_held_out
+from hoarfrost.particles.source import ParticleSource
+from hoarfrost.reconstruct.events import Event
+from hoarfrost.reconstruct.initialise import initial_volume
+from hoarfrost.reconstruct.marching import Decision, StageControl, plan_stage
+from hoarfrost.reconstruct.methods import AutoStage, SGDStage, StageMethod
+from hoarfrost.reconstruct.settings import Settings
+from hoarfrost.seeds import named_generator
+
+IMAGES_FOR_SCALE = 300
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Mean NLL of the held-out particles, its standard error, and the gain over an empty map; nats per image."""
+
+    nll: float
+    standard_error: float
+    gain: float
+
+
+@dataclass(frozen=True)
+class Optimised:
+    """Where the loop ended: the map (box, box, box) of `band`; `converged` unless it ran out of epochs."""
+
+    volume: Tensor
+    band: BandModel
+    gain: float
+    converged: bool
+
+
+class Reconstruction:
+    """State of one run: particles, split, counters. `optimise` is the loop; `report` receives every event."""
+
+    def __init__(self, settings: Settings, source: ParticleSource, report: Callable[[Event], None]) -> None:
+        self.settings = settings
+        self.source = source
+        self._report = report
+        self.started = time.monotonic()
+        self.iteration = 0
+        self.image_gradients = 0
+        self.held_out, self.training = split_held_out(settings.n_particles, settings.held_out, settings.seed)
+        self._sampler = MinibatchSampler(self.training, settings.batch_size, settings.seed)
+        self._sample = self.training[
+            torch.randperm(len(self.training), generator=self.generator("scale"))[:IMAGES_FOR_SCALE]
+        ]
+        self.diameter = settings.diameter_A / (settings.box * settings.pixel_size_A)
+        self._costs = self._expected_costs()
+
+    def generator(self, name: str) -> torch.Generator:
+        """The run's random generator for one purpose."""
+        return named_generator(self.settings.seed, name)
+
+    def optimise(self) -> Optimised:
+        """March through the stages; returns the map of the last stage whose held-out gain rose."""
+        stages = self.settings.stages_r_max
+        method: StageMethod | None = None
+        best: Optimised | None = None
+        for stage in range(len(stages)):
+            band = self.make_band(stage)
+            method = self._start_stage(stage, band, method)
+            gain = self._run_stage(stage, band, method)
+            if best is not None and gain is not None and gain < best.gain:
+                self.say(f"Detail beyond {self.settings.box * self.settings.pixel_size_A / best.band.r_max:.1f} Å does not explain held-out particles better", stage)
+                break
+            out_of_epochs = self._out_of_epochs()
+            best = Optimised(method.volume, band, gain if gain is not None else float("-inf"), not out_of_epochs)
+            if out_of_epochs:
+                break
+        assert best is not None
+        return best
+
+    def make_band(self, stage: int, draw: int = 0) -> BandModel:
+        """The model at a stage's band limit, its quadrature turned at random."""
+        s = self.settings
+        poses = PosePrior(s.shift_sigma_A / s.pixel_size_A, s.shift_extent_A / s.pixel_size_A)
+        rotation = random_rotations(1, self.generator(f"grid {stage} {draw}"))[0]
+        return BandModel(s.box, s.stages_r_max[stage], poses, rotation, device=s.device)
+
+    def _start_stage(self, stage: int, band: BandModel, previous: StageMethod | None) -> StageMethod:
+        support = band.support(self.diameter)
+        sample = self.source.images(self._sample, band.disc)
+        if previous is None:
+            volume = initial_volume(band, sample, self.diameter, self.generator("start"))
+        else:
+            volume = fourier_resize(previous.volume, band.box)
+        if self.settings.method == "sgd":
+            return SGDStage(
+                band,
+                support,
+                volume,
+                sample=sample,
+                n_images=len(self.training),
+                generator=self.generator(f"curvature {stage}"),
+            )
+        return AutoStage(band, support, volume, previous if isinstance(previous, AutoStage) else None)
+
+    def _run_stage(self, stage: int, band: BandModel, method: StageMethod) -> float | None:
+        """Minibatches until the stage is done; returns the last held-out gain."""
+        control = StageControl(plan_stage(stage, len(self.settings.stages_r_max)))
+        held_out = self.source.images(self.held_out, band.disc)
+        gain: float | None = None
+        iteration = 0
+        while not self._out_of_epochs():
+            method.set_step(control.step_size)
+            if self.settings.rotate_grid and iteration:
+                method.band = self.make_band(stage, iteration)
+            images = self.source.images(self._sampler.next(), band.disc)
+            step_size = method.step_size
+            step = method.step(images)
+            iteration += 1
+            self.iteration += 1
+            self.image_gradients += len(images)
+            check = control.is_check(iteration) or self._out_of_epochs()
+            judged = self.judge(band, method.volume, held_out) if check else None
+            done = min(1.0, iteration / control.plan.expected_iterations)
+            self._report(self._event(stage, band.r_max, step.nll, judged, step.ess, step_size, done))
+            if judged is not None:
+                gain = judged.gain
+                if control.is_check(iteration) and control.decide(iteration, gain) is Decision.STAGE_DONE:
+                    break
+        return gain
+
+    def judge(self, band: BandModel, volume: Tensor, held_out: WhitenedImages) -> HeldOut:
+        """How well a map explains the held-out particles."""
+        nll = -band.posterior(volume, held_out).log_evidence
+        empty = -held_out.log_constant
+        error = float(nll.std() / len(nll) ** 0.5) if len(nll) > 1 else float("nan")
+        return HeldOut(float(nll.mean()), error, float((empty - nll).mean()))
+
+    def _out_of_epochs(self) -> bool:
+        limit = self.settings.epochs
+        return limit is not None and self.image_gradients >= limit * len(self.training)
+
+    def _expected_costs(self) -> list[float]:
+        """Share of the run's arithmetic that each stage, and last the final pass, is expected to take."""
+        stages = self.settings.stages_r_max
+        plans = [plan_stage(n, len(stages)) for n in range(len(stages))]
+        costs = [p.expected_iterations * r**5 for p, r in zip(plans, stages, strict=True)]
+        costs.append(self.settings.n_particles / self.settings.batch_size * stages[-1] ** 5)
+        return [c / sum(costs) for c in costs]
+
+    def _event(
+        self,
+        stage: int,
+        r_max: float,
+        batch_nll: float | None,
+        judged: HeldOut | None,
+        ess: float | None,
+        step: float | None,
+        done: float,
+        message: str | None = None,
+    ) -> Event:
+        s = self.settings
+        return Event(
+            iteration=self.iteration,
+            stage=stage,
+            r_max=r_max,
+            resolution_A=s.box * s.pixel_size_A / r_max,
+            batch_nll=batch_nll,
+            nll=None if judged is None else judged.nll,
+            nll_standard_error=None if judged is None else judged.standard_error,
+            nll_gain=None if judged is None else judged.gain,
+            ess=ess,
+            step=step,
+            seconds=time.monotonic() - self.started,
+            image_gradients=self.image_gradients,
+            fraction_done=min(1.0, sum(self._costs[:stage]) + done * self._costs[stage]),
+            message=message,
+        )
+
+    def say(self, message: str, stage: int = 0) -> None:
+        """Report something worth a line of its own."""
+        s = self.settings
+        r_max = s.stages_r_max[min(stage, len(s.stages_r_max) - 1)]
+        self._report(self._event(stage, r_max, None, None, None, None, 0.0, message))
+
+    def report_final_pass(self, band: BandModel, done: float) -> None:
+        """Tell how far the final pass over all particles has come, 0 to 1."""
+        stage = len(self.settings.stages_r_max)
+        self._report(self._event(stage, band.r_max, None, None, None, None, done))

@@ -1,0 +1,83 @@
+"""When to take smaller steps, when to march on to the next band limit, when to stop: decided by held-out particles.
+
+Large steps forget a bad start quickly, small ones average the noise away. In each stage the step starts large and is
+halved when the held-out gain stalls; when the smallest stalls too, the stage is over. The gain of a map is how much
+better it explains an image than an empty map does, in nats; it grows with the band limit as long as the data hold
+more detail, so it is comparable between stages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+# A rise in the gain counts if it exceeds this share of it.
+LEAST_RISE = 1e-3
+
+
+class Decision(Enum):
+    """What to do after an iteration."""
+
+    GO_ON = "go on"
+    SMALLER_STEP = "smaller step"
+    STAGE_DONE = "stage done"
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """Step sizes of a stage in the order used, and iterations: at least, and without a rise before giving up."""
+
+    steps: tuple[float, ...]
+    least_iterations: int
+    patience: int
+    check_every: int
+    expected_iterations: int
+
+
+# The first stage finds the shape of the molecule from nothing; some starts wander for a hundred iterations first.
+FIRST_STAGE = StagePlan(steps=(0.3, 0.15), least_iterations=120, patience=40, check_every=10, expected_iterations=180)
+# Later stages add detail to a map that is right already.
+LATER_STAGE = StagePlan(steps=(0.15, 0.08), least_iterations=10, patience=10, check_every=5, expected_iterations=30)
+# The last one needs no averaging, because a pass over all particles follows.
+LAST_STAGE = StagePlan(steps=(0.15,), least_iterations=5, patience=5, check_every=5, expected_iterations=10)
+
+
+def plan_stage(stage: int, n_stages: int) -> StagePlan:
+    """The plan of stage number `stage` of `n_stages`."""
+    if stage == 0:
+        return FIRST_STAGE
+    return LAST_STAGE if stage == n_stages - 1 else LATER_STAGE
+
+
+class StageControl:
+    """Follows one stage: feed it the held-out gain at each check."""
+
+    def __init__(self, plan: StagePlan) -> None:
+        self.plan = plan
+        self._step_index = 0
+        self._best_gain = float("-inf")
+        self._best_at = 0
+        self._step_began = 0
+
+    @property
+    def step_size(self) -> float:
+        """The step size to use now."""
+        return self.plan.steps[self._step_index]
+
+    def is_check(self, iteration: int) -> bool:
+        """Whether the held-out particles are to be looked at after this iteration of the stage, counted from 1."""
+        return iteration % self.plan.check_every == 0
+
+    def decide(self, iteration: int, gain: float) -> Decision:
+        """What to do, given the held-out gain in nats per image after `iteration` of the stage."""
+        if gain > self._best_gain + LEAST_RISE * abs(gain):
+            self._best_gain, self._best_at = gain, iteration
+        if self._step_index == 0 and iteration < self.plan.least_iterations:
+            return Decision.GO_ON
+        if iteration - max(self._best_at, self._step_began) < self.plan.patience:
+            return Decision.GO_ON
+        if self._step_index + 1 == len(self.plan.steps):
+            return Decision.STAGE_DONE
+        self._step_index += 1
+        self._step_began = iteration
+        return Decision.SMALLER_STEP

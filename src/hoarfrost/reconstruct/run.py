@@ -1,0 +1,203 @@
+"""The verb `reconstruct`: a particle STAR file in, a run folder out.
+
+From Python::
+
+    import hoarfrost
+    result = hoarfrost.reconstruct("particles.star", "run/")
+    print(result.map_path, result.resolution_A)
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hoarfrost import __version__
+from hoarfrost.errors import UsageError
+from hoarfrost.io.atomic import write_text_atomically
+from hoarfrost.io.mrc import write_volume
+from hoarfrost.io.posed_star import write_posed_particles
+from hoarfrost.particles.preprocess import Preprocessor
+from hoarfrost.particles.sampling import split_held_out
+from hoarfrost.particles.source import ParticleSource
+from hoarfrost.particles.stack import ParticleStack
+from hoarfrost.reconstruct.events import Event, EventLog, Progress
+from hoarfrost.reconstruct.finish import FinalPass, final_pass
+from hoarfrost.reconstruct.loop import Reconstruction
+from hoarfrost.reconstruct.settings import Method, Settings, check_options, resolve
+from hoarfrost.seeds import named_generator
+
+FILES = ("map.mrc", "half1.mrc", "half2.mrc", "particles.star", "events.jsonl", "config.toml")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run made. `resolution_A` is the half-set figure, optimistic (poses from one common map), never finer
+    than the band limit; `converged` is False where `epochs` ended the run first."""
+
+    output: Path
+    map_path: Path
+    particles_path: Path
+    resolution_A: float
+    band_limit_A: float
+    converged: bool
+    seconds: float
+    settings: Settings
+
+
+def reconstruct(
+    particles: str | Path,
+    output: str | Path,
+    *,
+    seed: int = 0,
+    max_resolution_A: float | None = None,
+    diameter_A: float | None = None,
+    symmetry: str = "C1",
+    method: Method = "auto",
+    epochs: float | None = None,
+    batch_size: int | None = None,
+    shift_sigma_A: float | None = None,
+    shift_extent_A: float | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    held_out: int | None = None,
+    datadir: str | Path | None = None,
+    rotate_grid: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Reconstruct a map from the particles of a RELION STAR file, from a random start, into the folder `output`.
+
+    The folder gets map.mrc (box and voxel size of the input), half1.mrc and half2.mrc, particles.star (the
+    input's rows with the most probable pose, its probability and the log-evidence), events.jsonl and config.toml.
+    None means: choose from the data. Lengths are in Å. `rotate_grid` turns the quadrature of orientations at each
+    iteration rather than at each stage. `progress` is called with every Event. Same seed, device and threads: same bits.
+
+    Raises UsageError for options that make no sense and for an `output` that exists without `overwrite` (which
+    replaces only what a run wrote before), DataError for particles that cannot be used.
+    """
+    started = time.monotonic()
+    check_options(
+        seed=seed,
+        symmetry=symmetry,
+        method=method,
+        max_resolution_A=max_resolution_A,
+        diameter_A=diameter_A,
+        epochs=epochs,
+        batch_size=batch_size,
+        shift_sigma_A=shift_sigma_A,
+        shift_extent_A=shift_extent_A,
+        device=device,
+        threads=threads,
+        held_out=held_out,
+    )
+    output = Path(output)
+    _check_output(output, overwrite)
+    stack = ParticleStack.open(particles, datadir)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    settings = resolve(
+        stack,
+        output=output,
+        datadir=None if datadir is None else str(datadir),
+        seed=seed,
+        method=method,
+        max_resolution_A=max_resolution_A,
+        diameter_A=diameter_A,
+        epochs=epochs,
+        batch_size=batch_size,
+        shift_sigma_A=shift_sigma_A,
+        shift_extent_A=shift_extent_A,
+        device=device,
+        threads=threads,
+        held_out=held_out,
+        rotate_grid=rotate_grid,
+        version=__version__,
+    )
+    source = _open_source(stack, settings)
+    _prepare_output(output)
+    write_text_atomically(output / "config.toml", settings.to_toml())
+    log = EventLog(output / "events.jsonl")
+
+    def report(event: Event) -> None:
+        log.write(event)
+        if progress is not None:
+            progress(event)
+
+    try:
+        run = Reconstruction(settings, source, report)
+        for warning in stack.table.warnings:
+            run.say(warning)
+        optimised = run.optimise()
+        final = final_pass(run, optimised)
+        _write(output, stack, settings, final)
+    finally:
+        log.close()
+    return RunResult(
+        output=output,
+        map_path=output / "map.mrc",
+        particles_path=output / "particles.star",
+        resolution_A=final.resolution_A,
+        band_limit_A=settings.box * settings.pixel_size_A / optimised.band.r_max,
+        converged=optimised.converged,
+        seconds=time.monotonic() - started,
+        settings=settings,
+    )
+
+
+def _open_source(stack: ParticleStack, settings: Settings) -> ParticleSource:
+    training = split_held_out(settings.n_particles, settings.held_out, settings.seed)[1]
+    preprocessor = Preprocessor(
+        settings.box, settings.diameter_A / settings.pixel_size_A, settings.shift_extent_A / settings.pixel_size_A
+    )
+    return ParticleSource(
+        stack, preprocessor, training, named_generator(settings.seed, "noise"), device=settings.device
+    )
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise UsageError(f"{output} is a file; choose another folder for the run")
+    if not any(output.iterdir()):
+        return
+    if not overwrite:
+        raise UsageError(f"{output} exists; choose another folder or give --overwrite")
+    others = sorted(entry.name for entry in output.iterdir() if entry.name not in FILES)
+    if others:
+        raise UsageError(f"{output} holds {others[0]}, which reconstruct did not write; choose another folder")
+
+
+def _prepare_output(output: Path) -> None:
+    """Make the folder, or empty it of what an earlier run left: an old map must not pass for the new run's."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            (output / name).unlink(missing_ok=True)
+        free = shutil.disk_usage(output).free
+    except OSError as error:
+        raise UsageError(f"cannot write {output}: {error.strerror or error}") from error
+    if free == 0:
+        raise UsageError(f"cannot write {output}: no space left on the disk")
+
+
+def _write(output: Path, stack: ParticleStack, settings: Settings, final: FinalPass) -> None:
+    maps = {"map.mrc": final.volume, "half1.mrc": final.half_volumes[0], "half2.mrc": final.half_volumes[1]}
+    for name, volume in maps.items():
+        write_volume(output / name, volume.numpy().astype(np.float32), settings.pixel_size_A)
+    write_posed_particles(
+        output / "particles.star",
+        stack.table,
+        final.rotations.numpy(),
+        final.shifts_A.numpy(),
+        {
+            "rlnMaxValueProbDistribution": final.probability.numpy(),
+            "rlnLogLikeliContribution": final.log_evidence.numpy(),
+        },
+    )

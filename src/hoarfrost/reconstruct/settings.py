@@ -1,0 +1,205 @@
+"""Every setting of a run, checked, with the values that were chosen where the user chose none."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from hoarfrost.errors import DataError, UsageError
+from hoarfrost.particles.stack import ParticleStack
+
+# Fourier pixels. A map of a few resolution elements across settles from a random start in a minute.
+FIRST_R_MAX = 6.0
+STAGE_FACTOR = 1.25
+# Exact sums over all poses cost about r_max⁵; beyond the second number also more memory than a laptop has.
+DEFAULT_LAST_R_MAX = FIRST_R_MAX * STAGE_FACTOR**3
+LARGEST_R_MAX = 14.0
+DEFAULT_DIAMETER = 0.85  # of the box
+DEFAULT_SHIFT_SIGMA = 0.03  # of the box, per axis
+SMALLEST_BOX = 16
+FEWEST_PARTICLES = 20
+
+Method = Literal["auto", "sgd"]
+
+
+class Settings(BaseModel):
+    """The resolved settings of one run; written to config.toml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    particles: str
+    output: str
+    datadir: str | None
+    seed: int
+    method: Method
+    symmetry: str
+    max_resolution_A: float
+    diameter_A: float
+    shift_sigma_A: float
+    shift_extent_A: float
+    batch_size: int
+    held_out: int
+    epochs: float | None
+    device: str
+    threads: int
+    rotate_grid: bool
+    box: int
+    pixel_size_A: float
+    n_particles: int
+    stages_r_max: tuple[float, ...]
+    version: str
+    torch_version: str
+
+    def to_toml(self) -> str:
+        """TOML text, one key a line; a setting that is None is left out."""
+        lines = ["# hoarfrost reconstruct: every setting with its resolved value; lengths in Å"]
+        for name, value in self.model_dump().items():
+            if value is not None:
+                # TOML's strings, numbers, booleans and arrays are written as JSON writes them.
+                lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}")
+        return "\n".join(lines) + "\n"
+
+
+def check_options(
+    *,
+    seed: int,
+    symmetry: str,
+    method: str,
+    max_resolution_A: float | None,
+    diameter_A: float | None,
+    epochs: float | None,
+    batch_size: int | None,
+    shift_sigma_A: float | None,
+    shift_extent_A: float | None,
+    device: str,
+    threads: int | None,
+    held_out: int | None,
+) -> None:
+    """Raise UsageError for a value that makes no sense whatever the data."""
+    if symmetry.upper() != "C1":
+        raise UsageError(f"symmetry {symmetry} is not supported yet; only C1 is (expected C1, found {symmetry})")
+    if method not in ("auto", "sgd"):
+        raise UsageError(f"method must be auto or sgd, found {method}")
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"device must be auto, cpu or cuda, found {device}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device cuda was asked for, but PyTorch finds no CUDA GPU; leave out --device")
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"seed must lie between 0 and 2⁶³ − 1, found {seed}")
+    positive = {
+        "max-resolution": max_resolution_A,
+        "diameter": diameter_A,
+        "epochs": epochs,
+        "shift-extent": shift_extent_A,
+    }
+    for name, value in positive.items():
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise UsageError(f"--{name} must be a positive number, found {value:g}")
+    if shift_sigma_A is not None and not (shift_sigma_A >= 0 and math.isfinite(shift_sigma_A)):
+        raise UsageError(f"--shift-sigma must be zero or positive, in Å, found {shift_sigma_A:g}")
+    for name, count in {"batch-size": batch_size, "threads": threads, "held-out": held_out}.items():
+        if count is not None and count < 1:
+            raise UsageError(f"--{name} must be at least 1, found {count}")
+
+
+def resolve(
+    stack: ParticleStack,
+    *,
+    output: Path,
+    datadir: str | None,
+    seed: int,
+    method: Method,
+    max_resolution_A: float | None,
+    diameter_A: float | None,
+    epochs: float | None,
+    batch_size: int | None,
+    shift_sigma_A: float | None,
+    shift_extent_A: float | None,
+    device: str,
+    threads: int | None,
+    held_out: int | None,
+    rotate_grid: bool,
+    version: str,
+) -> Settings:
+    """Choose what was left open, from the data.
+
+    Raises UsageError for a value that the data cannot meet, DataError for data too small to use.
+    """
+    path, n, box = stack.table.star.path, stack.n_images, stack.box
+    length_A = box * stack.pixel_size_A
+    if box < SMALLEST_BOX:
+        raise DataError(path, expected=f"a box of {SMALLEST_BOX} pixels or more", found=f"{box}")
+    if n < FEWEST_PARTICLES:
+        raise DataError(path, expected=f"at least {FEWEST_PARTICLES} particles", found=f"{n}")
+    if diameter_A is None:
+        diameter_A = DEFAULT_DIAMETER * length_A
+    elif diameter_A > length_A:
+        raise UsageError(f"--diameter {diameter_A:g} Å exceeds the box of {length_A:.1f} Å")
+    held_out = min(100, n // 5) if held_out is None else held_out
+    if held_out > n // 2:
+        raise UsageError(
+            f"{path}: --held-out {held_out} leaves too few of {n} particles to train on; at most {n // 2} can be held out"
+        )
+    batch_size = 100 if batch_size is None else batch_size
+    if batch_size > n - held_out:
+        if batch_size != 100:
+            raise UsageError(f"{path}: --batch-size {batch_size} exceeds the {n - held_out} particles to train on")
+        batch_size = n - held_out
+    shift_sigma_A = DEFAULT_SHIFT_SIGMA * length_A if shift_sigma_A is None else shift_sigma_A
+    shift_extent_A = 3 * shift_sigma_A if shift_extent_A is None else shift_extent_A
+    if shift_extent_A > length_A / 4:
+        raise UsageError(f"--shift-extent {shift_extent_A:g} Å exceeds a quarter of the box, {length_A / 4:.1f} Å")
+    stages = _stages(box, length_A, max_resolution_A)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Settings(
+        particles=str(path),
+        output=str(output),
+        datadir=datadir,
+        seed=seed,
+        method=method,
+        symmetry="C1",
+        max_resolution_A=length_A / stages[-1],
+        diameter_A=diameter_A,
+        shift_sigma_A=shift_sigma_A,
+        shift_extent_A=shift_extent_A,
+        batch_size=batch_size,
+        held_out=held_out,
+        epochs=epochs,
+        device=device,
+        threads=torch.get_num_threads() if threads is None else threads,
+        rotate_grid=rotate_grid,
+        box=box,
+        pixel_size_A=stack.pixel_size_A,
+        n_particles=n,
+        stages_r_max=stages,
+        version=version,
+        torch_version=torch.__version__,
+    )
+
+
+def _stages(box: int, length_A: float, max_resolution_A: float | None) -> tuple[float, ...]:
+    """Band limits in Fourier pixels, each 1.25 times the one before, to the finest that was asked for."""
+    nyquist = box / 2 - 1
+    last = min(DEFAULT_LAST_R_MAX, nyquist)
+    if max_resolution_A is not None:
+        last = length_A / max_resolution_A
+        finest_A = length_A / min(LARGEST_R_MAX, nyquist)
+        if last > min(LARGEST_R_MAX, nyquist) + 1e-9:
+            raise UsageError(
+                f"--max-resolution {max_resolution_A:g} Å is finer than exact sums over all poses can reach with this "
+                f"box; the finest is {finest_A:.1f} Å"
+            )
+        if last < 2:
+            raise UsageError(f"--max-resolution {max_resolution_A:g} Å is coarser than half the box, {length_A / 2:.1f} Å")
+    stages = [min(FIRST_R_MAX, last)]
+    while stages[-1] < last * 0.999:
+        # The last step is split evenly rather than ending in a very short one.
+        steps_left = max(1, round(math.log(last / stages[-1]) / math.log(STAGE_FACTOR)))
+        stages.append(stages[-1] * (last / stages[-1]) ** (1 / steps_left))
+    return tuple(round(r, 3) for r in stages)

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import hoarfrost
+from hoarfrost.errors import DataError, UsageError
+from hoarfrost.evaluate.align import Alignment
+from hoarfrost.evaluate.report import EvaluationReport, evaluate
+from hoarfrost.fourier import soft_sphere
+from hoarfrost.io.mrc import write_volume
+from hoarfrost.simulate.dataset import SimulatedData, simulate
+from hoarfrost.simulate.phantom import make_phantom
+
+PIXEL_A = 4.0
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> SimulatedData:
+    folder = tmp_path_factory.mktemp("data")
+    write_volume(folder / "map.mrc", make_phantom(24).numpy(), PIXEL_A)
+    return simulate(folder / "map.mrc", folder / "sim", n_particles=30, shift_sigma_A=4, seed=1)
+
+
+@pytest.fixture(scope="module")
+def report(data: SimulatedData, tmp_path_factory: pytest.TempPathFactory) -> EvaluationReport:
+    other_hand = make_phantom(24).flip(0)
+    path = tmp_path_factory.mktemp("other") / "map.mrc"
+    write_volume(path, other_hand.numpy(), PIXEL_A)
+    return evaluate(path, data.truth_path, poses=data.true_poses_path, true_poses=data.true_poses_path)
+
+
+@pytest.fixture
+def no_alignment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand in for the alignment, which takes seconds: the map is where it should be."""
+
+    def stay(volume: torch.Tensor, reference: torch.Tensor, **_: float) -> Alignment:
+        eye, zero = torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+        return Alignment(eye, zero, mirrored=False, aligned=volume, correlation=0.5)
+
+    monkeypatch.setattr("hoarfrost.evaluate.report.align", stay)
+
+
+def test_the_other_hand_is_as_good(report: EvaluationReport) -> None:
+    assert report.mirrored
+    assert report.correlation > 0.99
+    assert report.resolution_05_A < 2 * PIXEL_A * 1.15
+    assert report.resolution_05_A >= report.resolution_0143_A >= 2 * PIXEL_A
+    assert report.aligned.shape == (24, 24, 24)
+    assert len(report.fsc) == len(report.shell_resolutions_A) == 13
+    assert report.shell_resolutions_A[:3] == (None, 96.0, 48.0)
+
+
+def test_the_report_is_json(report: EvaluationReport) -> None:
+    told = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert told["resolution_05_A"] == report.resolution_05_A
+    assert told["fsc"] == list(report.fsc)
+    assert told["poses"]["n_particles"] == 30
+    assert told["poses"]["fraction_within_deg"] == {"5": 1.0, "10": 1.0, "20": 1.0}
+    assert told["poses"]["median_angle_deg"] < 0.01
+    assert told["poses"]["median_shift_A"] < 0.01
+
+
+def test_the_report_as_text(report: EvaluationReport) -> None:
+    lines = report.lines()
+    text = "\n".join(lines)
+    assert f"{report.resolution_05_A:.1f} Å at FSC 0.5" in text
+    assert "means little" in text
+    assert "mirrored" in text
+    assert "30 particles, median error 0.0° and 0.0 Å" in text
+    assert lines[-1].split()[:3] == ["12", "8.0", "Å"]
+
+
+def test_the_verb_is_the_package_itself() -> None:
+    assert "mask_diameter_A" in str(hoarfrost.evaluate.__signature__)  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("no_alignment")
+def test_a_mask_keeps_the_surroundings_out(tmp_path: Path) -> None:
+    molecule = make_phantom(32)
+    generator = torch.Generator().manual_seed(0)
+    surroundings = torch.randn(32, 32, 32, generator=generator) * (1 - soft_sphere(32, 28, 2))
+    write_volume(tmp_path / "truth.mrc", molecule.numpy(), PIXEL_A)
+    write_volume(tmp_path / "map.mrc", (molecule + surroundings).numpy(), PIXEL_A)
+    bare = evaluate(tmp_path / "map.mrc", tmp_path / "truth.mrc")
+    masked = evaluate(tmp_path / "map.mrc", tmp_path / "truth.mrc", mask_diameter_A=80)
+    assert bare.correlation == 0.5
+    assert masked.correlation > 0.999
+    assert bare.fsc[8] < 0.5
+    assert min(masked.fsc[:14]) > 0.99
+    assert bare.poses is None
+    assert bare.to_dict()["poses"] is None
+    assert not any("Poses" in line for line in bare.lines())
+
+
+@pytest.mark.usefixtures("no_alignment")
+def test_poses_of_other_particles_are_refused(data: SimulatedData, tmp_path: Path) -> None:
+    maps = data.truth_path, data.truth_path
+    with pytest.raises(UsageError, match="go together"):
+        evaluate(*maps, poses=data.true_poses_path)
+    with pytest.raises(DataError, match=r"particles\.star: expected columns rlnAngleRot"):
+        evaluate(*maps, poses=data.particles_path, true_poses=data.true_poses_path)
+
+    rows = data.true_poses_path.read_text().splitlines()
+    first = next(i for i, row in enumerate(rows) if "000001@" in row)
+    fewer = data.true_poses_path.with_name("fewer.star")
+    fewer.write_text("\n".join(rows[: first + 20]) + "\n")
+    swapped = data.true_poses_path.with_name("swapped.star")
+    rows[first], rows[first + 1] = rows[first + 1], rows[first]
+    swapped.write_text("\n".join(rows) + "\n")
+    with pytest.raises(DataError, match=r"expected the 30 particles of true_poses\.star, found 20"):
+        evaluate(*maps, poses=fewer, true_poses=data.true_poses_path)
+    with pytest.raises(DataError, match=r"row 1: expected image 1 as in true_poses\.star, found image 2"):
+        evaluate(*maps, poses=swapped, true_poses=data.true_poses_path)
+
+
+@pytest.mark.usefixtures("no_alignment")
+def test_maps_that_cannot_be_judged_are_refused(data: SimulatedData, tmp_path: Path) -> None:
+    flat, tiny = tmp_path / "flat.mrc", tmp_path / "tiny.mrc"
+    write_volume(flat, np.ones((16, 16, 16)), PIXEL_A)
+    write_volume(tiny, np.random.default_rng(0).random((4, 4, 4)), PIXEL_A)
+    with pytest.raises(DataError, match=r"flat\.mrc: expected a map with contrast"):
+        evaluate(flat, data.truth_path)
+    with pytest.raises(DataError, match=r"tiny\.mrc: expected a map of 8 voxels"):
+        evaluate(data.truth_path, tiny)
+    with pytest.raises(UsageError, match="diameter must be positive"):
+        evaluate(data.truth_path, data.truth_path, mask_diameter_A=0)
