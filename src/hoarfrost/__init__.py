@@ -16,6 +16,8 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from hoarfrost._version import __version__
+
 # Each verb shares its name with the sub-package it lives in, and Python binds `hoarfrost.reconstruct` to that
 # sub-package as soon as anything imports it. So at run time the name always is the sub-package, made callable by
 # `hoarfrost._verbs`; type checkers and editors read the function itself, with its signature and docstring.
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from hoarfrost.reconstruct.run import reconstruct as reconstruct
     from hoarfrost.simulate.dataset import simulate as simulate
 
-__version__ = "0.1.0"
 
 __all__ = ["__version__", "evaluate", "reconstruct", "simulate"]
 

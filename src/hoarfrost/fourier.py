@@ -63,7 +63,7 @@ class FourierDisc:
 
     def pack(self, images: Tensor) -> Tensor:
         """Transform real images (..., N, N) and keep the disc: complex (..., K)."""
-        spectrum = torch.fft.rfft2(torch.fft.ifftshift(images, dim=(-2, -1))) / self.box
+        spectrum: Tensor = torch.fft.rfft2(torch.fft.ifftshift(images, dim=(-2, -1))) / self.box
         kx, ky = self.coordinates.unbind(-1)
         return spectrum[..., ky % self.box, kx]
 
@@ -75,8 +75,9 @@ class FourierDisc:
         on_axis = kx == 0
         # irfft2 expects both halves of the kx = 0 column.
         spectrum[..., -ky[on_axis] % self.box, 0] = packed[..., on_axis].conj()
-        images = torch.fft.irfft2(spectrum, s=(self.box, self.box)) * self.box
-        return torch.fft.fftshift(images, dim=(-2, -1))
+        images: Tensor = torch.fft.irfft2(spectrum, s=(self.box, self.box)) * self.box
+        centred: Tensor = torch.fft.fftshift(images, dim=(-2, -1))
+        return centred
 
     def permutation(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """Where a symmetry of the square lattice sends the disc: index (K,) int64 and conjugate (K,) bool.
@@ -94,13 +95,15 @@ class FourierDisc:
 def fft3_centred(volume: Tensor) -> Tensor:
     """Centred 3D Fourier transform of (..., n, n, n), origin at n // 2 in both spaces, complex."""
     axes = (-3, -2, -1)
-    return torch.fft.fftshift(torch.fft.fftn(torch.fft.ifftshift(volume, dim=axes), dim=axes), dim=axes)
+    spectrum: Tensor = torch.fft.fftshift(torch.fft.fftn(torch.fft.ifftshift(volume, dim=axes), dim=axes), dim=axes)
+    return spectrum
 
 
 def ifft3_centred(spectrum: Tensor) -> Tensor:
     """Inverse of `fft3_centred`; complex (..., n, n, n), take `.real` of a Hermitian spectrum."""
     axes = (-3, -2, -1)
-    return torch.fft.fftshift(torch.fft.ifftn(torch.fft.ifftshift(spectrum, dim=axes), dim=axes), dim=axes)
+    volume: Tensor = torch.fft.fftshift(torch.fft.ifftn(torch.fft.ifftshift(spectrum, dim=axes), dim=axes), dim=axes)
+    return volume
 
 
 def centred_window(array: Tensor, box: int, dims: int = 3) -> Tensor:

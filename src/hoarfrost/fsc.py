@@ -22,9 +22,7 @@ def fourier_shell_correlation(a: Tensor, b: Tensor, mask: Tensor | None = None) 
     Raises ValueError where the shapes differ or are not cubic.
     """
     if a.shape != b.shape or a.ndim != 3 or len(set(a.shape)) != 1:
-        raise ValueError(
-            f"FSC needs two cubic volumes of one box, found {tuple(a.shape)} and {tuple(b.shape)}"
-        )
+        raise ValueError(f"FSC needs two cubic volumes of one box, found {tuple(a.shape)} and {tuple(b.shape)}")
     box = a.shape[-1]
     a, b = a.to(torch.float64), b.to(torch.float64)
     if mask is not None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hoarfrost.fourier import FourierDisc, radius_grid
-from hoarfrost.model.likelihood import Posterior, PoseModel, WhitenedImages, marginalise, mean_nll
+from hoarfrost.model.likelihood import PoseModel, Posterior, WhitenedImages, marginalise, mean_nll
 from hoarfrost.model.quadrature import make_orientation_quadrature, make_shift_quadrature
 from hoarfrost.model.slices import SliceOperator
 
@@ -82,7 +82,8 @@ class BandModel:
 
     def quadratic(self, posterior: Posterior, n_images: int) -> tuple[Tensor, Tensor]:
         """b (box,)³ and kernel of T (2 box,)³ per image, where Σ γ ‖…‖² = const + n (Vᵀ T V − 2 bᵀ V)."""
-        assert posterior.numerator is not None and posterior.weight is not None
+        assert posterior.numerator is not None
+        assert posterior.weight is not None
         return self.quadratic_of(posterior.numerator, posterior.weight, n_images)
 
     def quadratic_of(self, numerator: Tensor, weight: Tensor, n_images: float) -> tuple[Tensor, Tensor]:

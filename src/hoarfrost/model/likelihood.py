@@ -4,10 +4,11 @@ With y = Ĩ/σ and c = C/σ, both times √weight so that sums over the half dis
 
     log p_ij = −‖y_i‖² + 2 Re⟨z_ij , P_j V⟩ − ⟨c_i² , |P_j V|²⟩ + log w_j + const,     z_ij = c_i S_t* y_i
 
-The first product is one real matrix product of (images · symmetries · shifts) × (base orientations) over 2K numbers,
-the second one of (images · symmetries) × (base orientations) over K. The symmetries of the pixel lattice are applied
-to the images, as permutations, so slices are needed for the base orientations only. The posterior
-γ_ij = p_ij w_j / Σ gives the two statistics that every method needs, as sums over images and the eight symmetries,
+The products are real matrix products of (images · symmetries · shifts) × (base orientations). The symmetries of the
+pixel lattice are applied to the images, as permutations, so slices are needed for the base orientations only. A half
+turn in the plane only conjugates the slice: the products of the real parts and of the imaginary parts, added, give the
+score of an orientation, and subtracted that of the one half a turn away, so both are computed for half of them only.
+The posterior γ_ij = p_ij w_j / Σ gives the two statistics that every method needs, summed over images and symmetries,
 
     numerator_j = Σ_i γ_ij z_ij      weight_j = Σ_i γ_ij c_i²      ∂(−Σ log p)/∂(P_j V) = −2 (numerator − weight P_j V)
 """
@@ -29,8 +30,11 @@ from hoarfrost.model.quadrature import OrientationQuadrature, ShiftQuadrature
 SCORES_PER_TILE = 1 << 22
 # Poses outside the set that holds all but this share of the posterior change a gradient by no more than it.
 DROPPED_MASS = 1e-6
-# exp() of anything lower is lost in a sum of 10⁷ terms, and denormal numbers (its square is none) make exp and GEMM 5 to 30 times slower.
+# exp() of anything lower is lost in a sum of 10⁷ terms. It must not be let go on: denormal numbers make exp and matrix
+# products 5 to 30 times slower, and even the square of this is none.
 LOWEST_EXPONENT = -40.0
+# Of `plane_symmetries`: quarter turns 0 and 1, plain and flipped. The others are these, turned by 180° (2 further on).
+HALF_OF_SYMMETRIES = [0, 1, 4, 5]
 
 
 @dataclass(frozen=True)
@@ -88,16 +92,22 @@ class PoseModel:
         self.permutation = torch.stack([index for index, _ in permutations]).to(device)
         self.conjugate_sign = 1 - 2 * torch.stack([c for _, c in permutations]).to(device, dtype)
 
-    def orient_data(self, images: WhitenedImages) -> Tensor:
-        """z = c S_t* y under each symmetry and shift: real (b · 8 · S, 2K), real and imaginary parts alternating."""
+    def orient_data(self, images: WhitenedImages) -> tuple[Tensor, Tensor]:
+        """Real and imaginary parts of z = c S_t* y under half of the symmetries and each shift: (b · 4 · S, K) each."""
         z = (images.ctf * images.data)[:, None, :] * self.conjugate_phases
-        z = z[:, :, self.permutation].transpose(1, 2)
-        z = torch.complex(z.real, z.imag * self.conjugate_sign[:, None, :])
-        return torch.view_as_real(z).reshape(-1, 2 * self.disc.size)
+        permutation, sign = self.permutation[HALF_OF_SYMMETRIES], self.conjugate_sign[HALF_OF_SYMMETRIES]
+        z = z[:, :, permutation].transpose(1, 2)
+        real, imaginary = z.real, z.imag * sign[:, None, :]
+        return real.reshape(-1, self.disc.size), imaginary.reshape(-1, self.disc.size)
 
     def orient_power(self, images: WhitenedImages) -> Tensor:
-        """c² under each symmetry: real (b · 8, K)."""
-        return images.ctf.square()[:, self.permutation].reshape(-1, self.disc.size)
+        """c² under half of the symmetries: real (b · 4, K)."""
+        return images.ctf.square()[:, self.permutation[HALF_OF_SYMMETRIES]].reshape(-1, self.disc.size)
+
+    def node(self, turned: Tensor, symmetry: Tensor, base: Tensor) -> Tensor:
+        """Index into `orientations.rotations()` of a base node under one of the half's symmetries, maybe turned."""
+        full = torch.tensor(HALF_OF_SYMMETRIES, device=symmetry.device)[symmetry] + 2 * turned
+        return full * self.orientations.n_base + base
 
 
 @dataclass
@@ -119,74 +129,100 @@ class Posterior:
     weight: Tensor | None = None
 
 
-def marginalise(
-    images: WhitenedImages, slices: Tensor, poses: PoseModel, *, statistics: bool = True
-) -> Posterior:
+def marginalise(images: WhitenedImages, slices: Tensor, poses: PoseModel, *, statistics: bool = True) -> Posterior:
     """Sum the likelihood of each image over all poses, given slices (n_base, K) at the base orientations."""
     n_base, size = slices.shape
-    n_shifts = poses.shifts.shifts_px.shape[0]
-    symmetries = poses.permutation.shape[0]
-    flat_slices = torch.view_as_real(slices.contiguous()).reshape(n_base, 2 * size)
-    power = slices.abs().square()
-    numerator = torch.zeros_like(flat_slices) if statistics else None
-    weight = torch.zeros_like(power) if statistics else None
-    rows_per_image = symmetries * n_shifts
-    step = max(1, SCORES_PER_TILE // (rows_per_image * n_base))
+    n_shifts, n_half = poses.shifts.shifts_px.shape[0], len(HALF_OF_SYMMETRIES)
+    real, imaginary = slices.real.contiguous(), slices.imag.contiguous()
+    power = real.square() + imaginary.square()
+    sums = _Sums(torch.zeros_like(real), torch.zeros_like(real), torch.zeros_like(real)) if statistics else None
+    rows = n_half * n_shifts
+    step = max(1, SCORES_PER_TILE // (2 * rows * n_base))
     # One buffer for all tiles: fresh memory for each would cost more than the arithmetic in page faults.
-    buffer = flat_slices.new_empty(min(step, len(images)) * rows_per_image, n_base)
+    buffer = real.new_empty(min(step, len(images)), 2, rows, n_base)
     columns: list[tuple[Tensor, ...]] = []
     for start in range(0, len(images), step):
         tile = images[start : start + step]
         b = len(tile)
-        data, ctf_power = poses.orient_data(tile), poses.orient_power(tile)
-        scores = torch.mm(2 * data, flat_slices.T, out=buffer[: b * rows_per_image])
-        by_shift = scores.view(b * symmetries, n_shifts, n_base)
-        by_shift += torch.addmm(poses.base_log_weights, ctf_power, power.T, alpha=-1)[:, None, :]
-        by_shift += poses.shift_log_weights[:, None]
-        by_image = scores.view(b, rows_per_image * n_base)
-        best_score, best = by_image.max(dim=1)
+        data = [part.view(b, rows, size) for part in poses.orient_data(tile)]
+        ctf_power = poses.orient_power(tile)
+        scores = buffer[:b]
+        plain, turned = scores[:, 0], scores[:, 1]
+        bias = torch.addmm(poses.base_log_weights, ctf_power, power.T, alpha=-1).view(b, n_half, 1, n_base)
+        for image in range(b):
+            torch.mm(2 * data[0][image], real.T, out=plain[image])
+            torch.mm(2 * data[1][image], imaginary.T, out=turned[image])
+        plain.view(b, n_half, n_shifts, n_base).add_(bias).add_(poses.shift_log_weights[:, None])
+        # plain, turned = plain + turned, plain − turned, in place
+        plain.add_(turned)
+        torch.add(plain, turned, alpha=-2, out=turned)
+        best_of_row = scores.amax(dim=3).view(b, 2 * rows)
+        best_score, best_row = best_of_row.max(dim=1)
+        row_scores = scores.view(b, 2 * rows, n_base)[torch.arange(b, device=best_row.device), best_row]
+        by_image = scores.view(b, 2 * rows * n_base)
         likelihoods = by_image.sub_(best_score[:, None]).clamp_(min=LOWEST_EXPONENT).exp_()
         total = likelihoods.sum(dim=1)
-        sum_of_squares = torch.bmm(likelihoods[:, None, :], likelihoods[:, :, None]).reshape(b)
+        norm = torch.linalg.vector_norm(likelihoods, dim=1)
         columns.append(
             (
                 tile.log_constant + best_score.to(torch.float64) + total.to(torch.float64).log(),
-                total.square() / sum_of_squares,
-                best // (n_shifts * n_base) * n_base + best % n_base,
-                best // n_base % n_shifts,
+                (total / norm).square(),
+                poses.node(best_row // rows, best_row % rows // n_shifts, row_scores.argmax(dim=1)),
+                best_row % n_shifts,
                 1 / total,
             )
         )
-        if numerator is not None and weight is not None:
+        if sums is not None:
             # Normalise the few numbers of the images, not the many of the poses.
-            data = data.div_(total.repeat_interleave(rows_per_image)[:, None])
-            ctf_power = ctf_power.div_(total.repeat_interleave(symmetries)[:, None])
-            share = (1 / total).repeat_interleave(rows_per_image)
-            _accumulate(numerator, weight, scores, share, data, ctf_power)
+            share = 1 / total
+            data = [part.mul_(share[:, None, None]).reshape(b * rows, size) for part in data]
+            ctf_power = ctf_power.view(b, -1).mul(share[:, None]).view(b * n_half, size)
+            _accumulate(sums, plain, turned, share, data, ctf_power)
     log_evidence, ess, node, shift, probability = (torch.cat(c) for c in zip(*columns, strict=True))
-    if numerator is not None:
-        numerator = torch.view_as_complex(numerator.view(n_base, size, 2))
-    return Posterior(log_evidence, ess, node, shift, probability, numerator, weight)
+    if sums is None:
+        return Posterior(log_evidence, ess, node, shift, probability)
+    numerator = torch.complex(sums.real, sums.imaginary)
+    return Posterior(log_evidence, ess, node, shift, probability, numerator, sums.weight)
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Σ γ Re z, Σ γ Im z and Σ γ c², (n_base, K) each."""
+
+    real: Tensor
+    imaginary: Tensor
+    weight: Tensor
 
 
 def _accumulate(
-    numerator: Tensor, weight: Tensor, likelihoods: Tensor, share: Tensor, data: Tensor, ctf_power: Tensor
+    sums: _Sums, plain: Tensor, turned: Tensor, share: Tensor, data: list[Tensor], ctf_power: Tensor
 ) -> None:
-    """Add a tile's Σ γ z and Σ γ c² to the sums, leaving out orientations that hold no posterior mass.
+    """Add a tile's statistics to the sums, leaving out orientations that hold no posterior mass.
 
-    `likelihoods` (rows, n_base) are not normalised; `data` and `ctf_power` already are, and `share` (rows,) would.
+    `plain` and `turned` (b, rows, n_base) are likelihoods, overwritten; `data` and `ctf_power` are already divided
+    by their sum, and `share` (b,) is one over it. Half a turn conjugates z, so imaginary parts take the difference.
     """
-    mass = share @ likelihoods
-    kept = (mass > DROPPED_MASS / mass.shape[0]).nonzero().squeeze(1)
-    dense = kept.shape[0] > mass.shape[0] // 2
-    chosen = likelihoods if dense else likelihoods[:, kept]
-    over_shifts = chosen.view(ctf_power.shape[0], -1, chosen.shape[1]).sum(dim=1)
-    if dense:
-        numerator.addmm_(chosen.T, data)
-        weight.addmm_(over_shifts.T, ctf_power)
-    else:
-        numerator.index_add_(0, kept, chosen.T @ data)
-        weight.index_add_(0, kept, over_shifts.T @ ctf_power)
+    # plain, turned = plain + turned, plain − turned, in place
+    plain.add_(turned)
+    torch.add(plain, turned, alpha=-2, out=turned)
+    b, rows, n_base = plain.shape
+    mass = torch.einsum("b,bn->n", share, plain.sum(dim=1))
+    kept = (mass > DROPPED_MASS / n_base).nonzero().squeeze(1)
+    dense = kept.shape[0] > n_base // 2
+    both = plain if dense else plain[:, :, kept]
+    difference = turned if dense else turned[:, :, kept]
+    both, difference = both.reshape(b * rows, -1), difference.reshape(b * rows, -1)
+    over_shifts = both.view(ctf_power.shape[0], -1, both.shape[1]).sum(dim=1)
+    products = (
+        (sums.real, both, data[0]),
+        (sums.imaginary, difference, data[1]),
+        (sums.weight, over_shifts, ctf_power),
+    )
+    for total, likelihoods, values in products:
+        if dense:
+            total.addmm_(likelihoods.T, values)
+        else:
+            total.index_add_(0, kept, likelihoods.T @ values)
 
 
 class _MeanNLL(torch.autograd.Function):
@@ -195,7 +231,8 @@ class _MeanNLL(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, slices: Tensor, images: WhitenedImages, poses: PoseModel) -> Tensor:
         posterior = marginalise(images, slices, poses)
-        assert posterior.numerator is not None and posterior.weight is not None
+        assert posterior.numerator is not None
+        assert posterior.weight is not None
         ctx.save_for_backward(posterior.numerator - posterior.weight * slices)
         ctx.n_images = len(images)
         return -posterior.log_evidence.mean().to(slices.real.dtype)

@@ -1,6 +1,6 @@
 """The prior of Punjani & Brubaker: exponential for positive voxels, cubic for negative ones.
 
-    −log p(V_v) = λ₊ V_v  for V_v ≥ 0,    λ₋ |V_v|³  for V_v < 0      (up to a constant)
+−log p(V_v) = λ₊ V_v  for V_v ≥ 0,    λ₋ |V_v|³  for V_v < 0      (up to a constant)
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ from hoarfrost.geometry import plane_symmetries, rotations_about_z
 
 # Orders of SciPy's rules; 13, 25 and 27 are left out because they have negative weights.
 LEBEDEV_ORDERS = (
-    3, 5, 7, 9, 11, 15, 17, 19, 21, 23, 29, 31, 35, 41, 47, 53, 59, 65, 71, 77, 83, 89, 95, 101, 107, 113, 119, 125, 131,
+    3, 5, 7, 9, 11, 15, 17, 19, 21, 23, 29, 31, 35, 41, 47, 53, 59, 65, 71, 77, 83, 89, 95, 101, 107, 113, 119, 125,
+    131,
 )  # fmt: skip
 LEBEDEV_SIZES = (
     6, 14, 26, 38, 50, 86, 110, 146, 170, 194, 302, 350, 434, 590, 770, 974, 1202, 1454, 1730, 2030, 2354, 2702, 3074,

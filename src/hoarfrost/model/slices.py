@@ -37,7 +37,8 @@ class KaiserBessel:
     def __call__(self, offset: Tensor) -> Tensor:
         """φ at offsets in grid steps, zero outside ± w/2."""
         inside = (1 - (2 * offset / self.width) ** 2).clamp(min=0)
-        return torch.special.i0(self.beta * inside.sqrt()) / self.width
+        values: Tensor = torch.special.i0(self.beta * inside.sqrt()) / self.width
+        return values
 
     def transform(self, frequency: Tensor) -> Tensor:
         """∫ φ(u) exp(−2πi f u) du at f in cycles per grid step: sinh(√(β² − (π w f)²)) / √(…)."""
@@ -177,7 +178,8 @@ class SliceOperator:
 
 def transform_normal_kernel(kernel: Tensor) -> Tensor:
     """Spectrum of a normal kernel (2n, 2n, 2n) for `apply_normal`: real (2n, 2n, n + 1)."""
-    return torch.fft.rfftn(torch.fft.ifftshift(kernel, dim=(-3, -2, -1)), dim=(-3, -2, -1)).real
+    spectrum: Tensor = torch.fft.rfftn(torch.fft.ifftshift(kernel, dim=(-3, -2, -1)), dim=(-3, -2, -1)).real
+    return spectrum
 
 
 def apply_normal(kernel_spectrum: Tensor, volume: Tensor) -> Tensor:
@@ -186,4 +188,5 @@ def apply_normal(kernel_spectrum: Tensor, volume: Tensor) -> Tensor:
     axes = (-3, -2, -1)
     size = (2 * n, 2 * n, 2 * n)
     product = torch.fft.rfftn(volume, s=size, dim=axes) * kernel_spectrum
-    return torch.fft.irfftn(product, s=size, dim=axes)[:n, :n, :n]
+    applied: Tensor = torch.fft.irfftn(product, s=size, dim=axes)[:n, :n, :n]
+    return applied

@@ -13,7 +13,7 @@ from hoarfrost.optim.schedules import published_decay
 
 
 class ScheduledSGD(Optimizer):
-    """Plain SGD with base step `lr` and the schedule of Punjani & Brubaker. A gradient that is not finite is skipped."""
+    """Plain SGD with base step `lr` and the published schedule. A gradient that is not finite is skipped."""
 
     def __init__(self, params: Iterable[Tensor], *, lr: float) -> None:
         super().__init__(params, {"lr": lr, "iteration": 0})

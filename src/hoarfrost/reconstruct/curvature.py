@@ -23,7 +23,9 @@ def expected_kernel(band: BandModel, images: WhitenedImages) -> Tensor:
     return band.operator.normal_kernel(weights)
 
 
-def largest_curvature(band: BandModel, images: WhitenedImages, generator: torch.Generator, iterations: int = 30) -> float:
+def largest_curvature(
+    band: BandModel, images: WhitenedImages, generator: torch.Generator, iterations: int = 30
+) -> float:
     """λ_max of the expected Hessian of the mean NLL, by power iteration."""
     spectrum = transform_normal_kernel(expected_kernel(band, images))
     vector = torch.randn(band.box, band.box, band.box, generator=generator).to(band.device, band.dtype)

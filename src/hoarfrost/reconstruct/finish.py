@@ -53,9 +53,11 @@ def final_pass(run: Reconstruction, optimised: Optimised) -> FinalPass:
     done = 0
     for half in (0, 1):
         members = (halves == bool(half)).nonzero().squeeze(1)
-        for indices in members.split(s.batch_size):
+        for first in range(0, len(members), s.batch_size):
+            indices = members[first : first + s.batch_size]
             posterior = band.posterior_of(slices, run.source.images(indices, band.disc), statistics=True)
-            assert posterior.numerator is not None and posterior.weight is not None
+            assert posterior.numerator is not None
+            assert posterior.weight is not None
             numerators[half] += posterior.numerator
             weights[half] += posterior.weight
             found_rotations[indices] = rotations[posterior.best_node.cpu()]

@@ -76,7 +76,8 @@ class Reconstruction:
             method = self._start_stage(stage, band, method)
             gain = self._run_stage(stage, band, method)
             if best is not None and gain is not None and gain < best.gain:
-                self.say(f"Detail beyond {self.settings.box * self.settings.pixel_size_A / best.band.r_max:.1f} Å does not explain held-out particles better", stage)
+                limit_A = self.settings.box * self.settings.pixel_size_A / best.band.r_max
+                self.say(f"Detail beyond {limit_A:.1f} Å does not explain held-out particles any better", stage)
                 break
             out_of_epochs = self._out_of_epochs()
             best = Optimised(method.volume, band, gain if gain is not None else float("-inf"), not out_of_epochs)
@@ -151,8 +152,8 @@ class Reconstruction:
         """Share of the run's arithmetic that each stage, and last the final pass, is expected to take."""
         stages = self.settings.stages_r_max
         plans = [plan_stage(n, len(stages)) for n in range(len(stages))]
-        costs = [p.expected_iterations * r**5 for p, r in zip(plans, stages, strict=True)]
-        costs.append(self.settings.n_particles / self.settings.batch_size * stages[-1] ** 5)
+        costs = [p.expected_iterations * r**4 for p, r in zip(plans, stages, strict=True)]
+        costs.append(self.settings.n_particles / self.settings.batch_size * stages[-1] ** 4)
         return [c / sum(costs) for c in costs]
 
     def _event(

@@ -25,21 +25,32 @@ class Decision(Enum):
 
 @dataclass(frozen=True)
 class StagePlan:
-    """Step sizes of a stage in the order used, and iterations: at least, and without a rise before giving up."""
+    """Step sizes of a stage in the order used, and its iterations.
+
+    A step size is used until the gain has not risen for `patience` iterations, the first one for at least
+    `least_iterations`; the stage ends after `most_iterations` in any case.
+    """
 
     steps: tuple[float, ...]
     least_iterations: int
+    most_iterations: int
     patience: int
     check_every: int
     expected_iterations: int
 
 
 # The first stage finds the shape of the molecule from nothing; some starts wander for a hundred iterations first.
-FIRST_STAGE = StagePlan(steps=(0.3, 0.15), least_iterations=120, patience=40, check_every=10, expected_iterations=180)
+FIRST_STAGE = StagePlan(
+    steps=(0.3, 0.15), least_iterations=120, most_iterations=500, patience=40, check_every=10, expected_iterations=180
+)
 # Later stages add detail to a map that is right already.
-LATER_STAGE = StagePlan(steps=(0.15, 0.08), least_iterations=10, patience=10, check_every=5, expected_iterations=30)
+LATER_STAGE = StagePlan(
+    steps=(0.15, 0.08), least_iterations=10, most_iterations=30, patience=5, check_every=5, expected_iterations=25
+)
 # The last one needs no averaging, because a pass over all particles follows.
-LAST_STAGE = StagePlan(steps=(0.15,), least_iterations=5, patience=5, check_every=5, expected_iterations=10)
+LAST_STAGE = StagePlan(
+    steps=(0.15,), least_iterations=5, most_iterations=10, patience=5, check_every=5, expected_iterations=10
+)
 
 
 def plan_stage(stage: int, n_stages: int) -> StagePlan:
@@ -72,6 +83,8 @@ class StageControl:
         """What to do, given the held-out gain in nats per image after `iteration` of the stage."""
         if gain > self._best_gain + LEAST_RISE * abs(gain):
             self._best_gain, self._best_at = gain, iteration
+        if iteration >= self.plan.most_iterations:
+            return Decision.STAGE_DONE
         if self._step_index == 0 and iteration < self.plan.least_iterations:
             return Decision.GO_ON
         if iteration - max(self._best_at, self._step_began) < self.plan.patience:

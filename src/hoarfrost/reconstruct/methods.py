@@ -58,9 +58,7 @@ class StageMethod(ABC):
 class AutoStage(StageMethod):
     """`auto`: online expectation–maximisation, without a learning rate."""
 
-    def __init__(
-        self, band: BandModel, support: Tensor, volume: Tensor, previous: AutoStage | None = None
-    ) -> None:
+    def __init__(self, band: BandModel, support: Tensor, volume: Tensor, previous: AutoStage | None = None) -> None:
         super().__init__(band, support, volume)
         self.optimiser = OnlineEM([self.parameter], MStep(support))
         statistics = None if previous is None else previous.optimiser.statistics

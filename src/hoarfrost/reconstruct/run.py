@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hoarfrost import __version__
+from hoarfrost._version import __version__
 from hoarfrost.errors import UsageError
 from hoarfrost.io.atomic import write_text_atomically
 from hoarfrost.io.mrc import write_volume
@@ -38,7 +38,8 @@ FILES = ("map.mrc", "half1.mrc", "half2.mrc", "particles.star", "events.jsonl", 
 @dataclass(frozen=True)
 class RunResult:
     """What a run made. `resolution_A` is the half-set figure, optimistic (poses from one common map), never finer
-    than the band limit; `converged` is False where `epochs` ended the run first."""
+    than the band limit; `converged` is False where `epochs` ended the run first.
+    """
 
     output: Path
     map_path: Path
@@ -76,7 +77,8 @@ def reconstruct(
     The folder gets map.mrc (box and voxel size of the input), half1.mrc and half2.mrc, particles.star (the
     input's rows with the most probable pose, its probability and the log-evidence), events.jsonl and config.toml.
     None means: choose from the data. Lengths are in Å. `rotate_grid` turns the quadrature of orientations at each
-    iteration rather than at each stage. `progress` is called with every Event. Same seed, device and threads: same bits.
+    iteration rather than at each stage. `progress` is called with every Event. The same seed,
+    device and threads give the same bits.
 
     Raises UsageError for options that make no sense and for an `output` that exists without `overwrite` (which
     replaces only what a run wrote before), DataError for particles that cannot be used.

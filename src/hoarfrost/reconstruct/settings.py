@@ -15,9 +15,9 @@ from hoarfrost.particles.stack import ParticleStack
 
 # Fourier pixels. A map of a few resolution elements across settles from a random start in a minute.
 FIRST_R_MAX = 6.0
-STAGE_FACTOR = 1.25
+STAGE_FACTOR = 1.24
 # Exact sums over all poses cost about r_max⁵; beyond the second number also more memory than a laptop has.
-DEFAULT_LAST_R_MAX = FIRST_R_MAX * STAGE_FACTOR**3
+DEFAULT_LAST_R_MAX = 11.4
 LARGEST_R_MAX = 14.0
 DEFAULT_DIAMETER = 0.85  # of the box
 DEFAULT_SHIFT_SIGMA = 0.03  # of the box, per axis
@@ -143,7 +143,7 @@ def resolve(
     held_out = min(100, n // 5) if held_out is None else held_out
     if held_out > n // 2:
         raise UsageError(
-            f"{path}: --held-out {held_out} leaves too few of {n} particles to train on; at most {n // 2} can be held out"
+            f"{path}: --held-out {held_out} leaves too few of {n} particles to train on; hold out at most {n // 2}"
         )
     batch_size = 100 if batch_size is None else batch_size
     if batch_size > n - held_out:
@@ -196,7 +196,9 @@ def _stages(box: int, length_A: float, max_resolution_A: float | None) -> tuple[
                 f"box; the finest is {finest_A:.1f} Å"
             )
         if last < 2:
-            raise UsageError(f"--max-resolution {max_resolution_A:g} Å is coarser than half the box, {length_A / 2:.1f} Å")
+            raise UsageError(
+                f"--max-resolution {max_resolution_A:g} Å is coarser than half the box, {length_A / 2:.1f} Å"
+            )
     stages = [min(FIRST_R_MAX, last)]
     while stages[-1] < last * 0.999:
         # The last step is split evenly rather than ending in a very short one.
