@@ -39,13 +39,25 @@ RESULT = SimpleNamespace(
     map_path=Path("run/map.mrc"),
     particles_path=Path("run/particles.star"),
     resolution_A=38.24,
+    band_limit_A=35.8,
     converged=True,
     seconds=154.4,
 )
 
 
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, Path]]:
+    """The pictures that were asked for, none of which is drawn."""
+    asked: list[tuple[Path, Path]] = []
+    module = ModuleType("hoarfrost.report.pictures")
+    for name in ("draw_slices", "draw_matches"):
+        setattr(module, name, lambda run, picture: asked.append((run, picture)))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return asked
+
+
 def test_reconstruct_leaves_every_choice_to_the_verb(
-    replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str]
+    replace: Callable[..., Calls], pictures: list[tuple[Path, Path]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls = replace("reconstruct", "run", RESULT)
 
@@ -55,7 +67,10 @@ def test_reconstruct_leaves_every_choice_to_the_verb(
     assert args == (Path("particles.star"), Path("run"))
     assert callable(kwargs.pop("progress"))
     chosen = {name: value for name, value in kwargs.items() if value is not None}
-    assert chosen == {"seed": 0, "symmetry": "C1", "method": "auto", "device": "auto", "overwrite": False}
+    assert chosen == {"seed": 0, "symmetry": "C1", "method": "auto", "device": "auto", "rotate_grid": False} | {
+        "overwrite": False
+    }
+    assert pictures == [(Path("run"), Path("run/slices.png")), (Path("run"), Path("run/matches.png"))]
     out = capsys.readouterr().out
     assert "run/map.mrc" in out
     assert "38.2 Å" in out
@@ -64,11 +79,12 @@ def test_reconstruct_leaves_every_choice_to_the_verb(
     assert "still improving" not in out
 
 
+@pytest.mark.usefixtures("pictures")
 def test_reconstruct_hands_over_every_option(replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str]) -> None:
     calls = replace("reconstruct", "run", SimpleNamespace(**{**vars(RESULT), "converged": False}))
     options = (
         "--seed 3 --max-resolution 20 --diameter 180 --symmetry D2 --method sgd --epochs 2.5 --batch-size 50 "
-        "--shift-sigma 5 --shift-extent 15 --device cpu --threads 2 --held-out 80 --datadir data --overwrite --quiet"
+        "--shift-sigma 5 --shift-extent 15 --device cpu --threads 2 --held-out 80 --datadir data --rotate-grid --overwrite --quiet"
     )
 
     assert main(["reconstruct", "particles.star", "--output", "run", *options.split()]) == 0
@@ -89,6 +105,7 @@ def test_reconstruct_hands_over_every_option(replace: Callable[..., Calls], caps
         "threads": 2,
         "held_out": 80,
         "datadir": Path("data"),
+        "rotate_grid": True,
         "overwrite": True,
     }
     assert "still improving" in capsys.readouterr().out

@@ -26,6 +26,7 @@ def reconstruct(
     threads: int | None = None,
     held_out: int | None = None,
     datadir: Path | None = None,
+    rotate_grid: Annotated[bool, Parameter(show_default=False)] = False,
     overwrite: Annotated[bool, Parameter(show_default=False)] = False,
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], show_default=False)] = False,
 ) -> None:
@@ -38,13 +39,15 @@ def reconstruct(
     particles
         RELION STAR file of the particles (3.0, 3.1, 4 or 5), with their CTF parameters. Poses in it are not used.
     output
-        Folder to make for the run: map.mrc, particles.star, events.jsonl and config.toml.
+        Folder to make for the run: map.mrc, half1.mrc, half2.mrc, particles.star, events.jsonl, config.toml and
+        pictures.
     seed
         Number that all random choices follow from; the same seed repeats the run.
     max_resolution_A
-        Finest detail to use, in Å. Chosen from the images unless given.
+        Finest detail to use, in Å. A little finer than a twelfth of the box unless given; never beyond what
+        helps to explain particles that were held out.
     diameter_A
-        Diameter of the particle, in Å. Taken from the box unless given.
+        Diameter of the particle, in Å. 85 % of the box unless given.
     symmetry
         Point group of the molecule in Schönflies notation.
     method
@@ -52,19 +55,22 @@ def reconstruct(
     epochs
         Stop after this many passes over the particles. By default, stop when nothing improves any more.
     batch_size
-        Particles in each minibatch. Chosen from their number unless given.
+        Particles in each minibatch. 100 unless given.
     shift_sigma_A
-        Expected spread of the particles' offsets from the centre of their images, as a standard deviation in Å.
+        Expected spread of the particles' offsets from the centre of their images, as a standard deviation
+        along x and y in Å. 3 % of the box unless given.
     shift_extent_A
-        Largest offset to consider, in Å.
+        Largest offset to consider, in Å. Three standard deviations unless given.
     device
         Where to compute; auto takes the GPU if there is one.
     threads
         CPU threads to use. All cores unless given.
     held_out
-        Particles to keep aside for judging progress. Chosen from their number unless given.
+        Particles to keep aside for judging progress. 100 unless given, or a fifth if there are fewer than 500.
     datadir
         Folder that the image names in the STAR file are relative to. By default, that of the STAR file.
+    rotate_grid
+        Turn the grid of orientations at every iteration, rather than at every stage. Slower.
     overwrite
         Replace the run folder if it exists.
     quiet
@@ -72,6 +78,7 @@ def reconstruct(
     """
     from hoarfrost.cli.progress import ProgressDisplay
     from hoarfrost.reconstruct.run import reconstruct as run
+    from hoarfrost.report.pictures import draw_matches, draw_slices
 
     with ProgressDisplay(quiet=quiet) as progress:
         result = run(
@@ -90,14 +97,19 @@ def reconstruct(
             threads=threads,
             held_out=held_out,
             datadir=datadir,
+            rotate_grid=rotate_grid,
             overwrite=overwrite,
             progress=progress,
         )
+    draw_slices(output, output / "slices.png")
+    draw_matches(output, output / "matches.png")
     minutes, seconds = divmod(round(result.seconds), 60)
     ended = "" if result.converged else ", still improving when it ended: more --epochs may sharpen the map"
     print(f"Map:        {result.map_path}")
-    print(f"Resolution: {result.resolution_A:.1f} Å")
+    print(f"Resolution: {result.resolution_A:.1f} Å (FSC 0.143 of half sets with common poses, so on the bright side;")
+    print(f"            the images were used to {result.band_limit_A:.1f} Å and no further)")
     print(f"Poses:      {result.particles_path}")
+    print(f"Pictures:   {output / 'slices.png'}, {output / 'matches.png'}")
     print(f"Time:       {minutes} min {seconds} s{ended}")
     print()
     print(f"Open it with: chimerax {result.map_path}")

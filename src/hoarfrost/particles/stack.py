@@ -14,6 +14,8 @@ from hoarfrost.errors import DataError
 from hoarfrost.io.particles_star import ParticleTable, read_particles
 from hoarfrost.model.ctf import CTFParameters
 
+IMAGES_PER_CHECK = 256
+
 
 @final
 class ParticleStack:
@@ -72,6 +74,14 @@ class ParticleStack:
             images[rows] = self.table.stacks[number].read(self.table.image_index[wanted[rows]])
         self._refuse_bad_images(images, wanted)
         return torch.from_numpy(images)
+
+    def check_images(self) -> None:
+        """Read every image once, so that a bad one stops a run before the work and not in the middle of it.
+
+        Raises DataError as `read` does.
+        """
+        for start in range(0, self.n_images, IMAGES_PER_CHECK):
+            self.read(np.arange(start, min(start + IMAGES_PER_CHECK, self.n_images)))
 
     def _refuse_bad_images(self, images: npt.NDArray[np.float32], wanted: npt.NDArray[np.int64]) -> None:
         smallest, largest = images.min(axis=(1, 2)), images.max(axis=(1, 2))

@@ -32,7 +32,17 @@ from hoarfrost.reconstruct.loop import Reconstruction
 from hoarfrost.reconstruct.settings import Method, Settings, check_options, resolve
 from hoarfrost.seeds import named_generator
 
-FILES = ("map.mrc", "half1.mrc", "half2.mrc", "particles.star", "events.jsonl", "config.toml")
+# What a run folder may hold, pictures included: --overwrite replaces these and refuses a folder that holds others.
+FILES = (
+    "map.mrc",
+    "half1.mrc",
+    "half2.mrc",
+    "particles.star",
+    "events.jsonl",
+    "config.toml",
+    "slices.png",
+    "matches.png",
+)
 
 
 @dataclass(frozen=True)
@@ -121,13 +131,15 @@ def reconstruct(
         rotate_grid=rotate_grid,
         version=__version__,
     )
+    stack.check_images()
     source = _open_source(stack, settings)
     _prepare_output(output)
     write_text_atomically(output / "config.toml", settings.to_toml())
     log = EventLog(output / "events.jsonl")
 
     def report(event: Event) -> None:
-        log.write(event)
+        if event.batch_nll is not None or event.message is not None:
+            log.write(event)
         if progress is not None:
             progress(event)
 

@@ -1,0 +1,27 @@
+"""The exponential–cubic prior."""
+
+from __future__ import annotations
+
+import torch
+
+from hoarfrost.model.prior import ExponentialCubicPrior
+from hoarfrost.seeds import named_generator
+
+
+def test_positive_voxels_cost_in_proportion_and_negative_ones_by_the_cube() -> None:
+    prior = ExponentialCubicPrior(lambda_positive=0.5, lambda_negative=0.25)
+    volume = torch.tensor([1.0, 3.0, 0.0, -2.0], dtype=torch.float64).reshape(1, 2, 2)
+    assert float(prior.negative_log(volume)) == 0.5 * 4 + 0.25 * 8
+
+
+def test_an_empty_map_costs_nothing() -> None:
+    assert float(ExponentialCubicPrior().negative_log(torch.zeros(4, 4, 4))) == 0
+
+
+def test_the_gradient_is_that_of_finite_differences() -> None:
+    volume = torch.randn(3, 3, 3, generator=named_generator(0, "test"), dtype=torch.float64, requires_grad=True)
+    prior = ExponentialCubicPrior(lambda_positive=0.7, lambda_negative=1.3)
+    assert torch.autograd.gradcheck(prior.negative_log, (volume,))
+    (gradient,) = torch.autograd.grad(prior.negative_log(volume), volume)
+    expected = torch.where(volume > 0, 0.7, -3 * 1.3 * volume.square())
+    torch.testing.assert_close(gradient, expected.detach())
