@@ -22,6 +22,7 @@ from hoarfrost.geometry import plane_symmetries, random_rotations
 from hoarfrost.model import likelihood
 from hoarfrost.model.band import BandModel, PosePrior
 from hoarfrost.model.likelihood import WhitenedImages, marginalise, mean_nll, whiten
+from hoarfrost.model.slices import apply_normal, transform_normal_kernel
 from hoarfrost.seeds import named_generator
 
 IMAGE_BOX = 16
@@ -254,9 +255,9 @@ def test_poses_left_out_change_the_statistics_by_no_more_than_their_share(
     assert found.weight is not None
     assert whole.numerator is not None
     assert whole.weight is not None
-    largest = problem.images.ctf.abs().max() * problem.images.data.abs().max()
+    largest = (problem.images.ctf * problem.images.data).abs().max()
     lost = (found.numerator - whole.numerator).abs().sum(0).max()
-    assert float(lost) <= likelihood.DROPPED_MASS + 1e-6 * float(largest)
+    assert float(lost) <= 1e-6 * float(largest)
     lost = (found.weight - whole.weight).abs().sum(0).max()
     assert float(lost) <= 1e-6 * float(problem.images.ctf.square().max())
 
@@ -342,8 +343,6 @@ def test_the_quadratic_is_the_expected_misfit_under_the_fixed_posterior(blurred:
     linear, kernel = band.quadratic(posterior, n)
 
     def quadratic(volume: Tensor) -> float:
-        from hoarfrost.model.slices import apply_normal, transform_normal_kernel
-
         image = apply_normal(transform_normal_kernel(kernel), volume)
         return n * float((volume * image).sum() - 2 * (linear * volume).sum())
 
@@ -373,4 +372,4 @@ def test_the_support_is_a_ball_of_a_share_of_the_box() -> None:
     volume = float(support.sum())
     box = support.shape[0]
     assert support.unique().tolist() == [0, 1]
-    assert volume == pytest.approx(4 / 3 * math.pi * (box / 4) ** 3, rel=0.2)
+    assert volume == pytest.approx(4 / 3 * math.pi * (box / 4) ** 3, rel=0.3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ from hoarfrost.io.mrc import read_volume
 from hoarfrost.model.ctf import evaluate_ctf
 from hoarfrost.model.spectrum import SpectrumSampler
 from hoarfrost.particles.stack import ParticleStack
+
+Draw = Callable[[str | Path, str | Path], None]
+"""Draws a run folder into a PNG file."""
 
 N_MATCHES = 8
 AXES = "zyx"

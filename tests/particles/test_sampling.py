@@ -1,0 +1,60 @@
+"""The held-out split and the minibatches: complete, and functions of the seed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hoarfrost.particles.sampling import MinibatchSampler, split_held_out
+
+
+@pytest.mark.parametrize(("n", "held_out"), [(100, 20), (7, 1), (50, 25)])
+def test_held_out_and_training_particles_are_disjoint_and_complete(n: int, held_out: int) -> None:
+    held, training = split_held_out(n, held_out, seed=3)
+    assert len(held) == held_out
+    assert sorted(held.tolist() + training.tolist()) == list(range(n))
+    assert held.tolist() == sorted(held.tolist())
+    assert training.tolist() == sorted(training.tolist())
+
+
+def test_the_split_is_a_function_of_the_seed() -> None:
+    assert torch.equal(split_held_out(1000, 100, 5)[0], split_held_out(1000, 100, 5)[0])
+    assert not torch.equal(split_held_out(1000, 100, 5)[0], split_held_out(1000, 100, 6)[0])
+
+
+def test_every_particle_has_the_same_chance_of_being_held_out() -> None:
+    counts = torch.zeros(10)
+    for seed in range(500):
+        counts[split_held_out(10, 3, seed)[0]] += 1
+    assert float((counts / 500 - 0.3).abs().max()) < 0.1
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(12, 4), (13, 5), (7, 3), (5, 5)])
+def test_every_particle_comes_once_an_epoch(n: int, batch_size: int) -> None:
+    indices = torch.arange(100, 100 + n)
+    sampler = MinibatchSampler(indices, batch_size, seed=0)
+    drawn = torch.cat([sampler.next() for _ in range(3 * n)])
+    assert len(drawn) == 3 * n * batch_size
+    for epoch in drawn.split(n):
+        if len(epoch) == n:
+            assert sorted(epoch.tolist()) == indices.tolist()
+
+
+def test_each_epoch_has_its_own_order() -> None:
+    sampler = MinibatchSampler(torch.arange(50), 50, seed=0)
+    assert not torch.equal(sampler.next(), sampler.next())
+
+
+def test_minibatches_are_a_function_of_the_seed() -> None:
+    def draw(seed: int) -> list[list[int]]:
+        sampler = MinibatchSampler(torch.arange(30), 8, seed)
+        return [sampler.next().tolist() for _ in range(10)]
+
+    assert draw(1) == draw(1)
+    assert draw(1) != draw(2)
+
+
+def test_a_batch_larger_than_the_data_is_all_the_data() -> None:
+    sampler = MinibatchSampler(torch.arange(6), 100, seed=0)
+    assert sampler.batch_size == 6
+    assert sorted(sampler.next().tolist()) == list(range(6))

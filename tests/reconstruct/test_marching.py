@@ -1,0 +1,101 @@
+"""Decisions on made-up sequences of held-out gains."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from hoarfrost.reconstruct.marching import (
+    FIRST_STAGE,
+    LAST_STAGE,
+    LATER_STAGE,
+    Decision,
+    StageControl,
+    StagePlan,
+    plan_stage,
+)
+
+PLAN = StagePlan(
+    steps=(0.4, 0.1), least_iterations=20, most_iterations=1000, patience=10, check_every=5, expected_iterations=40
+)
+
+
+def run(plan: StagePlan, gains: list[float]) -> list[Decision]:
+    control = StageControl(plan)
+    return [control.decide((n + 1) * plan.check_every, gain) for n, gain in enumerate(gains)]
+
+
+def test_a_gain_that_keeps_rising_goes_on_for_ever() -> None:
+    assert set(run(PLAN, [1.01**n for n in range(190)])) == {Decision.GO_ON}
+
+
+def test_a_gain_that_stalls_makes_the_step_smaller_and_then_ends_the_stage() -> None:
+    decisions = run(PLAN, [1.0] * 7)
+    # Iteration 5 is the best; not before iteration 20, then ten more with the smaller step.
+    assert decisions == [Decision.GO_ON] * 3 + [Decision.SMALLER_STEP, Decision.GO_ON, Decision.STAGE_DONE] + [
+        Decision.STAGE_DONE
+    ]
+
+
+def test_the_step_size_follows_the_decisions() -> None:
+    control = StageControl(PLAN)
+    assert control.step_size == 0.4
+    for iteration in (5, 10, 15, 20):
+        decision = control.decide(iteration, 1.0)
+    assert decision is Decision.SMALLER_STEP
+    assert control.step_size == 0.1
+    control.decide(25, 1.0)
+    assert control.decide(30, 1.0) is Decision.STAGE_DONE
+    assert control.step_size == 0.1
+
+
+def test_a_late_rise_starts_the_wait_again() -> None:
+    decisions = run(PLAN, [1, 1, 1.5, 1.5, 2.0, 2.0, 2.0])
+    assert decisions[:6] == [Decision.GO_ON] * 6
+    assert decisions[6] is Decision.SMALLER_STEP
+
+
+def test_a_smaller_step_that_helps_is_kept() -> None:
+    decisions = run(PLAN, [1, 1, 1, 1, 1.2, 1.4, 1.6, 1.6, 1.6])
+    assert decisions[3] is Decision.SMALLER_STEP
+    assert decisions[4:8] == [Decision.GO_ON] * 4
+    assert decisions[8] is Decision.STAGE_DONE
+
+
+@pytest.mark.parametrize("rise", [1e-5, 5e-4])
+def test_a_rise_below_a_thousandth_does_not_count(rise: float) -> None:
+    assert run(PLAN, [1, 1 + rise, 1 + rise, 1 + rise])[3] is Decision.SMALLER_STEP
+
+
+def test_a_negative_gain_is_judged_like_any_other() -> None:
+    assert run(PLAN, [-5, -4, -3, -2, -1, -0.5]) == [Decision.GO_ON] * 6
+    assert run(PLAN, [-5.0] * 4)[3] is Decision.SMALLER_STEP
+
+
+def test_a_gain_that_is_not_a_number_never_counts_as_a_rise() -> None:
+    assert run(PLAN, [1, 1, 1, float("nan")])[3] is Decision.SMALLER_STEP
+
+
+def test_a_stage_ends_after_most_iterations_though_the_gain_still_rises() -> None:
+    plan = dataclasses.replace(PLAN, most_iterations=50)
+    decisions = run(plan, [1.1**n for n in range(10)])
+    assert decisions == [Decision.GO_ON] * 9 + [Decision.STAGE_DONE]
+
+
+def test_checks_come_at_regular_intervals() -> None:
+    control = StageControl(PLAN)
+    assert [n for n in range(1, 21) if control.is_check(n)] == [5, 10, 15, 20]
+
+
+def test_the_first_the_middle_and_the_last_stage_have_their_plans() -> None:
+    assert [plan_stage(n, 4) for n in range(4)] == [FIRST_STAGE, LATER_STAGE, LATER_STAGE, LAST_STAGE]
+    assert plan_stage(0, 1) is FIRST_STAGE
+
+
+@pytest.mark.parametrize("plan", [FIRST_STAGE, LATER_STAGE, LAST_STAGE])
+def test_steps_of_a_plan_shrink_and_checks_fit(plan: StagePlan) -> None:
+    assert list(plan.steps) == sorted(plan.steps, reverse=True)
+    assert all(0 < step <= 1 for step in plan.steps)
+    assert plan.patience % plan.check_every == 0
+    assert plan.least_iterations <= plan.expected_iterations <= plan.most_iterations

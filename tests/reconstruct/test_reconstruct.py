@@ -1,0 +1,395 @@
+"""From a stack of simulated particles to a map, end to end, on a small problem."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import math
+import os
+import shutil
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hoarfrost
+from hoarfrost.cli import main
+from hoarfrost.errors import DataError, UsageError
+from hoarfrost.evaluate.report import EvaluationReport
+from hoarfrost.io import atomic
+from hoarfrost.io.mrc import read_volume, write_volume
+from hoarfrost.io.particles_star import read_particles
+from hoarfrost.io.star import read_star
+from hoarfrost.reconstruct.events import Event
+from hoarfrost.reconstruct.run import RunResult
+from hoarfrost.simulate.dataset import SimulatedData
+from hoarfrost.simulate.phantom import make_phantom
+
+BOX, PIXEL_A, N = 32, 8.0, 600
+LENGTH_A = BOX * PIXEL_A
+R_MAX = 5.2
+# One band limit, coarse enough for a few seconds, and as many iterations as a start may need to fall into place.
+QUICK: dict[str, Any] = {"max_resolution_A": LENGTH_A / R_MAX, "shift_sigma_A": 8.0}
+WHOLE = {**QUICK, "epochs": 26.0}
+SHORT = {**QUICK, "epochs": 0.4, "batch_size": 50, "held_out": 40}
+# Where the FSC with the truth must still be a half: the edge of the band is at 49 Å, a blob reads about 100 Å.
+GOOD_ENOUGH_A = 56.0
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> SimulatedData:
+    folder = tmp_path_factory.mktemp("particles")
+    write_volume(folder / "phantom.mrc", make_phantom(BOX).numpy(), PIXEL_A)
+    return hoarfrost.simulate(
+        folder / "phantom.mrc", folder / "data", n_particles=N, snr=0.2, shift_sigma_A=8.0, seed=1
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    result: RunResult
+    events: list[Event]
+    report: EvaluationReport
+
+
+@pytest.fixture(scope="module")
+def run_with_seed(data: SimulatedData, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Run]:
+    """Whole runs, each made once."""
+    runs: dict[int, Run] = {}
+
+    def run(seed: int) -> Run:
+        if seed not in runs:
+            events: list[Event] = []
+            output = tmp_path_factory.mktemp("runs") / f"seed {seed}"
+            result = hoarfrost.reconstruct(data.particles_path, output, seed=seed, progress=events.append, **WHOLE)
+            report = hoarfrost.evaluate(
+                result.map_path, data.truth_path, poses=result.particles_path, true_poses=data.true_poses_path
+            )
+            runs[seed] = Run(result, events, report)
+        return runs[seed]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def short_run(data: SimulatedData, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """A run of a few iterations, for what does not depend on the map being right. Not to be changed."""
+    result: RunResult = hoarfrost.reconstruct(
+        data.particles_path, tmp_path_factory.mktemp("short") / "run", seed=3, **SHORT
+    )
+    return result
+
+
+def read_events(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / "events.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_random_start_becomes_the_map(run_with_seed: Callable[[int], Run], seed: int) -> None:
+    run = run_with_seed(seed)
+    assert run.report.resolution_05_A <= GOOD_ENOUGH_A
+    assert run.report.poses is not None
+    assert run.report.poses.median_angle_deg < 15
+    assert run.report.poses.median_shift_A < 1.5 * PIXEL_A
+
+
+@pytest.mark.slow
+def test_the_held_out_likelihood_improves(run_with_seed: Callable[[int], Run]) -> None:
+    judged = [event for event in run_with_seed(0).events if event.nll is not None]
+    assert len(judged) >= 3
+    first, last = judged[0], judged[-1]
+    assert first.nll is not None
+    assert last.nll is not None
+    assert last.nll_standard_error is not None
+    assert last.nll_gain is not None
+    assert first.nll_gain is not None
+    assert last.nll < first.nll
+    assert last.nll_gain - first.nll_gain == pytest.approx(first.nll - last.nll, rel=1e-3, abs=1e-3)
+    assert last.nll_gain > 0
+    assert 0 < last.nll_standard_error < 10
+
+
+@pytest.mark.slow
+def test_the_claimed_resolution_is_never_finer_than_the_band(run_with_seed: Callable[[int], Run]) -> None:
+    result = run_with_seed(0).result
+    assert result.band_limit_A == pytest.approx(LENGTH_A / R_MAX, rel=1e-3)
+    assert result.resolution_A >= result.band_limit_A
+    assert result.seconds > 0
+
+
+def test_the_maps_have_the_box_and_voxel_size_of_the_images(short_run: RunResult) -> None:
+    for name in ("map.mrc", "half1.mrc", "half2.mrc"):
+        volume, pixel_size_A = read_volume(short_run.output / name)
+        assert volume.shape == (BOX, BOX, BOX)
+        assert pixel_size_A == pytest.approx(PIXEL_A)
+        assert volume.std() > 0
+    assert short_run.map_path == short_run.output / "map.mrc"
+    halves = [read_volume(short_run.output / f"half{n}.mrc")[0] for n in (1, 2)]
+    assert not np.array_equal(*halves)
+
+
+def test_the_particles_keep_their_rows_and_gain_poses(data: SimulatedData, short_run: RunResult) -> None:
+    before, after = read_particles(data.particles_path), read_particles(short_run.particles_path)
+    assert before.rotations is None
+    assert after.n == N
+    assert after.rotations is not None
+    assert after.shifts_A is not None
+    np.testing.assert_array_equal(after.image_index, before.image_index)
+    assert after.stack_paths[0].samefile(before.stack_paths[0])
+    assert np.abs(after.shifts_A).max() <= 3 * 8.0 + 1e-6
+    rows = read_star(data.particles_path).tables["particles"].columns
+    posed = read_star(short_run.particles_path).tables["particles"].columns
+    for name, values in rows.items():
+        if name != "rlnImageName":
+            assert posed[name] == values
+    probability = np.array(posed["rlnMaxValueProbDistribution"], dtype=float)
+    assert (probability > 0).all()
+    assert (probability <= 1 + 1e-6).all()
+    evidence = np.array(posed["rlnLogLikeliContribution"], dtype=float)
+    assert np.isfinite(evidence).all()
+    assert evidence.std() > 0
+
+
+def test_the_log_has_one_record_an_iteration(short_run: RunResult) -> None:
+    records = read_events(short_run.output)
+    assert all(set(record) == {field.name for field in dataclasses.fields(Event)} for record in records)
+    steps = [record for record in records if record["batch_nll"] is not None]
+    # 560 particles to train on, 50 at a time, 0.4 of an epoch: 5 minibatches.
+    assert [record["iteration"] for record in steps] == [1, 2, 3, 4, 5]
+    assert [record["image_gradients"] for record in steps] == [50, 100, 150, 200, 250]
+    for record in steps:
+        assert record["r_max"] == pytest.approx(R_MAX)
+        assert record["resolution_A"] == pytest.approx(LENGTH_A / R_MAX)
+        assert record["ess"] >= 1
+        assert 0 < record["step"] <= 1
+        assert math.isfinite(record["batch_nll"])
+    seconds = [record["seconds"] for record in records]
+    assert seconds == sorted(seconds)
+    assert steps[-1]["nll"] is not None
+
+
+def test_the_settings_are_written_with_their_values(data: SimulatedData, short_run: RunResult) -> None:
+    config = tomllib.loads((short_run.output / "config.toml").read_text(encoding="utf-8"))
+    assert config["particles"] == str(data.particles_path)
+    assert config["seed"] == 3
+    assert config["epochs"] == 0.4
+    assert config["batch_size"] == 50
+    assert config["held_out"] == 40
+    assert config["diameter_A"] == pytest.approx(0.85 * LENGTH_A)
+    assert config["shift_extent_A"] == pytest.approx(24)
+    assert config["stages_r_max"] == pytest.approx([R_MAX])
+    assert config["version"] == hoarfrost.__version__
+    assert config == {
+        k: list(v) if isinstance(v, tuple) else v for k, v in short_run.settings.model_dump().items() if v is not None
+    }
+
+
+def test_epochs_end_the_run_unconverged(short_run: RunResult) -> None:
+    assert not short_run.converged
+
+
+def test_nothing_but_the_runs_files_is_left_in_the_folder(short_run: RunResult) -> None:
+    names = {entry.name for entry in short_run.output.iterdir()}
+    assert names >= {"map.mrc", "half1.mrc", "half2.mrc", "particles.star", "events.jsonl", "config.toml"}
+    assert not [name for name in names if name.startswith(".") or name.endswith(".tmp")]
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
+    data: SimulatedData, short_run: RunResult, tmp_path: Path
+) -> None:
+    again = hoarfrost.reconstruct(data.particles_path, tmp_path / "again", seed=3, **SHORT)
+    other = hoarfrost.reconstruct(data.particles_path, tmp_path / "other", seed=4, **SHORT)
+    expected = short_run.map_path.read_bytes()
+    assert again.map_path.read_bytes() == expected
+    assert other.map_path.read_bytes() != expected
+    columns = [read_star(path).tables["particles"].columns for path in (again.particles_path, short_run.particles_path)]
+    columns[0].pop("rlnImageName"), columns[1].pop("rlnImageName")
+    assert columns[0] == columns[1]
+
+
+def test_turning_the_grid_at_every_iteration_is_another_run(
+    data: SimulatedData, short_run: RunResult, tmp_path: Path
+) -> None:
+    turned = hoarfrost.reconstruct(
+        data.particles_path, tmp_path / "turned", seed=3, **{**SHORT, "epochs": 0.2}, rotate_grid=True
+    )
+    assert turned.map_path.read_bytes() != short_run.map_path.read_bytes()
+    assert turned.settings.rotate_grid
+
+
+def test_gradient_descent_lowers_the_held_out_likelihood(data: SimulatedData, tmp_path: Path) -> None:
+    events: list[Event] = []
+    options = {**SHORT, "epochs": 2.0, "method": "sgd"}
+    hoarfrost.reconstruct(data.particles_path, tmp_path / "run", progress=events.append, **options)
+    judged = [event.nll for event in events if event.nll is not None]
+    assert len(judged) >= 2
+    assert judged[-1] < judged[0]
+    assert all(event.ess is None for event in events)
+    steps = [event.step for event in events if event.step is not None]
+    assert steps == sorted(steps, reverse=True)
+
+
+def test_two_band_limits_go_up_in_stages(data: SimulatedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hoarfrost.reconstruct import marching, settings
+
+    monkeypatch.setattr(settings, "FIRST_R_MAX", 3.5)
+    quick = marching.StagePlan((0.3,), 2, 4, 2, 2, 4)
+    monkeypatch.setattr(marching, "FIRST_STAGE", quick)
+    monkeypatch.setattr(marching, "LAST_STAGE", quick)
+    events: list[Event] = []
+    options = {**SHORT, "epochs": None, "max_resolution_A": LENGTH_A / 4.4}
+    result = hoarfrost.reconstruct(data.particles_path, tmp_path / "run", progress=events.append, **options)
+    assert result.converged
+    assert result.settings.stages_r_max == (3.5, 4.4)
+    stages = [event.stage for event in events if event.batch_nll is not None]
+    assert sorted(set(stages)) == [0, 1]
+    assert stages == sorted(stages)
+    done = [event.fraction_done for event in events]
+    assert all(0 <= share <= 1 for share in done)
+    assert done[-1] == pytest.approx(1)
+
+
+def test_an_existing_folder_is_refused_and_left_alone(data: SimulatedData, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    output.mkdir()
+    (output / "map.mrc").write_bytes(b"precious")
+    with pytest.raises(UsageError, match="exists; choose another folder or give --overwrite"):
+        hoarfrost.reconstruct(data.particles_path, output, **SHORT)
+    assert {entry.name: entry.read_bytes() for entry in output.iterdir()} == {"map.mrc": b"precious"}
+
+
+def test_overwriting_replaces_what_a_run_wrote_and_nothing_else(data: SimulatedData, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    output.mkdir()
+    (output / "map.mrc").write_bytes(b"old")
+    (output / "notes.txt").write_text("precious")
+    with pytest.raises(UsageError, match=r"holds notes\.txt, which reconstruct did not write"):
+        hoarfrost.reconstruct(data.particles_path, output, overwrite=True, **SHORT)
+    assert (output / "map.mrc").read_bytes() == b"old"
+    (output / "notes.txt").unlink()
+    hoarfrost.reconstruct(data.particles_path, output, overwrite=True, **{**SHORT, "epochs": 0.1})
+    assert read_volume(output / "map.mrc")[0].shape == (BOX, BOX, BOX)
+
+
+def test_a_file_in_the_folders_place_is_refused(data: SimulatedData, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("precious")
+    with pytest.raises(UsageError, match="is a file; choose another folder"):
+        hoarfrost.reconstruct(data.particles_path, tmp_path / "run", overwrite=True, **SHORT)
+    assert (tmp_path / "run").read_text() == "precious"
+
+
+@pytest.mark.parametrize("function", ["replace", "fsync"])
+def test_a_full_disk_leaves_no_half_written_map(
+    data: SimulatedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    output = tmp_path / "run"
+    work = getattr(os, function)
+
+    def full(first: Any, *others: Any) -> Any:
+        # The settings are written before the work, the map after it.
+        if (output / "events.jsonl").exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return work(first, *others)
+
+    monkeypatch.setattr(atomic.os, function, full)
+    with pytest.raises(UsageError, match=r"cannot write .*map\.mrc: No space left on device"):
+        hoarfrost.reconstruct(data.particles_path, output, **{**SHORT, "epochs": 0.1})
+    assert sorted(entry.name for entry in output.iterdir()) == ["config.toml", "events.jsonl"]
+
+
+@pytest.fixture
+def spoilt(data: SimulatedData, tmp_path: Path) -> Callable[[int, float], Path]:
+    """A copy of the particles in which every pixel of one image has one value."""
+
+    def spoil(row: int, value: float) -> Path:
+        shutil.copytree(data.particles_path.parent, tmp_path / "spoilt")
+        with (tmp_path / "spoilt" / data.stack_path.name).open("r+b") as file:
+            file.seek(1024 + (row - 1) * BOX * BOX * 4)
+            file.write(np.full(BOX * BOX, value, "<f4").tobytes())
+        return tmp_path / "spoilt" / data.particles_path.name
+
+    return spoil
+
+
+@pytest.mark.parametrize(("value", "found"), [(float("nan"), "NaN or infinity"), (2.5, "one value in every pixel")])
+@pytest.mark.parametrize("row", [1, 431, N])
+def test_an_image_without_sense_is_named_before_any_work(
+    spoilt: Callable[[int, float], Path], tmp_path: Path, value: float, found: str, row: int
+) -> None:
+    star, output = spoilt(row, value), tmp_path / "run"
+    with pytest.raises(DataError, match=found) as refusal:
+        hoarfrost.reconstruct(star, output, **SHORT)
+    assert refusal.value.row == row
+    assert refusal.value.path == star
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"symmetry": "D2"}, "symmetry D2"),
+        ({"held_out": 400}, "--held-out 400"),
+        ({"max_resolution_A": 5.0}, "finer than"),
+        ({"diameter_A": 1000.0}, "exceeds the box"),
+        ({"method": "magic"}, "method must be"),
+    ],
+)
+def test_options_that_make_no_sense_leave_no_folder(
+    data: SimulatedData, tmp_path: Path, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        hoarfrost.reconstruct(data.particles_path, tmp_path / "run", **{**SHORT, **options})
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_line_goes_from_a_map_to_a_judged_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth, particles, output = tmp_path / "phantom.mrc", tmp_path / "data", tmp_path / "run"
+    write_volume(truth, make_phantom(24).numpy(), 10.0)
+    assert main(["simulate", str(truth), "-n", "60", "-o", str(particles), "--snr", "0.5", "--seed", "2"]) == 0
+    reconstruct = ["reconstruct", str(particles / "particles.star"), "-o", str(output), "--shift-sigma", "0"]
+    assert main([*reconstruct, "--max-resolution", "60", "--epochs", "3", "--quiet"]) == 0
+    printed = capsys.readouterr().out
+    assert str(output / "map.mrc") in printed
+    assert "still improving" in printed
+    evaluate = ["evaluate", str(output / "map.mrc"), "--reference", str(particles / "truth.mrc")]
+    poses = ["--poses", str(output / "particles.star"), "--true-poses", str(particles / "true_poses.star")]
+    assert main([*evaluate, *poses, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["box"] == 24
+    assert report["poses"]["n_particles"] == 60
+    assert len(report["fsc"]) == 13
+
+
+def test_the_command_line_tells_mistakes_in_one_line(
+    data: SimulatedData,
+    spoilt: Callable[[int, float], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "old run").mkdir()
+    (tmp_path / "old run" / "map.mrc").touch()
+    good, bad = str(data.particles_path), str(spoilt(7, float("nan")))
+    new, old = str(tmp_path / "run"), str(tmp_path / "old run")
+    cases = [
+        (["reconstruct", good, "-o", old], 2, "old run exists"),
+        (["reconstruct", good, "-o", new, "--symmetry", "D7"], 2, "symmetry D7"),
+        (["reconstruct", good, "-o", new, "--held-out", "500"], 2, "--held-out 500"),
+        (["reconstruct", bad, "-o", new], 3, "row 7: expected finite pixel values"),
+        (["reconstruct", str(tmp_path / "none.star"), "-o", new], 3, "none.star"),
+        (["evaluate", str(data.truth_path), "--reference", good], 3, "particles.star"),
+        (["simulate", good, "-n", "5", "-o", new], 3, "particles.star"),
+        (["simulate", str(data.truth_path), "-n", "0", "-o", new], 2, "number of particles"),
+    ]
+    for arguments, exit_code, words in cases:
+        assert main(arguments) == exit_code, arguments
+        captured = capsys.readouterr()
+        assert captured.err.startswith("hoarfrost: error: ")
+        assert captured.err.count("\n") == 1
+        assert words in captured.err
+        assert "Traceback" not in captured.err + captured.out
+    assert not Path(new).exists()

@@ -1,0 +1,178 @@
+"""The options of a reconstruction: what is refused, what is chosen, and how it is written down."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+
+from hoarfrost.errors import DataError, UsageError
+from hoarfrost.particles.stack import ParticleStack
+from hoarfrost.reconstruct.settings import LARGEST_R_MAX, Settings, check_options, resolve
+
+UNSET: dict[str, Any] = {
+    "seed": 0,
+    "method": "auto",
+    "max_resolution_A": None,
+    "diameter_A": None,
+    "epochs": None,
+    "batch_size": None,
+    "shift_sigma_A": None,
+    "shift_extent_A": None,
+    "device": "auto",
+    "threads": None,
+    "held_out": None,
+}
+
+
+def check(**options: Any) -> None:
+    check_options(**{**UNSET, "symmetry": "C1", **options})
+
+
+def choose(n: int = 1000, box: int = 64, pixel_size_A: float = 5.0, **options: Any) -> Settings:
+    table = SimpleNamespace(star=SimpleNamespace(path=Path("particles.star")))
+    stack = cast(ParticleStack, SimpleNamespace(table=table, n_images=n, box=box, pixel_size_A=pixel_size_A))
+    others = {"output": Path("run"), "datadir": None, "rotate_grid": False, "version": "0.1"}
+    return resolve(stack, **{**UNSET, **others, **options})
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"symmetry": "D2"}, "symmetry D2 is not supported yet"),
+        ({"method": "magic"}, "method must be auto or sgd, found magic"),
+        ({"device": "tpu"}, "device must be auto, cpu or cuda, found tpu"),
+        ({"seed": -1}, "seed must lie between"),
+        ({"seed": 2**63}, "seed must lie between"),
+        ({"max_resolution_A": 0.0}, "--max-resolution must be a positive number, found 0"),
+        ({"max_resolution_A": float("nan")}, "--max-resolution must be a positive number, found nan"),
+        ({"diameter_A": -3.0}, "--diameter must be a positive number, found -3"),
+        ({"epochs": 0.0}, "--epochs must be a positive number"),
+        ({"epochs": float("inf")}, "--epochs must be a positive number"),
+        ({"shift_extent_A": 0.0}, "--shift-extent must be a positive number"),
+        ({"shift_sigma_A": -1.0}, "--shift-sigma must be zero or positive"),
+        ({"shift_sigma_A": float("inf")}, "--shift-sigma must be zero or positive"),
+        ({"batch_size": 0}, "--batch-size must be at least 1, found 0"),
+        ({"threads": 0}, "--threads must be at least 1"),
+        ({"held_out": -2}, "--held-out must be at least 1, found -2"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(option: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError) as refusal:
+        check(**option)
+    assert words in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="finds no CUDA GPU"):
+        check(device="cuda")
+    assert choose().device == "cpu"
+
+
+def test_sensible_options_pass() -> None:
+    check()
+    check(symmetry="c1", shift_sigma_A=0.0, epochs=0.5, seed=2**63 - 1, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"diameter_A": 321.0}, "--diameter 321 Å exceeds the box of 320.0 Å"),
+        ({"held_out": 501}, "leaves too few of 1000 particles to train on; hold out at most 500"),
+        ({"batch_size": 901}, "--batch-size 901 exceeds the 900 particles to train on"),
+        ({"shift_extent_A": 81.0}, "--shift-extent 81 Å exceeds a quarter of the box, 80.0 Å"),
+        ({"max_resolution_A": 10.0}, "--max-resolution 10 Å is finer than exact sums"),
+        ({"max_resolution_A": 200.0}, "--max-resolution 200 Å is coarser than half the box, 160.0 Å"),
+    ],
+)
+def test_options_that_the_data_cannot_meet_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError) as refusal:
+        choose(**options)
+    assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"box": 14}, "expected a box of 16 pixels or more, found 14"),
+        ({"n": 19}, "expected at least 20 particles, found 19"),
+    ],
+)
+def test_data_too_small_to_use_are_refused(data: dict[str, Any], words: str) -> None:
+    with pytest.raises(DataError) as refusal:
+        choose(**data)
+    assert words in str(refusal.value)
+    assert refusal.value.path == Path("particles.star")
+
+
+def test_what_is_left_open_is_chosen_from_the_data() -> None:
+    settings = choose()
+    assert settings.diameter_A == pytest.approx(0.85 * 320)
+    assert settings.shift_sigma_A == pytest.approx(0.03 * 320)
+    assert settings.shift_extent_A == pytest.approx(3 * 0.03 * 320)
+    assert settings.held_out == 100
+    assert settings.batch_size == 100
+    assert settings.threads >= 1
+    assert settings.epochs is None
+    assert settings.max_resolution_A == pytest.approx(320 / settings.stages_r_max[-1])
+
+
+def test_few_particles_are_shared_out() -> None:
+    settings = choose(n=60)
+    assert settings.held_out == 12
+    assert settings.batch_size == 48
+
+
+def test_what_is_given_is_taken() -> None:
+    settings = choose(
+        diameter_A=200.0, shift_sigma_A=0.0, batch_size=30, held_out=50, epochs=2.0, threads=1, device="cpu"
+    )
+    assert (settings.diameter_A, settings.shift_sigma_A, settings.shift_extent_A) == (200, 0, 0)
+    assert (settings.batch_size, settings.held_out, settings.epochs, settings.threads) == (30, 50, 2, 1)
+
+
+@pytest.mark.parametrize("max_resolution_A", [None, 23.0, 30.0, 40.0, 45.0, 53.0, 60.0, 160.0])
+@pytest.mark.parametrize("box", [64, 128])
+def test_band_limits_grow_step_by_step_to_the_one_asked_for(max_resolution_A: float | None, box: int) -> None:
+    stages = choose(box=box, pixel_size_A=320 / box, max_resolution_A=max_resolution_A).stages_r_max
+    if max_resolution_A is not None:
+        assert stages[-1] == pytest.approx(320 / max_resolution_A, abs=1e-3)
+    assert stages[0] <= 6
+    assert stages[-1] <= LARGEST_R_MAX
+    ratios = [b / a for a, b in zip(stages, stages[1:], strict=False)]
+    assert all(1 < ratio < 1.5 for ratio in ratios)
+
+
+def test_a_small_box_ends_below_its_nyquist_frequency() -> None:
+    assert choose(box=16).stages_r_max[-1] <= 7
+    assert choose(box=18, max_resolution_A=5 * 18 / 8).stages_r_max[-1] == 8
+    with pytest.raises(UsageError, match="the finest is"):
+        choose(box=18, max_resolution_A=5 * 18 / 8.5)
+
+
+def test_the_settings_are_toml_that_reads_back() -> None:
+    settings = choose(datadir='a folder/with "quotes", a \\ and an Å', epochs=2.5, threads=3)
+    text = settings.to_toml()
+    read = tomllib.loads(text)
+    assert read == {**settings.model_dump(), "stages_r_max": list(settings.stages_r_max)}
+    assert Settings(**read) == settings
+
+
+def test_a_setting_that_is_none_is_left_out() -> None:
+    read = tomllib.loads(choose().to_toml())
+    assert "epochs" not in read
+    assert "datadir" not in read
+
+
+def test_settings_cannot_be_changed_or_misspelt() -> None:
+    settings = choose()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.seed = 3  # type: ignore[misc]
+    with pytest.raises(ValueError, match="sede"):
+        Settings(**settings.model_dump(), sede=1)  # type: ignore[call-arg]
