@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 # As the command line does, before torch loads.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 
-import torch  # noqa: E402
+import torch
 
 ROOT = Path(__file__).parents[1]
 

@@ -6,7 +6,6 @@ import math
 import warnings
 
 import numpy as np
-import pytest
 import torch
 from scipy.spatial.transform import Rotation
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import cmath
 import dataclasses
+import itertools
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -334,7 +335,7 @@ def test_a_few_steps_of_adam_lower_the_negative_log_likelihood(blurred: Problem)
         optimiser.step()
         values.append(float(nll.detach()))
     assert values[-1] < values[0] - 0.1
-    assert all(later < earlier for earlier, later in zip(values, values[1:], strict=False))
+    assert all(later < earlier for earlier, later in itertools.pairwise(values))
 
 
 def test_the_quadratic_is_the_expected_misfit_under_the_fixed_posterior(blurred: Problem) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -187,7 +188,7 @@ def test_online_em_shrinks_the_error_at_the_rate_of_its_step_size() -> None:
     for _ in range(20):
         optimiser.step(lambda: (0.0, ((1 - follows) * goal + follows * parameter.detach(),)))
         errors.append(float((parameter.detach() - goal).norm()))
-    ratios = [b / a for a, b in zip(errors, errors[1:], strict=False)]
+    ratios = [b / a for a, b in itertools.pairwise(errors)]
     assert ratios == pytest.approx([1 - rho * (1 - follows)] * 19)
 
 

@@ -62,7 +62,6 @@ def test_a_log_that_cannot_be_opened_is_the_users_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
-@pytest.mark.xfail(reason="EventLog.close flushes again and raises OSError, which hides the UsageError of write")
 def test_a_full_disk_is_the_users_error_and_closing_hides_nothing() -> None:
     log = EventLog(Path("/dev/full"))
     with pytest.raises(UsageError, match="cannot write /dev/full: No space left"):

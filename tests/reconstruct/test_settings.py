@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
@@ -145,7 +146,7 @@ def test_band_limits_grow_step_by_step_to_the_one_asked_for(max_resolution_A: fl
         assert stages[-1] == pytest.approx(320 / max_resolution_A, abs=1e-3)
     assert stages[0] <= 6
     assert stages[-1] <= LARGEST_R_MAX
-    ratios = [b / a for a, b in zip(stages, stages[1:], strict=False)]
+    ratios = [b / a for a, b in itertools.pairwise(stages)]
     assert all(1 < ratio < 1.5 for ratio in ratios)
 
 

@@ -101,7 +101,7 @@ def make_orientation_quadrature(r_max: float) -> OrientationQuadrature:
     direction_weights = torch.from_numpy(weights)[upper] / (4 * math.pi)
 
     n_quarter = math.ceil(2 * math.pi / step / 4)
-    in_plane = rotations_about_z(torch.arange(n_quarter) * (math.pi / 2 / n_quarter))
+    in_plane = rotations_about_z(torch.arange(n_quarter, dtype=torch.float64) * (math.pi / 2 / n_quarter))
     to_pole = _rotations_to_pole(torch.stack([x, y, z], dim=-1))
     base = (in_plane[None] @ to_pole[:, None]).reshape(-1, 3, 3)
     # A direction and its opposite each carry four turns of every in-plane angle.

@@ -60,7 +60,9 @@ class OnlineEM(Optimizer):
                 torch.lerp(old, new, rho) for old, new in zip(state["statistics"], fresh, strict=True)
             )
         state["step"] = step + 1
-        parameter.copy_(self._solve(state["statistics"], parameter))
+        solution = self._solve(state["statistics"], parameter)
+        if bool(solution.isfinite().all()):
+            parameter.copy_(solution)
         return loss
 
     @property

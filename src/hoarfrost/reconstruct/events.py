@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Callable
@@ -62,5 +63,6 @@ class EventLog:
             raise UsageError(f"cannot write {self._path}: {error.strerror or error}") from error
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file. What a full disk refuses has been told by `write`."""
+        with contextlib.suppress(OSError):
+            self._file.close()

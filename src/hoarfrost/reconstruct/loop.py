@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,11 +76,14 @@ class Reconstruction:
             band = self.make_band(stage)
             method = self._start_stage(stage, band, method)
             gain = self._run_stage(stage, band, method)
-            if best is not None and gain is not None and gain < best.gain:
+            out_of_epochs = self._out_of_epochs()
+            if best is not None and (gain is None or gain < best.gain):
+                if out_of_epochs:
+                    best = dataclasses.replace(best, converged=False)
+                    break
                 limit_A = self.settings.box * self.settings.pixel_size_A / best.band.r_max
                 self.say(f"Detail beyond {limit_A:.1f} Å does not explain held-out particles any better", stage)
                 break
-            out_of_epochs = self._out_of_epochs()
             best = Optimised(method.volume, band, gain if gain is not None else float("-inf"), not out_of_epochs)
             if out_of_epochs:
                 break

@@ -111,8 +111,9 @@ class SGDStage(StageMethod):
         def closure() -> Tensor:
             nonlocal nll
             self.optimiser.zero_grad()
-            nll = self.band.nll(self.parameter * self.support, images)
-            loss: Tensor = nll + self._prior.negative_log(self.parameter) / self._n_images
+            volume = self.parameter * self.support
+            nll = self.band.nll(volume, images)
+            loss: Tensor = nll + self._prior.negative_log(volume) / self._n_images
             torch.autograd.backward(loss)
             return loss
 

@@ -145,14 +145,14 @@ def resolve(
         raise UsageError(
             f"{path}: --held-out {held_out} leaves too few of {n} particles to train on; hold out at most {n // 2}"
         )
-    batch_size = 100 if batch_size is None else batch_size
-    if batch_size > n - held_out:
-        if batch_size != 100:
-            raise UsageError(f"{path}: --batch-size {batch_size} exceeds the {n - held_out} particles to train on")
-        batch_size = n - held_out
+    if batch_size is None:
+        batch_size = min(100, n - held_out)
+    elif batch_size > n - held_out:
+        raise UsageError(f"{path}: --batch-size {batch_size} exceeds the {n - held_out} particles to train on")
     shift_sigma_A = DEFAULT_SHIFT_SIGMA * length_A if shift_sigma_A is None else shift_sigma_A
-    shift_extent_A = 3 * shift_sigma_A if shift_extent_A is None else shift_extent_A
-    if shift_extent_A > length_A / 4:
+    if shift_extent_A is None:
+        shift_extent_A = min(3 * shift_sigma_A, length_A / 4)
+    elif shift_extent_A > length_A / 4:
         raise UsageError(f"--shift-extent {shift_extent_A:g} Å exceeds a quarter of the box, {length_A / 4:.1f} Å")
     stages = _stages(box, length_A, max_resolution_A)
     if device == "auto":

@@ -68,7 +68,7 @@ def draw_matches(run: str | Path, picture: str | Path) -> None:
     for column, index in enumerate(chosen.tolist()):
         grid[0][column].set_title(f"particle {index + 1}\np = {probability[index]:.2f}", fontsize=9)
         for row, images in enumerate((particles, projections)):
-            grid[row][column].imshow(images[column], cmap="gray", origin="lower")
+            grid[row][column].imshow(images[column].numpy(), cmap="gray", origin="lower")
             grid[row][column].set_axis_off()
     _save(figure, Path(picture))
 
