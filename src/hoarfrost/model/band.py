@@ -88,7 +88,8 @@ class BandModel:
 
     def quadratic_of(self, numerator: Tensor, weight: Tensor, n_images: float) -> tuple[Tensor, Tensor]:
         """The same from summed statistics (n_base, K)."""
-        return self.operator.adjoint(numerator) / n_images, self.operator.normal_kernel(weight) / n_images
+        linear, kernel = self.operator.adjoint_and_kernel(numerator, weight)
+        return linear / n_images, kernel / n_images
 
 
 class _Slices(torch.autograd.Function):

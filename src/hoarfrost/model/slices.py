@@ -156,7 +156,10 @@ class SliceOperator:
     def adjoint(self, slices: Tensor) -> Tensor:
         """Σ Pᵀ s over slices (n, K), adjoint of `slices` in Re Σ conj(a) b: real (box, box, box)."""
         columns = torch.view_as_real(slices.reshape(-1))
-        return centred_window(self._to_space(self._matrix.spread(columns)), self.box) / self.disc.box
+        return self._adjoint_of(self._matrix.spread(columns))
+
+    def _adjoint_of(self, table: Tensor) -> Tensor:
+        return centred_window(self._to_space(table), self.box) / self.disc.box
 
     def normal_kernel(self, weights: Tensor) -> Tensor:
         """Kernel h of Σ Pᵀ W P, a convolution h(x − x'): real (2 box, 2 box, 2 box), for real W (n, K).
@@ -164,8 +167,16 @@ class SliceOperator:
         Sampling at frequencies p with weights w gives h(x) = Σ_p w_p cos(2π p·x / box) / N²; `apply_normal`
         applies it, gridding included.
         """
-        table = self._matrix.spread(weights.reshape(-1, 1))
+        return self._kernel_of(self._matrix.spread(weights.reshape(-1, 1)))
+
+    def _kernel_of(self, table: Tensor) -> Tensor:
         return self._to_space(torch.cat([table, torch.zeros_like(table)], dim=1)) / self.disc.box**2
+
+    def adjoint_and_kernel(self, slices: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """`adjoint` of the slices and `normal_kernel` of the weights, reading the matrix once for both."""
+        columns = torch.stack([slices.real.reshape(-1), slices.imag.reshape(-1), weights.reshape(-1)], dim=1)
+        table = self._matrix.spread(columns)
+        return self._adjoint_of(table[:, :2].contiguous()), self._kernel_of(table[:, 2:])
 
     def _to_space(self, table: Tensor) -> Tensor:
         """Window-corrected real-space array (2 box,)³ of real and imaginary columns on the grid."""

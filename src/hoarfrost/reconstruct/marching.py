@@ -45,11 +45,11 @@ FIRST_STAGE = StagePlan(
 )
 # Later stages add detail to a map that is right already.
 LATER_STAGE = StagePlan(
-    steps=(0.15, 0.08), least_iterations=10, most_iterations=30, patience=5, check_every=5, expected_iterations=25
+    steps=(0.15, 0.08), least_iterations=10, most_iterations=20, patience=5, check_every=5, expected_iterations=20
 )
 # The last one needs no averaging, because a pass over all particles follows.
 LAST_STAGE = StagePlan(
-    steps=(0.15,), least_iterations=5, most_iterations=10, patience=5, check_every=5, expected_iterations=10
+    steps=(0.15,), least_iterations=5, most_iterations=5, patience=5, check_every=5, expected_iterations=5
 )
 
 
