@@ -13,32 +13,19 @@ import torch
 
 from hoarfrost.errors import DataError, UsageError
 from hoarfrost.particles.stack import ParticleStack
-from hoarfrost.reconstruct.settings import LARGEST_R_MAX, Settings, check_options, resolve
-
-UNSET: dict[str, Any] = {
-    "seed": 0,
-    "method": "auto",
-    "max_resolution_A": None,
-    "diameter_A": None,
-    "epochs": None,
-    "batch_size": None,
-    "shift_sigma_A": None,
-    "shift_extent_A": None,
-    "device": "auto",
-    "threads": None,
-    "held_out": None,
-}
+from hoarfrost.reconstruct.settings import LARGEST_R_MAX, Options, Settings, resolve
 
 
 def check(**options: Any) -> None:
-    check_options(**{**UNSET, "symmetry": "C1", **options})
+    Options(**options).check()
 
 
-def choose(n: int = 1000, box: int = 64, pixel_size_A: float = 5.0, **options: Any) -> Settings:
+def choose(
+    n: int = 1000, box: int = 64, pixel_size_A: float = 5.0, datadir: str | None = None, **options: Any
+) -> Settings:
     table = SimpleNamespace(star=SimpleNamespace(path=Path("particles.star")))
     stack = cast(ParticleStack, SimpleNamespace(table=table, n_images=n, box=box, pixel_size_A=pixel_size_A))
-    others = {"output": Path("run"), "datadir": None, "rotate_grid": False, "version": "0.1"}
-    return resolve(stack, **{**UNSET, **others, **options})
+    return resolve(stack, Options(**options), output=Path("run"), datadir=datadir, version="0.1")
 
 
 @pytest.mark.parametrize(

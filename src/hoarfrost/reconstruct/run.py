@@ -29,7 +29,7 @@ from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruct.events import Event, EventLog, Progress
 from hoarfrost.reconstruct.finish import FinalPass, final_pass
 from hoarfrost.reconstruct.loop import Reconstruction
-from hoarfrost.reconstruct.settings import Method, Settings, check_options, resolve
+from hoarfrost.reconstruct.settings import Method, Options, Settings, resolve
 from hoarfrost.seeds import named_generator
 
 # What a run folder may hold, pictures included: --overwrite replaces these and refuses a folder that holds others.
@@ -94,33 +94,12 @@ def reconstruct(
     replaces only what a run wrote before), DataError for particles that cannot be used.
     """
     started = time.monotonic()
-    check_options(
+    options = Options(
         seed=seed,
+        max_resolution_A=max_resolution_A,
+        diameter_A=diameter_A,
         symmetry=symmetry,
         method=method,
-        max_resolution_A=max_resolution_A,
-        diameter_A=diameter_A,
-        epochs=epochs,
-        batch_size=batch_size,
-        shift_sigma_A=shift_sigma_A,
-        shift_extent_A=shift_extent_A,
-        device=device,
-        threads=threads,
-        held_out=held_out,
-    )
-    output = Path(output)
-    _check_output(output, overwrite)
-    stack = ParticleStack.open(particles, datadir)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    settings = resolve(
-        stack,
-        output=output,
-        datadir=None if datadir is None else str(datadir),
-        seed=seed,
-        method=method,
-        max_resolution_A=max_resolution_A,
-        diameter_A=diameter_A,
         epochs=epochs,
         batch_size=batch_size,
         shift_sigma_A=shift_sigma_A,
@@ -129,7 +108,15 @@ def reconstruct(
         threads=threads,
         held_out=held_out,
         rotate_grid=rotate_grid,
-        version=__version__,
+    )
+    options.check()
+    output = Path(output)
+    _check_output(output, overwrite)
+    stack = ParticleStack.open(particles, datadir)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    settings = resolve(
+        stack, options, output=output, datadir=None if datadir is None else str(datadir), version=__version__
     )
     stack.check_images()
     source = _open_source(stack, settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +26,54 @@ SMALLEST_BOX = 16
 FEWEST_PARTICLES = 20
 
 Method = Literal["auto", "sgd"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for; None means: choose from the data. Lengths are in Å."""
+
+    seed: int = 0
+    max_resolution_A: float | None = None
+    diameter_A: float | None = None
+    symmetry: str = "C1"
+    method: Method = "auto"
+    epochs: float | None = None
+    batch_size: int | None = None
+    shift_sigma_A: float | None = None
+    shift_extent_A: float | None = None
+    device: str = "auto"
+    threads: int | None = None
+    held_out: int | None = None
+    rotate_grid: bool = False
+
+    def check(self) -> None:
+        """Raise UsageError for a value that makes no sense whatever the data."""
+        if self.symmetry.upper() != "C1":
+            raise UsageError(
+                f"symmetry {self.symmetry} is not supported yet; only C1 is (expected C1, found {self.symmetry})"
+            )
+        if self.method not in ("auto", "sgd"):
+            raise UsageError(f"method must be auto or sgd, found {self.method}")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise UsageError(f"device must be auto, cpu or cuda, found {self.device}")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UsageError("device cuda was asked for, but PyTorch finds no CUDA GPU; leave out --device")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed must lie between 0 and 2⁶³ − 1, found {self.seed}")
+        positive = {
+            "max-resolution": self.max_resolution_A,
+            "diameter": self.diameter_A,
+            "epochs": self.epochs,
+            "shift-extent": self.shift_extent_A,
+        }
+        for name, value in positive.items():
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise UsageError(f"--{name} must be a positive number, found {value:g}")
+        if self.shift_sigma_A is not None and not (self.shift_sigma_A >= 0 and math.isfinite(self.shift_sigma_A)):
+            raise UsageError(f"--shift-sigma must be zero or positive, in Å, found {self.shift_sigma_A:g}")
+        for name, count in {"batch-size": self.batch_size, "threads": self.threads, "held-out": self.held_out}.items():
+            if count is not None and count < 1:
+                raise UsageError(f"--{name} must be at least 1, found {count}")
 
 
 class Settings(BaseModel):
@@ -65,72 +114,14 @@ class Settings(BaseModel):
         return "\n".join(lines) + "\n"
 
 
-def check_options(
-    *,
-    seed: int,
-    symmetry: str,
-    method: str,
-    max_resolution_A: float | None,
-    diameter_A: float | None,
-    epochs: float | None,
-    batch_size: int | None,
-    shift_sigma_A: float | None,
-    shift_extent_A: float | None,
-    device: str,
-    threads: int | None,
-    held_out: int | None,
-) -> None:
-    """Raise UsageError for a value that makes no sense whatever the data."""
-    if symmetry.upper() != "C1":
-        raise UsageError(f"symmetry {symmetry} is not supported yet; only C1 is (expected C1, found {symmetry})")
-    if method not in ("auto", "sgd"):
-        raise UsageError(f"method must be auto or sgd, found {method}")
-    if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"device must be auto, cpu or cuda, found {device}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device cuda was asked for, but PyTorch finds no CUDA GPU; leave out --device")
-    if not 0 <= seed < 2**63:
-        raise UsageError(f"seed must lie between 0 and 2⁶³ − 1, found {seed}")
-    positive = {
-        "max-resolution": max_resolution_A,
-        "diameter": diameter_A,
-        "epochs": epochs,
-        "shift-extent": shift_extent_A,
-    }
-    for name, value in positive.items():
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            raise UsageError(f"--{name} must be a positive number, found {value:g}")
-    if shift_sigma_A is not None and not (shift_sigma_A >= 0 and math.isfinite(shift_sigma_A)):
-        raise UsageError(f"--shift-sigma must be zero or positive, in Å, found {shift_sigma_A:g}")
-    for name, count in {"batch-size": batch_size, "threads": threads, "held-out": held_out}.items():
-        if count is not None and count < 1:
-            raise UsageError(f"--{name} must be at least 1, found {count}")
-
-
-def resolve(
-    stack: ParticleStack,
-    *,
-    output: Path,
-    datadir: str | None,
-    seed: int,
-    method: Method,
-    max_resolution_A: float | None,
-    diameter_A: float | None,
-    epochs: float | None,
-    batch_size: int | None,
-    shift_sigma_A: float | None,
-    shift_extent_A: float | None,
-    device: str,
-    threads: int | None,
-    held_out: int | None,
-    rotate_grid: bool,
-    version: str,
-) -> Settings:
+def resolve(stack: ParticleStack, options: Options, *, output: Path, datadir: str | None, version: str) -> Settings:
     """Choose what was left open, from the data.
 
     Raises UsageError for a value that the data cannot meet, DataError for data too small to use.
     """
     path, n, box = stack.table.star.path, stack.n_images, stack.box
+    diameter_A, held_out, batch_size = options.diameter_A, options.held_out, options.batch_size
+    shift_sigma_A, shift_extent_A, device = options.shift_sigma_A, options.shift_extent_A, options.device
     length_A = box * stack.pixel_size_A
     if box < SMALLEST_BOX:
         raise DataError(path, expected=f"a box of {SMALLEST_BOX} pixels or more", found=f"{box}")
@@ -154,15 +145,15 @@ def resolve(
         shift_extent_A = min(3 * shift_sigma_A, length_A / 4)
     elif shift_extent_A > length_A / 4:
         raise UsageError(f"--shift-extent {shift_extent_A:g} Å exceeds a quarter of the box, {length_A / 4:.1f} Å")
-    stages = _stages(box, length_A, max_resolution_A)
+    stages = _stages(box, length_A, options.max_resolution_A)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return Settings(
         particles=str(path),
         output=str(output),
         datadir=datadir,
-        seed=seed,
-        method=method,
+        seed=options.seed,
+        method=options.method,
         symmetry="C1",
         max_resolution_A=length_A / stages[-1],
         diameter_A=diameter_A,
@@ -170,10 +161,10 @@ def resolve(
         shift_extent_A=shift_extent_A,
         batch_size=batch_size,
         held_out=held_out,
-        epochs=epochs,
+        epochs=options.epochs,
         device=device,
-        threads=torch.get_num_threads() if threads is None else threads,
-        rotate_grid=rotate_grid,
+        threads=options.threads or torch.get_num_threads(),
+        rotate_grid=options.rotate_grid,
         box=box,
         pixel_size_A=stack.pixel_size_A,
         n_particles=n,
