@@ -147,15 +147,12 @@ def marginalise(images: WhitenedImages, slices: Tensor, poses: PoseModel, *, sta
         data = [part.view(b, rows, size) for part in poses.orient_data(tile)]
         ctf_power = poses.orient_power(tile)
         scores = buffer[:b]
-        plain, turned = scores[:, 0], scores[:, 1]
         bias = torch.addmm(poses.base_log_weights, ctf_power, power.T, alpha=-1).view(b, n_half, 1, n_base)
         for image in range(b):
-            torch.mm(2 * data[0][image], real.T, out=plain[image])
-            torch.mm(2 * data[1][image], imaginary.T, out=turned[image])
-        plain.view(b, n_half, n_shifts, n_base).add_(bias).add_(poses.shift_log_weights[:, None])
-        # plain, turned = plain + turned, plain − turned, in place
-        plain.add_(turned)
-        torch.add(plain, turned, alpha=-2, out=turned)
+            torch.mm(2 * data[0][image], real.T, out=scores[image, 0])
+            torch.mm(2 * data[1][image], imaginary.T, out=scores[image, 1])
+        scores[:, 0].view(b, n_half, n_shifts, n_base).add_(bias).add_(poses.shift_log_weights[:, None])
+        _sum_and_difference(scores)
         best_of_row = scores.amax(dim=3).view(b, 2 * rows)
         best_score, best_row = best_of_row.max(dim=1)
         row_scores = scores.view(b, 2 * rows, n_base)[torch.arange(b, device=best_row.device), best_row]
@@ -177,7 +174,7 @@ def marginalise(images: WhitenedImages, slices: Tensor, poses: PoseModel, *, sta
             share = 1 / total
             data = [part.mul_(share[:, None, None]).reshape(b * rows, size) for part in data]
             ctf_power = ctf_power.view(b, -1).mul(share[:, None]).view(b * n_half, size)
-            _accumulate(sums, plain, turned, share, data, ctf_power)
+            _accumulate(sums, scores, share, data, ctf_power)
     log_evidence, ess, node, shift, probability = (torch.cat(c) for c in zip(*columns, strict=True))
     if sums is None:
         return Posterior(log_evidence, ess, node, shift, probability)
@@ -194,17 +191,22 @@ class _Sums:
     weight: Tensor
 
 
-def _accumulate(
-    sums: _Sums, plain: Tensor, turned: Tensor, share: Tensor, data: list[Tensor], ctf_power: Tensor
-) -> None:
+def _sum_and_difference(pair: Tensor) -> None:
+    """Turn the two halves of axis 1 of (b, 2, …) into their sum and their difference, in place."""
+    first, second = pair[:, 0], pair[:, 1]
+    first.add_(second)
+    torch.add(first, second, alpha=-2, out=second)
+
+
+def _accumulate(sums: _Sums, likelihoods: Tensor, share: Tensor, data: list[Tensor], ctf_power: Tensor) -> None:
     """Add a tile's statistics to the sums, leaving out orientations that hold no posterior mass.
 
-    `plain` and `turned` (b, rows, n_base) are likelihoods, overwritten; `data` and `ctf_power` are already divided
-    by their sum, and `share` (b,) is one over it. Half a turn conjugates z, so imaginary parts take the difference.
+    `likelihoods` (b, 2, rows, n_base), plain and turned by 180°, are overwritten; `data` and `ctf_power` are already
+    divided by their sum, and `share` (b,) is one over it. Half a turn conjugates z, so imaginary parts take the
+    difference.
     """
-    # plain, turned = plain + turned, plain − turned, in place
-    plain.add_(turned)
-    torch.add(plain, turned, alpha=-2, out=turned)
+    _sum_and_difference(likelihoods)
+    plain, turned = likelihoods[:, 0], likelihoods[:, 1]
     b, rows, n_base = plain.shape
     mass = torch.einsum("b,bn->n", share, plain.sum(dim=1))
     kept = (mass > DROPPED_MASS / n_base).nonzero().squeeze(1)
@@ -218,11 +220,11 @@ def _accumulate(
         (sums.imaginary, difference, data[1]),
         (sums.weight, over_shifts, ctf_power),
     )
-    for total, likelihoods, values in products:
+    for total, posterior, values in products:
         if dense:
-            total.addmm_(likelihoods.T, values)
+            total.addmm_(posterior.T, values)
         else:
-            total.index_add_(0, kept, likelihoods.T @ values)
+            total.index_add_(0, kept, posterior.T @ values)
 
 
 class _MeanNLL(torch.autograd.Function):
