@@ -1,6 +1,6 @@
 """Ab-initio cryo-EM reconstruction: from noisy particle images to a 3D map, with no starting model.
 
-The three verbs are `reconstruct`, `simulate` and `evaluate`::
+The verbs are `reconstruct`, `simulate`, `evaluate` and `benchmark`::
 
     import hoarfrost
 
@@ -22,12 +22,13 @@ from hoarfrost._version import __version__
 # sub-package as soon as anything imports it. So at run time the name always is the sub-package, made callable by
 # `hoarfrost._verbs`; type checkers and editors read the function itself, with its signature and docstring.
 if TYPE_CHECKING:
+    from hoarfrost.benchmark.run import benchmark as benchmark
     from hoarfrost.evaluate.report import evaluate as evaluate
     from hoarfrost.reconstruct.run import reconstruct as reconstruct
     from hoarfrost.simulate.dataset import simulate as simulate
 
 
-__all__ = ["__version__", "evaluate", "reconstruct", "simulate"]
+__all__ = ["__version__", "benchmark", "evaluate", "reconstruct", "simulate"]
 
 
 def __getattr__(name: str) -> ModuleType:

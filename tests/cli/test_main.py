@@ -54,7 +54,7 @@ def test_running_the_package_is_the_same_as_the_command() -> None:
     [
         (["frobnicate"], "frobnicate"),
         (["reconstruct", "particles.star"], "--output"),
-        (["reconstruct", "particles.star", "-o", "run", "--method", "magic"], '"auto", "sgd"'),
+        (["reconstruct", "particles.star", "-o", "run", "--method", "magic"], "adam"),
         (["reconstruct", "particles.star", "-o", "run", "--seed", "x"], "--seed"),
         (["reconstruct", "particles.star", "-o", "run", "--sed", "1"], "--sed"),
         (["simulate", "map.mrc", "-o", "out"], "-n"),

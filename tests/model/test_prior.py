@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from hoarfrost.fourier import fourier_resize
 from hoarfrost.model.prior import ExponentialCubicPrior
 from hoarfrost.seeds import named_generator
 
@@ -25,3 +26,13 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
     (gradient,) = torch.autograd.grad(prior.negative_log(volume), volume)
     expected = torch.where(volume > 0, 0.7, -3 * 1.3 * volume.square())
     torch.testing.assert_close(gradient, expected.detach())
+
+
+def test_it_is_the_same_prior_on_a_coarser_grid() -> None:
+    # A map of one sign a time, smooth enough for both grids, and away from zero.
+    prior = ExponentialCubicPrior(lambda_positive=0.5, lambda_negative=0.25)
+    coarse = 3 + fourier_resize(torch.randn(8, 8, 8, generator=named_generator(1, "test"), dtype=torch.float64), 8, 1)
+    fine = fourier_resize(coarse, 16)
+    for sign in (1, -1):
+        expected = float(prior.negative_log(sign * fine))
+        assert abs(float(prior.on_grid(0.5).negative_log(sign * coarse)) / expected - 1) < 0.01

@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 
 from hoarfrost.fourier import FourierDisc, radius_grid
-from hoarfrost.particles.preprocess import FIRST_USABLE_SHELL, Preprocessor, estimate_noise_spectrum
+from hoarfrost.particles.preprocess import (
+    FIRST_USABLE_SHELL,
+    Preprocessor,
+    estimate_noise_spectrum,
+    find_dust,
+    remove_dust,
+)
 from hoarfrost.seeds import named_generator
 
 
@@ -93,3 +99,33 @@ def test_the_particle_does_not_count_as_noise() -> None:
     particle = 30 * (radius_grid(48, 2) <= 11).float()
     before, after = (estimate_noise_spectrum(i, preprocessor) for i in (images, images + particle))
     torch.testing.assert_close(before, after, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("box", [48, 128])
+def test_noise_is_hardly_ever_taken_for_dust(box: int) -> None:
+    touched = find_dust(noise(1000, box)).flatten(1).any(dim=1).double().mean()
+    assert 0.001 < float(touched) < 0.03
+
+
+def test_dust_becomes_the_mean_of_the_rest_and_no_more_than_dust_does() -> None:
+    images = 7 + noise(20, 48)
+    dirty = images.clone()
+    dirty[:, 10:13, 30:33] -= 12  # a gold bead
+    dirty[:, 40, 5] += 30  # a hot pixel, which hides the bead at first
+    cleaned = remove_dust(dirty)
+    kept = torch.ones(48, 48, dtype=torch.bool)
+    kept[8:15, 28:35] = False
+    kept[39:42, 4:7] = False
+    torch.testing.assert_close(cleaned[:, 10:13, 30:33], torch.full((20, 3, 3), 7.0), atol=0.15, rtol=0)
+    torch.testing.assert_close(cleaned[:, 40, 5], torch.full((20,), 7.0), atol=0.15, rtol=0)
+    clean = (cleaned == dirty)[:, kept].double().mean()
+    assert float(clean) > 0.999
+    normalised = Preprocessor(48, 30, 2).normalise(dirty)
+    assert float(normalised.abs().max()) < 6
+
+
+def test_particles_so_clear_that_they_look_like_dust_can_be_left_alone() -> None:
+    images = 0.01 * noise(5, 48) + (radius_grid(48, 2) < 2.5)
+    assert bool(find_dust(images)[:, 24, 24].all())
+    left = Preprocessor(48, 30, 2, removes_dust=False).normalise(images)
+    assert float(left[:, 24, 24].min()) > 50

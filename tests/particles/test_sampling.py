@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hoarfrost.particles.sampling import MinibatchSampler, split_held_out
+from hoarfrost.particles.sampling import FixedMinibatchSampler, MinibatchSampler, split_held_out
 
 
 @pytest.mark.parametrize(("n", "held_out"), [(100, 20), (7, 1), (50, 25)])
@@ -58,3 +58,25 @@ def test_a_batch_larger_than_the_data_is_all_the_data() -> None:
     sampler = MinibatchSampler(torch.arange(6), 100, seed=0)
     assert sampler.batch_size == 6
     assert sorted(sampler.next().tolist()) == list(range(6))
+
+
+@pytest.mark.parametrize(("n", "batch_size", "n_batches"), [(12, 4, 3), (13, 5, 3), (7, 10, 1)])
+def test_fixed_minibatches_stay_the_same_and_come_once_an_epoch(n: int, batch_size: int, n_batches: int) -> None:
+    sampler = FixedMinibatchSampler(torch.arange(50, 50 + n), batch_size, seed=1)
+    assert sampler.n_batches == n_batches
+    seen: dict[int, list[int]] = {}
+    for _ in range(4):
+        epoch = []
+        for _ in range(n_batches):
+            batch = sampler.next().tolist()
+            assert seen.setdefault(sampler.number, batch) == batch
+            assert len(batch) <= batch_size
+            epoch += batch
+        assert sorted(epoch) == list(range(50, 50 + n))
+    assert max(map(len, seen.values())) - min(map(len, seen.values())) <= 1
+
+
+def test_minibatches_that_never_stay_the_same_have_no_number() -> None:
+    sampler = MinibatchSampler(torch.arange(5), 2, seed=0)
+    sampler.next()
+    assert sampler.number == 0

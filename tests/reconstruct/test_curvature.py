@@ -11,8 +11,10 @@ from torch import Tensor
 
 from hoarfrost.model.band import BandModel, PosePrior
 from hoarfrost.model.likelihood import WhitenedImages, whiten
+from hoarfrost.model.prior import ExponentialCubicPrior
+from hoarfrost.optim.registry import METHODS, Facts
 from hoarfrost.reconstruct.curvature import expected_kernel, largest_curvature
-from hoarfrost.reconstruct.methods import SGDStage
+from hoarfrost.reconstruct.methods import GradientStage, Objective
 from hoarfrost.seeds import named_generator
 
 IMAGE_BOX = 16
@@ -69,14 +71,22 @@ def test_the_kernel_counts_every_orientation_once(band: BandModel) -> None:
     assert centre == pytest.approx(float(images.ctf.square().mean(0).sum()) / IMAGE_BOX**2, rel=1e-4)
 
 
+def sgd_stage(band: BandModel, start: Tensor, rate: float, n_images: int) -> GradientStage:
+    objective = Objective(ExponentialCubicPrior(), n_images)
+    facts = Facts(1 / rate, n_batches=1)
+    return GradientStage(
+        band, band.support(0.8), start, spec=METHODS["sgd"], rate=rate, facts=facts, objective=objective
+    )
+
+
 def test_gradient_descent_with_that_step_lowers_the_likelihood_at_every_step(band: BandModel) -> None:
     support = band.support(0.8)
     generator = named_generator(3, "curvature test")
     truth = 2 * torch.rand(support.shape, generator=generator, dtype=torch.float64) * support
     images = made_images(band, truth)
     start = 2 * torch.rand(support.shape, generator=generator, dtype=torch.float64)
-    stage = SGDStage(band, support, start, sample=images, n_images=len(images), generator=named_generator(0, "c"))
     curvature = largest_curvature(band, images, named_generator(0, "c"))
+    stage = sgd_stage(band, start, 1 / curvature, len(images))
     assert stage.step_size == pytest.approx(1 / curvature)
     values = [stage.step(images).nll for _ in range(12)]
     assert all(later < earlier for earlier, later in itertools.pairwise(values))
@@ -89,7 +99,7 @@ def test_gradient_descent_with_that_step_lowers_the_likelihood_at_every_step(ban
 def test_gradient_descent_leaves_the_map_inside_its_support(band: BandModel) -> None:
     support = band.support(0.8)
     images = made_images(band)
-    stage = SGDStage(band, support, support, sample=images, n_images=len(images), generator=named_generator(0, "c"))
+    stage = sgd_stage(band, support, 1 / largest_curvature(band, images, named_generator(0, "c")), len(images))
     for _ in range(3):
         stage.step(images)
     assert float(stage.volume[support == 0].abs().max()) == 0

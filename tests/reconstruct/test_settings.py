@@ -32,7 +32,7 @@ def choose(
     ("option", "words"),
     [
         ({"symmetry": "D2"}, "symmetry D2 is not supported yet"),
-        ({"method": "magic"}, "method must be auto or sgd, found magic"),
+        ({"method": "magic"}, "method must be one of auto, sgd, momentum"),
         ({"device": "tpu"}, "device must be auto, cpu or cuda, found tpu"),
         ({"seed": -1}, "seed must lie between"),
         ({"seed": 2**63}, "seed must lie between"),

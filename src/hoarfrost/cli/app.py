@@ -5,6 +5,7 @@ from __future__ import annotations
 from cyclopts import App, Parameter
 
 from hoarfrost import __version__
+from hoarfrost.cli.benchmark import benchmark
 from hoarfrost.cli.evaluate import evaluate
 from hoarfrost.cli.reconstruct import reconstruct
 from hoarfrost.cli.simulate import simulate
@@ -19,3 +20,4 @@ app = App(
 app.command(reconstruct)
 app.command(simulate)
 app.command(evaluate)
+app.command(benchmark)

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from hoarfrost.optim.names import MethodName
+
 
 def reconstruct(
     particles: Path,
@@ -17,7 +19,7 @@ def reconstruct(
     max_resolution_A: Annotated[float | None, Parameter(name="--max-resolution")] = None,
     diameter_A: Annotated[float | None, Parameter(name="--diameter")] = None,
     symmetry: str = "C1",
-    method: Literal["auto", "sgd"] = "auto",
+    method: MethodName = "auto",
     epochs: float | None = None,
     batch_size: int | None = None,
     shift_sigma_A: Annotated[float | None, Parameter(name="--shift-sigma")] = None,
@@ -51,7 +53,7 @@ def reconstruct(
     symmetry
         Point group of the molecule in Schönflies notation.
     method
-        How to optimise: auto needs no learning rate, sgd is plain stochastic gradient descent.
+        How to optimise: auto needs no learning rate and is the fastest; the others are those of `hoarfrost benchmark`.
     epochs
         Stop after this many passes over the particles. By default, stop when nothing improves any more.
     batch_size

@@ -210,7 +210,8 @@ def _accumulate(sums: _Sums, likelihoods: Tensor, share: Tensor, data: list[Tens
     b, rows, n_base = plain.shape
     mass = torch.einsum("b,bn->n", share, plain.sum(dim=1))
     kept = (mass > DROPPED_MASS / n_base).nonzero().squeeze(1)
-    dense = kept.shape[0] > n_base // 2
+    # Scores that are not finite keep all orientations, and make the sums not finite in their turn.
+    dense = kept.shape[0] > n_base // 2 or kept.shape[0] == 0
     both = plain if dense else plain[:, :, kept]
     difference = turned if dense else turned[:, :, kept]
     both, difference = both.reshape(b * rows, -1), difference.reshape(b * rows, -1)

@@ -21,3 +21,10 @@ class ExponentialCubicPrior:
         """−log p(V), a differentiable scalar."""
         positive, negative = volume.clamp(min=0), volume.clamp(max=0)
         return self.lambda_positive * positive.sum() + self.lambda_negative * negative.abs().pow(3).sum()
+
+    def on_grid(self, ratio: float) -> ExponentialCubicPrior:
+        """The same prior for a volume resampled onto `ratio` times as many voxels a side, its Fourier transform kept.
+
+        There a voxel holds the sum of ratio⁻³ fine ones, so that λ₊ stays and λ₋ becomes λ₋ ratio⁶.
+        """
+        return ExponentialCubicPrior(self.lambda_positive, self.lambda_negative * ratio**6)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from hoarfrost.fourier import FourierDisc, centred_window, fft3_centred
+from hoarfrost.fourier import FourierDisc, centred_window, fft3_centred, radius_grid
 
 POINTS_PER_CHUNK = 1 << 17
 
@@ -157,6 +158,35 @@ class SliceOperator:
         """Σ Pᵀ s over slices (n, K), adjoint of `slices` in Re Σ conj(a) b: real (box, box, box)."""
         columns = torch.view_as_real(slices.reshape(-1))
         return self._adjoint_of(self._matrix.spread(columns))
+
+    def average(self, slices: Tensor, weights: Tensor, floor: Callable[[Tensor], Tensor]) -> Tensor:
+        """Direct Fourier reconstruction, V̂ = N Σ φ s / (Σ φ w + ε) at each point of the grid: real (box, box, box).
+
+        `slices` complex (n, K) already carry their weights, real (n, K). `floor` gives ε of the sums Σ φ w, real
+        (G, G, G), which count a frequency and its opposite. Nothing outside the slices' disc is filled in.
+        """
+        columns = torch.stack([slices.real.reshape(-1), slices.imag.reshape(-1), weights.reshape(-1)], dim=1)
+        table = self._matrix.spread(columns).reshape(*(self._grid_box,) * 3, 3)
+        opposite = table.flip((0, 1, 2)).roll((1, 1, 1), (0, 1, 2))
+        total = torch.complex(table[..., 0] + opposite[..., 0], table[..., 1] - opposite[..., 1])
+        weight = table[..., 2] + opposite[..., 2]
+        divisor = weight + floor(weight)
+        spectrum = torch.where(weight > 0, self.disc.box * total / divisor.clamp(min=1e-30), 0)
+        axes = (-3, -2, -1)
+        real = torch.fft.fftshift(torch.fft.ifftn(torch.fft.ifftshift(spectrum, dim=axes), dim=axes).real, dim=axes)
+        # An average over the window blurs V̂ as the window's transform, 1 at the origin, fades V.
+        origin = self._gain.shape[0] // 2
+        return centred_window(real, self.box) * centred_window(self._gain / self._gain[(origin,) * 3], self.box)
+
+    def grid_radii(self) -> Tensor:
+        """|k| in Fourier pixels of the points of the grid: real (G, G, G)."""
+        return radius_grid(self._grid_box, 3, self._gain.device) * (self.box / self._grid_box)
+
+    @property
+    def sum_at_unit_density(self) -> float:
+        """Σ φ w where the weights w have density 1 per cubic Fourier pixel."""
+        origin = self._gain.shape[0] // 2
+        return float((self.box / self._grid_box) ** 3 / self._gain[(origin,) * 3])
 
     def _adjoint_of(self, table: Tensor) -> Tensor:
         return centred_window(self._to_space(table), self.box) / self.disc.box

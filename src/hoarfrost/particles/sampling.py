@@ -23,6 +23,11 @@ class MinibatchSampler:
         self._generator = named_generator(seed, "minibatches")
         self._queue = indices[:0]
 
+    @property
+    def number(self) -> int:
+        """Number of the latest minibatch among those that stay the same: none do here, so 0."""
+        return 0
+
     def next(self) -> Tensor:
         """Indices of the next minibatch, (batch_size,) int64."""
         while len(self._queue) < self.batch_size:
@@ -30,3 +35,25 @@ class MinibatchSampler:
             self._queue = torch.cat([self._queue, shuffled])
         batch, self._queue = self._queue[: self.batch_size], self._queue[self.batch_size :]
         return batch
+
+
+class FixedMinibatchSampler:
+    """Minibatches that stay the same, as SAG needs them; each once an epoch, in a new order each epoch.
+
+    The indices are shuffled once and split into the fewest parts of at most `batch_size`, equal to within one.
+    """
+
+    def __init__(self, indices: Tensor, batch_size: int, seed: int) -> None:
+        self._generator = named_generator(seed, "minibatches")
+        shuffled = indices[torch.randperm(len(indices), generator=self._generator)]
+        self.n_batches = -(-len(indices) // batch_size)
+        self._parts = torch.tensor_split(shuffled, self.n_batches)
+        self._queue: list[int] = []
+        self.number = 0
+
+    def next(self) -> Tensor:
+        """Indices of the next minibatch, int64; `number` then tells which it is."""
+        if not self._queue:
+            self._queue = torch.randperm(self.n_batches, generator=self._generator).tolist()
+        self.number = self._queue.pop(0)
+        return self._parts[self.number]

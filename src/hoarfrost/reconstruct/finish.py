@@ -71,7 +71,7 @@ def final_pass(run: Reconstruction, optimised: Optimised) -> FinalPass:
     solve = MStep(band.support(run.diameter))
     parts = [band.quadratic_of(numerators[half], weights[half], n / 2) for half in (0, 1)]
     whole = ((parts[0][0] + parts[1][0]) / 2, (parts[0][1] + parts[1][1]) / 2)
-    final = volume if s.method == "sgd" else solve(whole, volume)
+    final = solve(whole, volume) if s.method == "auto" else volume
     # Each half starts from nothing, or what both start from would be found in both.
     half_maps = [solve(part, torch.zeros_like(volume)) for part in parts]
     maps = [fourier_resize(m.cpu().to(torch.float64), s.box, band.r_max) for m in (final, *half_maps)]

@@ -14,13 +14,17 @@ from hoarfrost.fourier import fourier_resize
 from hoarfrost.geometry import random_rotations
 from hoarfrost.model.band import BandModel, PosePrior
 from hoarfrost.model.likelihood import WhitenedImages
-from hoarfrost.particles.sampling import MinibatchSampler, split_held_out
+from hoarfrost.model.prior import ExponentialCubicPrior
+from hoarfrost.optim.registry import METHODS, Facts
+from hoarfrost.particles.sampling import FixedMinibatchSampler, MinibatchSampler, split_held_out
 from hoarfrost.particles.source import ParticleSource
+from hoarfrost.reconstruct.curvature import largest_curvature
 from hoarfrost.reconstruct.events import Event
 from hoarfrost.reconstruct.initialise import initial_volume
 from hoarfrost.reconstruct.marching import Decision, StageControl, plan_stage
-from hoarfrost.reconstruct.methods import AutoStage, SGDStage, StageMethod
+from hoarfrost.reconstruct.methods import AutoStage, GradientStage, Objective, StageMethod
 from hoarfrost.reconstruct.settings import Settings
+from hoarfrost.reconstruct.step_size import Start, base_rate, choose_rate
 from hoarfrost.seeds import named_generator
 
 IMAGES_FOR_SCALE = 300
@@ -56,7 +60,12 @@ class Reconstruction:
         self.iteration = 0
         self.image_gradients = 0
         self.held_out, self.training = split_held_out(settings.n_particles, settings.held_out, settings.seed)
-        self._sampler = MinibatchSampler(self.training, settings.batch_size, settings.seed)
+        self._rate_factor = 1.0
+        self._sampler: MinibatchSampler | FixedMinibatchSampler
+        if settings.method == "auto":
+            self._sampler = MinibatchSampler(self.training, settings.batch_size, settings.seed)
+        else:
+            self._sampler = FixedMinibatchSampler(self.training, settings.batch_size, settings.seed)
         self._sample = self.training[
             torch.randperm(len(self.training), generator=self.generator("scale"))[:IMAGES_FOR_SCALE]
         ]
@@ -104,20 +113,24 @@ class Reconstruction:
             volume = initial_volume(band, sample, self.diameter, self.generator("start"))
         else:
             volume = fourier_resize(previous.volume, band.box)
-        if self.settings.method == "sgd":
-            return SGDStage(
-                band,
-                support,
-                volume,
-                sample=sample,
-                n_images=len(self.training),
-                generator=self.generator(f"curvature {stage}"),
-            )
-        return AutoStage(band, support, volume, previous if isinstance(previous, AutoStage) else None)
+        if self.settings.method == "auto":
+            return AutoStage(band, support, volume, previous if isinstance(previous, AutoStage) else None)
+        spec = METHODS[self.settings.method]
+        assert isinstance(self._sampler, FixedMinibatchSampler)
+        facts = Facts(largest_curvature(band, sample, self.generator(f"curvature {stage}")), self._sampler.n_batches)
+        prior = ExponentialCubicPrior().on_grid(band.box / self.settings.box)
+        objective = Objective(prior, n_images=len(self.training))
+        start = Start(band, support, volume, sample, objective)
+        if previous is None:
+            chosen = choose_rate(spec, start, facts)
+            self.image_gradients += chosen.image_gradients
+            self._rate_factor = chosen.factor
+        rate = base_rate(spec, start, facts) * self._rate_factor
+        return GradientStage(band, support, volume, spec=spec, rate=rate, facts=facts, objective=objective)
 
     def _run_stage(self, stage: int, band: BandModel, method: StageMethod) -> float | None:
         """Minibatches until the stage is done; returns the last held-out gain."""
-        control = StageControl(plan_stage(stage, len(self.settings.stages_r_max)))
+        control = StageControl(plan_stage(stage, len(self.settings.stages_r_max), self.settings.method))
         held_out = self.source.images(self.held_out, band.disc)
         gain: float | None = None
         iteration = 0
@@ -127,10 +140,10 @@ class Reconstruction:
                 method.band = self.make_band(stage, iteration)
             images = self.source.images(self._sampler.next(), band.disc)
             step_size = method.step_size
-            step = method.step(images)
+            step = method.step(images, self._sampler.number)
             iteration += 1
             self.iteration += 1
-            self.image_gradients += len(images)
+            self.image_gradients += step.image_gradients
             check = control.is_check(iteration) or self._out_of_epochs()
             judged = self.judge(band, method.volume, held_out) if check else None
             done = min(1.0, iteration / control.plan.expected_iterations)
@@ -155,7 +168,7 @@ class Reconstruction:
     def _expected_costs(self) -> list[float]:
         """Share of the run's arithmetic that each stage, and last the final pass, is expected to take."""
         stages = self.settings.stages_r_max
-        plans = [plan_stage(n, len(stages)) for n in range(len(stages))]
+        plans = [plan_stage(n, len(stages), self.settings.method) for n in range(len(stages))]
         costs = [p.expected_iterations * r**4 for p, r in zip(plans, stages, strict=True)]
         costs.append(self.settings.n_particles / self.settings.batch_size * stages[-1] ** 4)
         return [c / sum(costs) for c in costs]

@@ -52,9 +52,16 @@ LAST_STAGE = StagePlan(
     steps=(0.15,), least_iterations=5, most_iterations=5, patience=5, check_every=5, expected_iterations=5
 )
 
+# Methods that follow gradients have schedules of their own, and need more minibatches than one that solves for the map.
+GRADIENT_STAGE = StagePlan(
+    steps=(1.0,), least_iterations=100, most_iterations=600, patience=60, check_every=20, expected_iterations=300
+)
 
-def plan_stage(stage: int, n_stages: int) -> StagePlan:
+
+def plan_stage(stage: int, n_stages: int, method: str = "auto") -> StagePlan:
     """The plan of stage number `stage` of `n_stages`."""
+    if method != "auto":
+        return GRADIENT_STAGE
     if stage == 0:
         return FIRST_STAGE
     return LAST_STAGE if stage == n_stages - 1 else LATER_STAGE

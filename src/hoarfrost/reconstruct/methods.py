@@ -14,17 +14,34 @@ from hoarfrost.model.band import BandModel
 from hoarfrost.model.likelihood import WhitenedImages
 from hoarfrost.model.prior import ExponentialCubicPrior
 from hoarfrost.optim.online_em import OnlineEM
-from hoarfrost.optim.sgd import ScheduledSGD
-from hoarfrost.reconstruct.curvature import largest_curvature
+from hoarfrost.optim.registry import Facts, MethodSpec
+from hoarfrost.optim.sag import SAG
 from hoarfrost.reconstruct.m_step import MStep
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """Mean NLL of the minibatch before the step, and the median effective number of poses (None if not known)."""
+    """Mean NLL of the minibatch before the step, and the median effective number of poses (None if not known).
+
+    `image_gradients` counts each image each time that its gradient was taken.
+    """
 
     nll: float
     ess: float | None
+    image_gradients: int
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The mean NLL and, added to it, −log p(V) / n_images of a prior on the volume."""
+
+    prior: ExponentialCubicPrior
+    n_images: int
+
+    def __call__(self, band: BandModel, volume: Tensor, images: WhitenedImages) -> tuple[Tensor, Tensor]:
+        """NLL and objective of a volume (box, box, box), both differentiable scalars."""
+        nll = band.nll(volume, images)
+        return nll, nll + self.prior.negative_log(volume) / self.n_images
 
 
 class StageMethod(ABC):
@@ -41,8 +58,8 @@ class StageMethod(ABC):
         return self.parameter.detach()
 
     @abstractmethod
-    def step(self, images: WhitenedImages) -> StepReport:
-        """Move the map by one minibatch."""
+    def step(self, images: WhitenedImages, batch: int = 0) -> StepReport:
+        """Move the map by one minibatch, `batch` being its number where minibatches stay the same."""
 
     @abstractmethod
     def set_step(self, size: float) -> None:
@@ -68,12 +85,12 @@ class AutoStage(StageMethod):
             # Statistics of a narrower band say nothing of the new shells, so they count as old.
             self.optimiser.start_from(resized, step=self.optimiser.defaults["warm_up"])
 
-    def step(self, images: WhitenedImages) -> StepReport:
+    def step(self, images: WhitenedImages, batch: int = 0) -> StepReport:
         """E-step on the minibatch, then the M-step on the running averages."""
         posterior = self.band.posterior(self.volume, images, statistics=True)
         nll = -posterior.log_evidence.mean()
         self.optimiser.step(lambda: (nll, self.band.quadratic(posterior, len(images))))
-        return StepReport(float(nll), float(posterior.ess.median()))
+        return StepReport(float(nll), float(posterior.ess.median()), len(images))
 
     def set_step(self, size: float) -> None:
         """ρ, the weight of the newest minibatch."""
@@ -86,8 +103,8 @@ class AutoStage(StageMethod):
 
 
 @final
-class SGDStage(StageMethod):
-    """`sgd`: stochastic gradient descent on NLL plus prior, its base step from the expected curvature."""
+class GradientStage(StageMethod):
+    """Any torch optimiser, on the mean NLL plus the prior's share of one image, −log p(V) / n_images."""
 
     def __init__(
         self,
@@ -95,35 +112,36 @@ class SGDStage(StageMethod):
         support: Tensor,
         volume: Tensor,
         *,
-        sample: WhitenedImages,
-        n_images: int,
-        generator: torch.Generator,
+        spec: MethodSpec,
+        rate: float,
+        facts: Facts,
+        objective: Objective,
     ) -> None:
         super().__init__(band, support, volume)
-        self._prior = ExponentialCubicPrior()
-        self._n_images = n_images
-        self.optimiser = ScheduledSGD([self.parameter], lr=1 / largest_curvature(band, sample, generator))
+        self._objective = objective
+        self.optimiser = spec.build([self.parameter], rate, facts)
 
-    def step(self, images: WhitenedImages) -> StepReport:
-        """One gradient step; the map stays inside its support."""
-        nll = torch.zeros(())
+    def step(self, images: WhitenedImages, batch: int = 0) -> StepReport:
+        """One step; the map stays inside its support."""
+        found: list[float] = []
 
         def closure() -> Tensor:
-            nonlocal nll
             self.optimiser.zero_grad()
-            volume = self.parameter * self.support
-            nll = self.band.nll(volume, images)
-            loss: Tensor = nll + self._prior.negative_log(volume) / self._n_images
+            nll, loss = self._objective(self.band, self.parameter * self.support, images)
             torch.autograd.backward(loss)
-            return loss
+            found.append(float(nll.detach()))
+            return loss.detach()
 
-        self.optimiser.step(closure)
-        return StepReport(float(nll.detach()), None)
+        if isinstance(self.optimiser, SAG):
+            self.optimiser.batch = batch
+        self.optimiser.step(closure)  # type: ignore[arg-type]  # torch wants a float, and takes a tensor
+        return StepReport(found[0], None, len(found) * len(images))
 
     def set_step(self, size: float) -> None:
-        """The published schedule shrinks the step by itself."""
+        """The methods have schedules of their own."""
 
     @property
     def step_size(self) -> float:
-        """η of the next step, in map units squared per nat."""
-        return self.optimiser.step_size
+        """η of the next step, in the method's units."""
+        size = getattr(self.optimiser, "step_size", None)
+        return float(self.optimiser.param_groups[0].get("lr", float("nan")) if size is None else size)

@@ -22,6 +22,7 @@ from hoarfrost.errors import UsageError
 from hoarfrost.io.atomic import write_text_atomically
 from hoarfrost.io.mrc import write_volume
 from hoarfrost.io.posed_star import write_posed_particles
+from hoarfrost.optim.names import MethodName
 from hoarfrost.particles.preprocess import Preprocessor
 from hoarfrost.particles.sampling import split_held_out
 from hoarfrost.particles.source import ParticleSource
@@ -29,9 +30,11 @@ from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruct.events import Event, EventLog, Progress
 from hoarfrost.reconstruct.finish import FinalPass, final_pass
 from hoarfrost.reconstruct.loop import Reconstruction
-from hoarfrost.reconstruct.settings import Method, Options, Settings, resolve
+from hoarfrost.reconstruct.settings import Options, Settings, resolve
 from hoarfrost.seeds import named_generator
 
+# Noise alone looks like a speck in one image of a hundred.
+WORTH_SAYING = 0.03
 # What a run folder may hold, pictures included: --overwrite replaces these and refuses a folder that holds others.
 FILES = (
     "map.mrc",
@@ -69,7 +72,7 @@ def reconstruct(
     max_resolution_A: float | None = None,
     diameter_A: float | None = None,
     symmetry: str = "C1",
-    method: Method = "auto",
+    method: MethodName = "auto",
     epochs: float | None = None,
     batch_size: int | None = None,
     shift_sigma_A: float | None = None,
@@ -119,7 +122,7 @@ def reconstruct(
         stack, options, output=output, datadir=None if datadir is None else str(datadir), version=__version__
     )
     stack.check_images()
-    source = _open_source(stack, settings)
+    source = open_source(stack, settings)
     _prepare_output(output)
     write_text_atomically(output / "config.toml", settings.to_toml())
     log = EventLog(output / "events.jsonl")
@@ -134,6 +137,10 @@ def reconstruct(
         run = Reconstruction(settings, source, report)
         for warning in stack.table.warnings:
             run.say(warning)
+        if source.dust_share > WORTH_SAYING and source.preprocessor.removes_dust:
+            run.say(
+                f"Specks that stand out from the noise are blanked out, in about {source.dust_share:.0%} of the images"
+            )
         optimised = run.optimise()
         final = final_pass(run, optimised)
         _write(output, stack, settings, final)
@@ -151,7 +158,8 @@ def reconstruct(
     )
 
 
-def _open_source(stack: ParticleStack, settings: Settings) -> ParticleSource:
+def open_source(stack: ParticleStack, settings: Settings) -> ParticleSource:
+    """The particles of a stack, prepared as `settings` say."""
     training = split_held_out(settings.n_particles, settings.held_out, settings.seed)[1]
     preprocessor = Preprocessor(
         settings.box, settings.diameter_A / settings.pixel_size_A, settings.shift_extent_A / settings.pixel_size_A

@@ -6,12 +6,14 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 import torch
 from pydantic import BaseModel, ConfigDict
 
 from hoarfrost.errors import DataError, UsageError
+from hoarfrost.optim.names import MethodName
+from hoarfrost.optim.registry import METHODS
 from hoarfrost.particles.stack import ParticleStack
 
 # Fourier pixels. A map of a few resolution elements across settles from a random start in a minute.
@@ -25,7 +27,7 @@ DEFAULT_SHIFT_SIGMA = 0.03  # of the box, per axis
 SMALLEST_BOX = 16
 FEWEST_PARTICLES = 20
 
-Method = Literal["auto", "sgd"]
+MINIBATCH = 100
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Options:
     max_resolution_A: float | None = None
     diameter_A: float | None = None
     symmetry: str = "C1"
-    method: Method = "auto"
+    method: MethodName = "auto"
     epochs: float | None = None
     batch_size: int | None = None
     shift_sigma_A: float | None = None
@@ -52,8 +54,8 @@ class Options:
             raise UsageError(
                 f"symmetry {self.symmetry} is not supported yet; only C1 is (expected C1, found {self.symmetry})"
             )
-        if self.method not in ("auto", "sgd"):
-            raise UsageError(f"method must be auto or sgd, found {self.method}")
+        if self.method not in get_args(MethodName):
+            raise UsageError(f"method must be one of {', '.join(get_args(MethodName))}, found {self.method}")
         if self.device not in ("auto", "cpu", "cuda"):
             raise UsageError(f"device must be auto, cpu or cuda, found {self.device}")
         if self.device == "cuda" and not torch.cuda.is_available():
@@ -85,7 +87,7 @@ class Settings(BaseModel):
     output: str
     datadir: str | None
     seed: int
-    method: Method
+    method: MethodName
     symmetry: str
     max_resolution_A: float
     diameter_A: float
@@ -137,7 +139,8 @@ def resolve(stack: ParticleStack, options: Options, *, output: Path, datadir: st
             f"{path}: --held-out {held_out} leaves too few of {n} particles to train on; hold out at most {n // 2}"
         )
     if batch_size is None:
-        batch_size = min(100, n - held_out)
+        usual = METHODS[options.method].batch_size if options.method in METHODS else MINIBATCH
+        batch_size = min(usual, n - held_out)
     elif batch_size > n - held_out:
         raise UsageError(f"{path}: --batch-size {batch_size} exceeds the {n - held_out} particles to train on")
     shift_sigma_A = DEFAULT_SHIFT_SIGMA * length_A if shift_sigma_A is None else shift_sigma_A

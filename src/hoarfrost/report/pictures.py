@@ -49,8 +49,8 @@ def draw_slices(run: str | Path, picture: str | Path) -> None:
 def draw_matches(run: str | Path, picture: str | Path) -> None:
     """Eight particles of run/particles.star above the projections of the map at their poses, as a PNG at `picture`.
 
-    Shown are the particles of the highest pose probability in each eighth of the stack, low-passed to the
-    map's band; the projections carry the particle's CTF and shift.
+    Shown is the particle of median pose probability in each eighth of the stack, so neither the best nor the worst,
+    low-passed to the map's band; the projections carry the particle's CTF and shift.
     """
     run = Path(run)
     volume, _ = read_volume(run / "map.mrc")
@@ -58,7 +58,7 @@ def draw_matches(run: str | Path, picture: str | Path) -> None:
     assert stack.poses is not None
     probability = np.array(stack.table.star.tables["particles"].columns["rlnMaxValueProbDistribution"], dtype=float)
     parts = np.array_split(np.arange(stack.n_images), min(N_MATCHES, stack.n_images))
-    chosen = torch.tensor([part[np.argmax(probability[part])] for part in parts])
+    chosen = torch.tensor([part[np.argsort(probability[part])[len(part) // 2]] for part in parts])
     disc = FourierDisc(stack.box, _band_limit(torch.from_numpy(volume)))
     particles = disc.unpack(disc.pack(stack.read(chosen)))
     projections = disc.unpack(_project(torch.from_numpy(volume), stack, chosen, disc))

@@ -1,0 +1,172 @@
+"""One method from one start: the loop over minibatches, with the held-out NLL and the maps at marked gradients."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from hoarfrost.baselines import batch_em, projection_matching
+from hoarfrost.benchmark.data import StudyData
+from hoarfrost.optim.registry import Facts, MethodSpec
+from hoarfrost.optim.schedules import settling
+from hoarfrost.particles.sampling import FixedMinibatchSampler
+from hoarfrost.reconstruct.curvature import largest_curvature
+from hoarfrost.reconstruct.methods import AutoStage, GradientStage
+from hoarfrost.reconstruct.step_size import ChosenRate, Start, choose_rate
+from hoarfrost.seeds import named_generator
+
+CHECKPOINT_GROWTH = 1.12
+AUTO_MINIBATCH = 100
+BASELINES = {"projection-matching": "Projection matching", "batch-em": "Batch EM"}
+
+Say = Callable[[int], None]
+"""Told the image gradients done so far."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """After so many image gradients and seconds, evaluations not counted: held-out NLL and its standard error."""
+
+    image_gradients: int
+    seconds: float
+    nll: float
+    nll_standard_error: float
+
+
+@dataclass
+class Trial:
+    """What came of one method from one start. `volumes` holds maps (box, box, box) by image gradients.
+
+    `rate` is how the base step was chosen, None for methods without one. `failure` says why it ended early.
+    """
+
+    method: str
+    title: str
+    seed: int
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    volumes: dict[int, Tensor] = field(default_factory=dict)
+    rate: ChosenRate | None = None
+    failure: str | None = None
+
+
+def run_trial(
+    data: StudyData,
+    method: MethodSpec | str,
+    seed: int,
+    *,
+    budget: int,
+    map_marks: tuple[int, ...],
+    map_growth: float,
+    factor: float = 1.0,
+    rate: ChosenRate | None = None,
+    say: Say = lambda _: None,
+) -> Trial:
+    """Run a method, or one of `auto` and the baselines by name, from the start of `seed`.
+
+    Ends when `budget` image gradients are spent (a baseline's iteration is never cut) or the map is no longer finite.
+    The base step is multiplied by `factor`; `rate` is one chosen before.
+    """
+    start = data.start(seed)
+    if isinstance(method, str):
+        trial = Trial(method, BASELINES.get(method, method), seed)
+        steps = _auto(data, start, seed) if method == "auto" else _baseline(data, start, method)
+    else:
+        trial = Trial(method.name, method.title, seed)
+        sampler = FixedMinibatchSampler(torch.arange(len(data.images)), method.batch_size, seed)
+        curvature = largest_curvature(start.band, start.sample, named_generator(seed, "curvature"))
+        facts = Facts(curvature, sampler.n_batches)
+        trial.rate = choose_rate(method, start, facts) if rate is None else rate
+        steps = _gradient_steps(data, start, method, sampler, facts, trial.rate.rate * factor)
+    watch = _Watch(data, trial, budget, map_marks, map_growth)
+    watch.look(start.volume, 0)
+    done = 0
+    watch.go()
+    for volume, gradients in steps:
+        done += gradients
+        if not bool(volume.isfinite().all()):
+            trial.failure = f"the map was no longer finite after {done} image gradients"
+            break
+        if watch.is_due(done) or done >= budget:
+            watch.stop()
+            watch.look(volume, done)
+            say(done)
+            watch.go()
+        if done >= budget or trial.failure is not None:
+            break
+    return trial
+
+
+def _auto(data: StudyData, start: Start, seed: int) -> Iterator[tuple[Tensor, int]]:
+    stage = AutoStage(start.band, start.support, start.volume)
+    sampler = FixedMinibatchSampler(torch.arange(len(data.images)), AUTO_MINIBATCH, seed)
+    iteration = 0
+    while True:
+        stage.set_step(settling(iteration))
+        report = stage.step(data.images[sampler.next()])
+        iteration += 1
+        yield stage.volume, report.image_gradients
+
+
+def _gradient_steps(
+    data: StudyData, start: Start, spec: MethodSpec, sampler: FixedMinibatchSampler, facts: Facts, rate: float
+) -> Iterator[tuple[Tensor, int]]:
+    stage = GradientStage(
+        start.band, start.support, start.volume, spec=spec, rate=rate, facts=facts, objective=data.objective
+    )
+    while True:
+        images = data.images[sampler.next()]
+        report = stage.step(images, sampler.number)
+        yield stage.volume, report.image_gradients
+
+
+def _baseline(data: StudyData, start: Start, name: str) -> Iterator[tuple[Tensor, int]]:
+    state = batch_em.start(start.band, start.volume)
+    volume = start.volume
+    while True:
+        if name == "batch-em":
+            state = batch_em.iterate(start.band, data.images, state, start.support)
+            volume = state.volume
+        else:
+            volume = projection_matching.iterate(start.band, data.images, volume, start.support)
+        yield volume, len(data.images)
+
+
+class _Watch:
+    """Looks at the map at growing intervals; its clock stands still meanwhile."""
+
+    def __init__(
+        self, data: StudyData, trial: Trial, budget: int, map_marks: tuple[int, ...], map_growth: float
+    ) -> None:
+        self._data, self._trial = data, trial
+        self._marks = sorted({*(m for m in map_marks if m < budget), budget})
+        self._map_growth = map_growth
+        self._next_look = self._next_map = 0.0
+        self._seconds = 0.0
+        self._since = 0.0
+
+    def go(self) -> None:
+        self._since = time.monotonic()
+
+    def stop(self) -> None:
+        self._seconds += time.monotonic() - self._since
+
+    def is_due(self, done: int) -> bool:
+        return done >= self._next_look or bool(self._marks and done >= self._marks[0])
+
+    def look(self, volume: Tensor, done: int) -> None:
+        nll, error = self._data.nll(volume)
+        if not math.isfinite(nll):
+            self._trial.failure = f"the likelihood was no longer finite after {done} image gradients"
+            return
+        self._trial.checkpoints.append(Checkpoint(done, self._seconds, nll, error))
+        marked = bool(self._marks and done >= self._marks[0])
+        if marked or done >= self._next_map:
+            self._trial.volumes[done] = volume.detach().clone()
+            self._next_map = max(done, 1) * self._map_growth
+        self._marks = [mark for mark in self._marks if mark > done]
+        self._next_look = math.ceil(max(done, 1) * CHECKPOINT_GROWTH)

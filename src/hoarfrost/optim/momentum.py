@@ -1,0 +1,41 @@
+"""Classical momentum: v ← μ v − η g(w),  w ← w + v.
+
+Polyak (1964), USSR Comput. Math. Math. Phys. 4, 1; schedules of η and μ as published by Punjani & Brubaker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, final
+
+from torch import Tensor
+
+from hoarfrost.optim.base import Closure, FlatOptimizer
+from hoarfrost.optim.schedules import published_decay, published_momentum
+
+
+@final
+class Momentum(FlatOptimizer):
+    """Polyak's heavy ball with base step `lr`; η decays and μ grows by the published schedules.
+
+    torch.optim.SGD multiplies the whole velocity by the current step, which differs where the step changes.
+    """
+
+    def __init__(self, params: Iterable[Tensor], *, lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @property
+    def step_size(self) -> float:
+        """η of the next step."""
+        return float(self._group["lr"]) * published_decay(self.iteration)
+
+    def _step(self, closure: Closure) -> Any:
+        loss, gradient = self._evaluate(closure)
+        if gradient is not None:
+            velocity = -self.step_size * gradient
+            if "velocity" in self._memory:
+                velocity += published_momentum(self.iteration) * self._memory["velocity"]
+            self._memory["velocity"] = velocity
+            self._move(velocity)
+            self._count()
+        return loss

@@ -1,0 +1,44 @@
+"""Nesterov's accelerated gradient: v ← μ v − η g(w + μ v),  w ← w + v.
+
+Nesterov (1983), Soviet Math. Dokl. 27, 372, in the form of Sutskever et al. (2013), ICML; published schedules of η, μ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, final
+
+from torch import Tensor
+
+from hoarfrost.optim.base import Closure, FlatOptimizer
+from hoarfrost.optim.schedules import published_decay, published_momentum
+
+
+@final
+class Nesterov(FlatOptimizer):
+    """Nesterov's method with base step `lr`: the gradient is taken where the velocity is about to lead.
+
+    Between steps the parameters are w, not the point looked ahead to; the closure's loss is that of the latter.
+    """
+
+    def __init__(self, params: Iterable[Tensor], *, lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @property
+    def step_size(self) -> float:
+        """η of the next step."""
+        return float(self._group["lr"]) * published_decay(self.iteration)
+
+    def _step(self, closure: Closure) -> Any:
+        point = self._point()
+        coasting = published_momentum(self.iteration) * self._memory.get("velocity", point.new_zeros(()))
+        self._go_to(point + coasting)
+        loss, gradient = self._evaluate(closure)
+        if gradient is None:
+            self._go_to(point)
+            return loss
+        velocity = coasting - self.step_size * gradient
+        self._memory["velocity"] = velocity
+        self._go_to(point + velocity)
+        self._count()
+        return loss

@@ -1,0 +1,54 @@
+"""A shaded isosurface of a map, as an image: orthographic rays to the first crossing, lit along the gradient there."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+Array = npt.NDArray[np.float64]
+
+PIXELS = 160
+VOXELS = 96
+LIGHT = np.array([-0.45, 0.55, 0.70])  # towards the light: x right, y up, z to the viewer
+AMBIENT = 0.25
+# The enclosed share of the box's volume is that of the truth where there is one; this is for where there is none.
+DEFAULT_SHARE = 0.04
+
+
+def level_enclosing(volume: npt.NDArray[np.floating], share: float) -> float:
+    """The level that `share` of the voxels exceed."""
+    return float(np.quantile(volume, 1 - share))
+
+
+def render_isosurface(
+    volume: npt.NDArray[np.floating], rotation: Array | None = None, share: float = DEFAULT_SHARE
+) -> Array:
+    """Brightness (160, 160) of the surface that encloses `share` of the box, NaN where a ray meets none.
+
+    The viewer looks down the z axis after `rotation` (3, 3), x_seen = R x_volume; rows go up in y. The map is read
+    between voxels with cubic splines.
+    """
+    turn = np.eye(3) if rotation is None else rotation
+    level = level_enclosing(volume, share)
+    n = volume.shape[0]
+    across = np.linspace(-0.5, 0.5, PIXELS) * (n - 1)
+    depth = np.linspace(0.87, -0.87, VOXELS) * (n - 1)
+    z, y, x = np.meshgrid(depth, across, across, indexing="ij")
+    seen = np.stack([x, y, z], axis=-1) @ turn  # x_volume = Rᵀ x_seen
+    places = np.moveaxis(seen[..., ::-1], -1, 0) + n // 2
+    values = ndimage.map_coordinates(
+        volume.astype(np.float64), places, order=3, mode="constant", cval=float(volume.min())
+    )
+    above = values > level
+    hit = above.any(axis=0)
+    first = np.where(hit, above.argmax(axis=0), 1).clip(1)
+    rows, columns = np.indices(hit.shape)
+    before, after = values[first - 1, rows, columns], values[first, rows, columns]
+    part = np.clip((level - before) / np.where(after == before, 1, after - before), 0, 1)
+    # The surface as a height field would have steps at its silhouette; the map's own gradient has none.
+    slopes = np.stack([g[first, rows, columns] for g in np.gradient(values, depth, across, across)][::-1], axis=-1)
+    normals = -slopes / np.maximum(np.linalg.norm(slopes, axis=-1, keepdims=True), 1e-12)
+    shade = np.clip(normals @ (LIGHT / np.linalg.norm(LIGHT)), 0, 1)
+    depth_cue = 1 - 0.25 * (first - 1 + part) / VOXELS
+    return np.where(hit, (AMBIENT + (1 - AMBIENT) * shade) * depth_cue, np.nan)

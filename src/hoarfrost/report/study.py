@@ -1,0 +1,172 @@
+"""report.html of a study folder: every figure and table, in one page that works without a network."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.io
+from matplotlib.figure import Figure
+
+from hoarfrost.io.atomic import atomic_output, write_text_atomically
+from hoarfrost.report.curves import fsc_curves, nll_curves, target_bars
+from hoarfrost.report.study_pictures import draw_image_formation, draw_maps, draw_particles, map_rows, png
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2em auto; padding: 0 1em; color: #222 }
+h1 { font-size: 1.6em } h2 { font-size: 1.2em; margin-top: 2.2em } p.note { color: #555 } img { max-width: 100% }
+table { border-collapse: collapse; font-size: 14px } td, th { padding: 3px 10px; text-align: right }
+th { border-bottom: 1px solid #999 } td:first-child, th:first-child { text-align: left }
+"""
+
+
+def write_study_report(study: str | Path) -> Path:
+    """Write report.html, and still pictures under pictures/, from a study's results.json and maps; returns the page.
+
+    Figures that the data cannot give, such as those that need a truth, are left out and said to be.
+    """
+    study = Path(study)
+    results = json.loads((study / "results.json").read_text())
+    with np.load(study / "images.npz", allow_pickle=False) as file:
+        images = {name: file[name] for name in file.files}
+    (study / "pictures").mkdir(exist_ok=True)
+    page = _Page(study)
+    data, preset = results["data"], results["preset"]
+    page.text(
+        f"{data['n_images']:,} images of {data['box']} px, {data['pixel_size_A']:g} Å/px, used to "
+        f"{data['resolution_A']:.0f} Å ({data['r_max']:.3g} Fourier pixels); {data['held_out']} images held out. Poses "
+        f"in the sum: {data['orientations']:,} orientations × {data['shifts']} shifts. CTFs: {data['ctf_source']}. "
+        f"{preset['epochs']:g} epochs, {results['seeds']} random start(s). "
+        f"{results['machine']['processor']}, {results['machine']['threads']} threads, torch {results['torch']}."
+    )
+    page.heading("1. How an image comes about")
+    if "slice" in images:
+        page.picture("image-formation", draw_image_formation(images))
+    else:
+        page.text("The true map is not known, so its projections cannot be shown.")
+    page.heading("2. The data" if "volume" not in images else "2. The true map and some images")
+    if "volume" in images:
+        volume = images["volume"]
+        share = float((volume > 0.5 * volume.max()).mean())
+        page.picture("truth", draw_maps([("truth", [("isosurface and central slice", volume)])], share))
+    page.picture("particles", draw_particles(images["particles"]))
+    page.heading("3. Held-out NLL against image gradients")
+    page.curves(nll_curves(results, zoomed=False))
+    page.text("The final part:")
+    page.curves(nll_curves(results, zoomed=True))
+    page.heading("4. Maps along the way")
+    epoch = data["n_images"]
+    marks = [*(m for m in preset["map_marks"] if m < epoch), epoch, None]
+    rows, share = map_rows(study, results, [("*", mark) for mark in marks])
+    page.picture("maps", draw_maps(rows, share))
+    page.heading("5. The random start")
+    page.picture("start", draw_maps([("start", [("", _read(study / "maps" / "start.mrc"))])], share))
+    page.heading("6. The baselines beside SGD after one epoch")
+    wanted = [("projection-matching", None), ("batch-em", None), ("sgd", epoch)]
+    rows, share = map_rows(study, results, wanted)
+    page.picture("baselines", draw_maps(rows, share)) if rows else page.text("No baseline was run.")
+    page.text(f"Each baseline after {preset['baseline_iterations']} iterations over all images.")
+    page.heading("7. Resolution, time to target, success")
+    if data["nll_truth"] is not None:
+        page.curves(fsc_curves(results))
+    page.text(
+        "The target of each start is the best final NLL of the published methods plus 0.1 nat. A start succeeded if "
+        "FSC with the truth stays above 0.5 up to 80 % of the band limit."
+    )
+    page.curves(target_bars(results, "gradients_to_target", "image gradients to the target"))
+    page.curves(target_bars(results, "seconds_to_target", "seconds to the target"))
+    page.table(*_summary_table(results))
+    page.heading("8. Base steps and how much they matter")
+    page.text(
+        "The base step comes from the curvature of the objective; “searched” is what a short search multiplied it by. "
+        "The last columns give the held-out NLL with a third of the step, with the step, and with three times it, "
+        f"after {preset['sensitivity_epochs']:g} epoch(s)."
+    )
+    page.table(*_rate_table(results))
+    return page.write(f"hoarfrost benchmark: {data['title']}")
+
+
+class _Page:
+    """Collects the page's parts in order."""
+
+    def __init__(self, study: Path) -> None:
+        self._study = study
+        self._parts: list[str] = []
+        self._has_script = False
+
+    def heading(self, text: str) -> None:
+        self._parts.append(f"<h2>{html.escape(text)}</h2>")
+
+    def text(self, text: str) -> None:
+        self._parts.append(f'<p class="note">{html.escape(text)}</p>')
+
+    def picture(self, name: str, figure: Figure) -> None:
+        content = png(figure)
+        with atomic_output(self._study / "pictures" / f"{name}.png") as temporary:
+            temporary.write_bytes(content)
+        self._parts.append(f'<img alt="{name}" src="data:image/png;base64,{base64.b64encode(content).decode()}">')
+
+    def curves(self, figure: Any) -> None:
+        self._parts.append(
+            plotly.io.to_html(
+                figure, full_html=False, include_plotlyjs=not self._has_script, div_id=f"plot{len(self._parts)}"
+            )
+        )
+        self._has_script = True
+
+    def table(self, head: list[str], rows: list[list[str]]) -> None:
+        cells = "".join(f"<th>{html.escape(h)}</th>" for h in head)
+        body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows)
+        self._parts.append(f"<table><tr>{cells}</tr>{body}</table>")
+
+    def write(self, title: str) -> Path:
+        path = self._study / "report.html"
+        head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
+        body = f"<h1>{html.escape(title)}</h1>" + "\n".join(self._parts)
+        write_text_atomically(path, f"<!doctype html><html lang='en'><head>{head}</head><body>{body}</body></html>\n")
+        return path
+
+
+def _read(path: Path) -> Any:
+    from hoarfrost.io.mrc import read_volume
+
+    return read_volume(path)[0]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _summary_table(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    head = ["method", "final NLL", "gradients", "seconds", "gradients to target", "seconds to target", "FSC 0.5, Å",
+            "starts that succeeded"]  # fmt: skip
+    rows = []
+    for method in results["summary"]["methods"].values():
+        rate = method["success_rate"]
+        rows.append([
+            method["title"], f"{method['final_nll']:.2f}", f"{method['image_gradients']:,.0f}",
+            f"{method['seconds']:.0f}",
+            _number(method["gradients_to_target"], ",.0f"), _number(method["seconds_to_target"], ".1f"),
+            _number(method["fsc_05_A"], ".1f"), "–" if rate is None else f"{rate:.0%}",
+        ])  # fmt: skip
+    return head, rows
+
+
+def _rate_table(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    head = ["method", "base step", "searched", "gradients spent", "NLL at ×⅓", "NLL at ×1", "NLL at ×3"]
+    tests = {t["method"]: t["nll"] for t in results["sensitivity"]}
+    rows = []
+    for trial in results["trials"]:
+        if trial["seed"] != 0 or trial["rate"] is None:
+            continue
+        nll = tests.get(trial["method"], {})
+        searched = f"× {trial['rate']['factor']:.2g}" if trial["rate"]["tried"] else "no"
+        rows.append([
+            trial["title"], f"{trial['rate']['base']:.3g}", searched, f"{trial['rate']['image_gradients']:,}",
+            *(_number(nll.get(factor), ".2f") for factor in ("0.33", "1", "3")),
+        ])  # fmt: skip
+    return head, rows

@@ -1,0 +1,40 @@
+"""What the documentation shows does run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from hoarfrost.cli import main
+from hoarfrost.optim.names import MethodName
+from hoarfrost.optim.registry import METHODS
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def code_blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", (DOCS / page).read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def test_the_page_on_optimisers_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (module,) = code_blocks("optimisers.md", "python")
+    (command,) = code_blocks("optimisers.md", "")
+    monkeypatch.chdir(tmp_path)
+    Path("my_module.py").write_text(module)
+    words = shlex.split(command)
+    assert words[0] == "hoarfrost"
+    # Shorter than as it stands, in its images only.
+    small = ["--n-images", "300", "--epochs", "1", "--band-limit", "0.1", "--no-sensitivity", "-q"]
+    assert main([*words[1:], *small]) == 0
+    page = Path("study/report.html").read_text()
+    assert "SignDescent" in page
+    assert "RMSprop" in page
+
+
+def test_the_page_on_optimisers_lists_them_all() -> None:
+    rows = re.findall(r"^\| `([a-z]+)` ", (DOCS / "optimisers.md").read_text(), flags=re.MULTILINE)
+    assert rows == [*METHODS, "auto"]
+    assert set(MethodName.__args__) == {*METHODS, "auto"}
