@@ -175,26 +175,25 @@ def trial(method: str, seed: int, nll: list[float], fsc: float, failure: str | N
         "baseline": False,
         "failure": failure,
         "checkpoints": [{"image_gradients": 100 * i, "seconds": float(i), "nll": value} for i, value in enumerate(nll)],
-        "maps": [{"image_gradients": 100, "fsc_05_A": fsc}],
+        "maps": [{"image_gradients": 100, "mean_fsc": fsc}],
     }
 
 
 def test_the_summary_reads_targets_and_success_off_the_trials() -> None:
     trials = [
-        trial("sgd", 0, [9, 5, 4], 50),
-        trial("auto", 0, [9, 4.05, 3], 50),
-        trial("adam", 0, [9, 8, 7], 90),
-        trial("sgd", 1, [9, 6, 5], 60),
-        trial("auto", 1, [9, 6, 5.2], 70),
-        trial("adam", 1, [9, 8], 90, failure="not finite"),
+        trial("sgd", 0, [9, 5, 4], 0.95),
+        trial("auto", 0, [9, 4.05, 3], 0.99),
+        trial("adam", 0, [9, 8, 7], 0.5),
+        trial("sgd", 1, [9, 6, 5], 0.91),
+        trial("auto", 1, [9, 6, 5.2], 0.8),
+        trial("adam", 1, [9, 8], 0.5, failure="not finite"),
     ]
-    summary = summarise(trials, limit_A=50)
-    assert summary["targets"] == pytest.approx({"0": 4.1, "1": 5.1})
+    summary = summarise(trials)
+    assert summary["targets"] == pytest.approx({"0": 4.5, "1": 5.5})
     methods = summary["methods"]
     assert methods["sgd"]["gradients_to_target"] == 200
-    assert methods["auto"]["gradients_to_target"] is None  # one start of two is not more than half
+    assert methods["auto"]["gradients_to_target"] == 200
     assert methods["adam"]["seconds_to_target"] is None
-    # A share of 80 % of a 50 Å limit is 62.5 Å.
     assert [methods[m]["success_rate"] for m in ("sgd", "auto", "adam")] == [1, 0.5, 0]
     assert methods["adam"]["failed"] == 1
     assert methods["sgd"]["final_nll"] == 4.5

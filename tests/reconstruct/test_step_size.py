@@ -92,8 +92,8 @@ def test_the_search_finds_a_rate_that_was_a_hundred_times_off(start: Start, fact
     assert chosen.factor == LARGEST_FACTOR
     assert chosen.rate == chosen.base * chosen.factor
     assert min(chosen.tried, key=lambda f: chosen.tried[f]) == chosen.factor
-    # Five factors, twenty minibatches of twenty images each, and the sample once for each.
-    assert chosen.image_gradients == len(chosen.tried) * (20 * 20 + N)
+    # Five factors, twenty minibatches of twenty images each, and a third of the sample once for each.
+    assert chosen.image_gradients == len(chosen.tried) * (20 * 20 + N // 3)
 
 
 def test_a_rate_that_blows_the_map_up_is_not_chosen(start: Start, facts: Facts) -> None:

@@ -16,7 +16,7 @@ from hoarfrost.simulate.image_formation import ImageFormation
 from hoarfrost.simulate.parameters import draw_poses
 
 # The step "shift" of the pictures, as a share of the box along x; the study's own images may have none.
-SHOWN_SHIFT = 0.06
+SHOWN_SHIFT = 0.12
 
 
 def write_example_images(path: str | Path, data: StudyData) -> None:

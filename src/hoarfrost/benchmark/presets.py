@@ -26,8 +26,8 @@ class Preset:
     lambda_negative: float = 1e-4
     map_marks: tuple[int, ...] = (5_000, 50_000)
     baseline_iterations: int = 5
-    sensitivity_epochs: float = 1.0
-    fsc_growth: float = 2.0
+    sensitivity_epochs: float = 0.2
+    fsc_growth: float = 4.0
     needs_particles: bool = False
 
 
@@ -36,13 +36,14 @@ PRESETS = {
     for preset in (
         Preset(
             "quick",
-            band_limit=0.15,
-            epochs=4,
+            band_limit=0.20,
+            epochs=3,
             box=64,
             pixel_size_A=5.6,
-            n_images=3_000,
+            n_images=2_000,
             map_marks=(600,),
-            fsc_growth=4.0,
+            sensitivity_epochs=0.5,
+            fsc_growth=1e9,
         ),
         Preset("paper-synthetic", band_limit=0.10, epochs=10),
         Preset("paper-real", band_limit=0.16, epochs=10, lambda_positive=3e-2, needs_particles=True),

@@ -31,7 +31,7 @@ from hoarfrost.benchmark.choices import check, choose_methods, choose_preset
 from hoarfrost.benchmark.data import StudyData, particle_data, synthetic_data
 from hoarfrost.benchmark.examples import write_example_images
 from hoarfrost.benchmark.presets import Preset
-from hoarfrost.benchmark.results import score, summarise, trial_record
+from hoarfrost.benchmark.results import MapScore, score, summarise, trial_record
 from hoarfrost.benchmark.trial import BASELINES, Trial, run_trial
 from hoarfrost.errors import UsageError
 from hoarfrost.io.atomic import write_text_atomically
@@ -126,6 +126,7 @@ class _Study:
         self._epoch = n
         self._budget = round(preset.epochs * n)
         self._trials: list[dict[str, Any]] = []
+        self._starts: list[MapScore] = []
         self._tests: list[dict[str, Any]] = []
         searched = [m for m in methods if isinstance(m, MethodSpec)] if sensitivity else []
         self._total = seeds * sum(self._budget_of(m) for m in methods)
@@ -142,10 +143,10 @@ class _Study:
 
     def run(self) -> StudyResult:
         write_example_images(self._output / "images.npz", self._data)
-        self._write_map("start.mrc", self._data.start(0).volume)
         if self._data.truth is not None:
             self._write_map("truth.mrc", self._data.truth)
         for seed in range(self._seeds):
+            self._starts.append(self._keep_map(self._data.start(seed).volume, 0, f"start-seed{seed}"))
             for method in self._methods:
                 trial = self._trial(method, seed)
                 if seed == 0 and self._sensitivity and isinstance(method, MethodSpec):
@@ -165,11 +166,9 @@ class _Study:
             say=functools.partial(self._say, f"{name}, start {seed}"),
         )
         self._done += budget
-        maps = []
-        for gradients in trial.volumes:
-            path = f"{_file_name(trial.method)}-seed{seed}-{gradients}.mrc"
-            self._write_map(path, trial.volumes[gradients])
-            maps.append(score(self._data, trial, gradients, f"{MAPS}/{path}"))
+        maps = [self._starts[seed]]
+        for gradients in (g for g in trial.volumes if g > 0):
+            maps.append(self._keep_map(trial.volumes[gradients], gradients, f"{_file_name(trial.method)}-seed{seed}"))
         self._trials.append(trial_record(trial, maps))
         self._write()
         return trial
@@ -202,6 +201,13 @@ class _Study:
 
     def _say(self, doing: str, done: int) -> None:
         self._progress(Progress(min(1.0, (self._done + done) / self._total), doing))
+
+    def _keep_map(self, volume: Tensor, gradients: int, name: str) -> MapScore:
+        """Judge a map and write it, turned onto the truth if there is one."""
+        path = f"{name}-{gradients}.mrc"
+        scored, turned = score(self._data, volume, gradients, f"{MAPS}/{path}")
+        self._write_map(path, turned)
+        return scored
 
     def _write_map(self, name: str, volume: Tensor) -> None:
         folder = self._output / MAPS
@@ -241,7 +247,7 @@ class _Study:
             },
             "trials": self._trials,
             "sensitivity": self._tests,
-            "summary": summarise(self._trials, data.length_A / band.r_max),
+            "summary": summarise(self._trials),
         }
         write_text_atomically(self._output / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
         return results

@@ -22,6 +22,8 @@ from hoarfrost.seeds import named_generator
 
 CHECKPOINT_GROWTH = 1.12
 AUTO_MINIBATCH = 100
+# As long as the first stage of a reconstruction lasts at least.
+LONGEST_HOLD = 120
 BASELINES = {"projection-matching": "Projection matching", "batch-em": "Batch EM"}
 
 Say = Callable[[int], None]
@@ -30,10 +32,14 @@ Say = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """After so many image gradients and seconds, evaluations not counted: held-out NLL and its standard error."""
+    """After so many image gradients and seconds, of wall time and of all cores: held-out NLL and its standard error.
+
+    Evaluations do not count towards the time; choosing a rate does not either, it is reported by itself.
+    """
 
     image_gradients: int
     seconds: float
+    cpu_seconds: float
     nll: float
     nll_standard_error: float
 
@@ -74,14 +80,23 @@ def run_trial(
     start = data.start(seed)
     if isinstance(method, str):
         trial = Trial(method, BASELINES.get(method, method), seed)
-        steps = _auto(data, start, seed) if method == "auto" else _baseline(data, start, method)
+        steps = _auto(data, start, seed, budget) if method == "auto" else _baseline(data, start, method)
     else:
         trial = Trial(method.name, method.title, seed)
         sampler = FixedMinibatchSampler(torch.arange(len(data.images)), method.batch_size, seed)
         curvature = largest_curvature(start.band, start.sample, named_generator(seed, "curvature"))
         facts = Facts(curvature, sampler.n_batches)
         trial.rate = choose_rate(method, start, facts) if rate is None else rate
-        steps = _gradient_steps(data, start, method, sampler, facts, trial.rate.rate * factor)
+        stage = GradientStage(
+            start.band,
+            start.support,
+            start.volume,
+            spec=method,
+            rate=trial.rate.rate * factor,
+            facts=facts,
+            objective=data.objective,
+        )
+        steps = _gradient_steps(data, stage, sampler)
     watch = _Watch(data, trial, budget, map_marks, map_growth)
     watch.look(start.volume, 0)
     done = 0
@@ -101,23 +116,23 @@ def run_trial(
     return trial
 
 
-def _auto(data: StudyData, start: Start, seed: int) -> Iterator[tuple[Tensor, int]]:
+def _auto(data: StudyData, start: Start, seed: int, budget: int) -> Iterator[tuple[Tensor, int]]:
+    """Large steps while the start finds its shape, then ever smaller ones, which average the noise away."""
     stage = AutoStage(start.band, start.support, start.volume)
+    hold = min(LONGEST_HOLD, budget // AUTO_MINIBATCH // 2)
+    stage.optimiser.param_groups[0]["warm_up"] = hold
     sampler = FixedMinibatchSampler(torch.arange(len(data.images)), AUTO_MINIBATCH, seed)
     iteration = 0
     while True:
-        stage.set_step(settling(iteration))
+        stage.set_step(settling(iteration, hold=hold))
         report = stage.step(data.images[sampler.next()])
         iteration += 1
         yield stage.volume, report.image_gradients
 
 
 def _gradient_steps(
-    data: StudyData, start: Start, spec: MethodSpec, sampler: FixedMinibatchSampler, facts: Facts, rate: float
+    data: StudyData, stage: GradientStage, sampler: FixedMinibatchSampler
 ) -> Iterator[tuple[Tensor, int]]:
-    stage = GradientStage(
-        start.band, start.support, start.volume, spec=spec, rate=rate, facts=facts, objective=data.objective
-    )
     while True:
         images = data.images[sampler.next()]
         report = stage.step(images, sampler.number)
@@ -146,14 +161,15 @@ class _Watch:
         self._marks = sorted({*(m for m in map_marks if m < budget), budget})
         self._map_growth = map_growth
         self._next_look = self._next_map = 0.0
-        self._seconds = 0.0
-        self._since = 0.0
+        self._seconds = self._cpu_seconds = 0.0
+        self._since = (0.0, 0.0)
 
     def go(self) -> None:
-        self._since = time.monotonic()
+        self._since = time.monotonic(), time.process_time()
 
     def stop(self) -> None:
-        self._seconds += time.monotonic() - self._since
+        self._seconds += time.monotonic() - self._since[0]
+        self._cpu_seconds += time.process_time() - self._since[1]
 
     def is_due(self, done: int) -> bool:
         return done >= self._next_look or bool(self._marks and done >= self._marks[0])
@@ -163,7 +179,7 @@ class _Watch:
         if not math.isfinite(nll):
             self._trial.failure = f"the likelihood was no longer finite after {done} image gradients"
             return
-        self._trial.checkpoints.append(Checkpoint(done, self._seconds, nll, error))
+        self._trial.checkpoints.append(Checkpoint(done, self._seconds, self._cpu_seconds, nll, error))
         marked = bool(self._marks and done >= self._marks[0])
         if marked or done >= self._next_map:
             self._trial.volumes[done] = volume.detach().clone()

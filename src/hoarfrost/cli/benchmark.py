@@ -116,6 +116,6 @@ def benchmark(
     methods_found = result.results["summary"]["methods"]
     width = max(len(method["title"]) for method in methods_found.values())
     for method in methods_found.values():
-        resolution = "" if method["fsc_05_A"] is None else f"   FSC 0.5 at {method['fsc_05_A']:.1f} Å"
-        print(f"{method['title']:<{width}}  held-out NLL {method['final_nll']:.2f}{resolution}")
+        fsc = "" if method["mean_fsc"] is None else f"   mean FSC {method['mean_fsc']:.3f}"
+        print(f"{method['title']:<{width}}  held-out NLL {method['final_nll']:.2f}{fsc}")
     print(f"Report: {page}")

@@ -45,7 +45,7 @@ def nll_curves(results: dict[str, Any], *, zoomed: bool) -> go.Figure:
             figure.add_hline(y=level, line={"color": "grey", "dash": "dot"}, annotation_text=name)
     finals = sorted(t["checkpoints"][-1]["nll"] for t in trials if not t["baseline"])
     if zoomed and finals:
-        end = max(t["checkpoints"][-1]["image_gradients"] for t in trials)
+        end = max(t["checkpoints"][-1]["image_gradients"] for t in trials if not t["baseline"])
         floor = min([finals[0], *([lines["truth"]] if lines["truth"] is not None else [])])
         reach = max(finals[len(finals) // 2] - floor, 0.5)
         figure.update_xaxes(range=[0.4 * end, 1.01 * end], title="image gradients")
@@ -62,25 +62,24 @@ def nll_curves(results: dict[str, Any], *, zoomed: bool) -> go.Figure:
 
 
 def fsc_curves(results: dict[str, Any]) -> go.Figure:
-    """Resolution at FSC 0.5 with the truth against image gradients; the median over starts."""
+    """Mean FSC with the truth up to the band limit against image gradients, first start."""
     figure = go.Figure()
     styles = _style(results)
-    for method, style in styles.items():
-        trials = [t for t in results["trials"] if t["method"] == method]
-        first = min(trials, key=lambda t: t["seed"])
-        points = [m for m in first["maps"] if m["fsc_05_A"] is not None and m["image_gradients"] > 0]
+    trials = [t for t in results["trials"] if t["seed"] == 0]
+    for trial in trials:
+        points = [m for m in trial["maps"] if m["mean_fsc"] is not None and m["image_gradients"] > 0]
         figure.add_scatter(
             x=[m["image_gradients"] for m in points],
-            y=[m["fsc_05_A"] for m in points],
-            name=first["title"],
+            y=[m["mean_fsc"] for m in points],
+            name=trial["title"],
             mode="lines+markers",
-            line=style,
+            line=styles[trial["method"]],
         )
-    figure.add_hline(
-        y=results["data"]["resolution_A"], line={"color": "grey", "dash": "dot"}, annotation_text="band limit"
-    )
+    start = trials[0]["maps"][0]["mean_fsc"]
+    if start is not None:
+        figure.add_hline(y=start, line={"color": "grey", "dash": "dot"}, annotation_text="the random start")
     figure.update_xaxes(type="log", title="image gradients")
-    figure.update_yaxes(type="log", autorange="reversed", title="resolution where FSC is 0.5, Å")
+    figure.update_yaxes(title="mean FSC with the truth, up to the band limit")
     return _finish(figure)
 
 

@@ -12,7 +12,6 @@ import numpy.typing as npt
 import torch
 from matplotlib.figure import Figure
 
-from hoarfrost.evaluate.align import align
 from hoarfrost.geometry import rotations_from_vectors
 from hoarfrost.io.mrc import read_volume
 from hoarfrost.report.isosurface import DEFAULT_SHARE, render_isosurface
@@ -87,14 +86,13 @@ def draw_maps(columns: list[tuple[str, list[tuple[str, Array | None]]]], share: 
 def map_rows(study: Path, results: dict[str, Any], wanted: list[tuple[str, int | None]]) -> tuple[list[Any], float]:
     """Rows for `draw_maps`, one for each method, and the share of the box that surfaces are to enclose.
 
-    `wanted` are (method, image gradients), the latter None for the last map. Maps are turned onto the truth, if there
-    is one, so that they can be compared.
+    `wanted` are (method, image gradients), the latter None for the last map.
     """
     truth = study / "maps" / "truth.mrc"
-    reference = torch.from_numpy(read_volume(truth)[0]) if truth.exists() else None
     share = DEFAULT_SHARE
-    if reference is not None:
-        share = float((reference > 0.3 * reference.max()).double().mean())
+    if truth.exists():
+        reference = read_volume(truth)[0]
+        share = float((reference > 0.3 * reference.max()).mean())
     rows = []
     for trial in results["trials"]:
         if trial["seed"] != 0:
@@ -106,12 +104,9 @@ def map_rows(study: Path, results: dict[str, Any], wanted: list[tuple[str, int |
                 maps.append(("", None))
                 continue
             label = f"{found['image_gradients']:,} gradients"
-            if found["fsc_05_A"] is not None:
-                label += f", {found['fsc_05_A']:.0f} Å"
-            volume = torch.from_numpy(read_volume(study / found["path"])[0])
-            if reference is not None and bool(volume.any()):
-                volume = align(volume, reference).aligned
-            maps.append((label, volume.numpy()))
+            if found["mean_fsc"] is not None:
+                label += f", FSC {found['mean_fsc']:.2f}"
+            maps.append((label, read_volume(study / found["path"])[0]))
         if maps:
             rows.append((trial["title"], maps))
     return rows, share
