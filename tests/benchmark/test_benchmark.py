@@ -110,7 +110,7 @@ def test_the_same_study_gives_the_same_numbers(tmp_path: Path, results: dict[str
 
 def test_real_particles_without_a_truth(tmp_path: Path, example_particles: Path) -> None:
     arguments = ["--preset", "paper-real", "--data", str(example_particles), "--methods", "auto", "sgd"]
-    small = ["--epochs", "0.3", "--band-limit", "0.13", "--no-sensitivity", "--seeds", "2", "-q"]
+    small = ["--epochs", "0.3", "--band-limit", "0.2", "--no-sensitivity", "--seeds", "2", "-q"]
     assert main(["benchmark", *arguments, *small, "-o", str(tmp_path / "study")]) == 0
     results = json.loads((tmp_path / "study" / "results.json").read_text())
     assert results["data"]["nll_truth"] is None

@@ -113,3 +113,15 @@ def test_voxels_that_would_turn_negative_are_zero(band: BandModel, truth: Tensor
     found = MStep(band.support(0.8))((-linear, kernel), torch.zeros_like(truth))
     assert float(found.min()) >= 0
     assert float(found.norm()) < 0.3 * float(truth.norm())
+
+
+def test_a_map_may_turn_negative_where_it_is_let() -> None:
+    n = 10
+    kernel = torch.zeros(2 * n, 2 * n, 2 * n, dtype=torch.float64)
+    kernel[n, n, n] = 2.0  # T is twice the identity
+    linear = torch.randn(n, n, n, generator=named_generator(7, "m step test"), dtype=torch.float64)
+    support = torch.ones_like(linear)
+    free = MStep(support, positive=False)((linear, kernel), torch.zeros_like(linear))
+    torch.testing.assert_close(free, linear / 2, rtol=2e-3, atol=1e-3)
+    bound = MStep(support)((linear, kernel), torch.zeros_like(linear))
+    torch.testing.assert_close(bound, (linear / 2).clamp(min=0), rtol=2e-3, atol=1e-3)

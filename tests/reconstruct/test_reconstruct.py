@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import itertools
 import json
 import math
 import os
@@ -245,7 +246,27 @@ def test_gradient_descent_lowers_the_held_out_likelihood(data: SimulatedData, tm
     assert all(event.ess is None for event in events)
     steps = [event.step for event in events if event.step is not None]
     assert steps == sorted(steps, reverse=True)
-    assert len(steps) == 23  # of 50 images each, of 560
+    assert len(steps) == 24  # twelve minibatches an epoch, of 560 images
+
+
+@pytest.mark.parametrize(
+    ("method", "gradients_a_step"), [("momentum", 1), ("adagrad", 1), ("olbfgs", 2), ("hf", 7), ("sag", 1), ("adam", 1)]
+)
+def test_every_kind_of_method_reconstructs_and_counts_its_gradients(
+    method: str, gradients_a_step: int, data: SimulatedData, tmp_path: Path
+) -> None:
+    events: list[Event] = []
+    options = {**SHORT, "batch_size": None, "epochs": 1.5, "method": method}
+    result = hoarfrost.reconstruct(data.particles_path, tmp_path / "run", progress=events.append, **options)
+    steps = [event for event in events if event.step is not None]
+    batch = {"hf": 280}.get(method, 560 // 6)
+    for first, second in itertools.pairwise(steps):
+        taken = second.image_gradients - first.image_gradients
+        assert gradients_a_step * batch <= taken <= gradients_a_step * (batch + 1) or method == "hf"
+    assert steps[-1].image_gradients >= 1.5 * 560
+    assert read_volume(result.map_path)[0].any()
+    searched = [event.message for event in events if event.message is not None and "step was searched" in event.message]
+    assert len(searched) == (method in ("adagrad", "olbfgs", "adam"))
 
 
 def test_two_band_limits_go_up_in_stages(data: SimulatedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,7 +163,7 @@ class _Study:
             budget=budget,
             map_marks=(*self._preset.map_marks, self._epoch),
             map_growth=self._preset.fsc_growth,
-            say=functools.partial(self._say, f"{name}, start {seed}"),
+            say=functools.partial(self._say, f"{name}, start {seed}", budget),
         )
         self._done += budget
         maps = [self._starts[seed]]
@@ -192,15 +192,16 @@ class _Study:
                 map_growth=float("inf"),
                 factor=factor,
                 rate=trial.rate,
-                say=functools.partial(self._say, doing),
+                say=functools.partial(self._say, doing, self._test_budget),
             )
             self._done += self._test_budget
             nll[f"{factor:.2g}"] = None if test.failure is not None else test.checkpoints[-1].nll
         self._tests.append({**record, "nll": nll})
         self._write()
 
-    def _say(self, doing: str, done: int) -> None:
-        self._progress(Progress(min(1.0, (self._done + done) / self._total), doing))
+    def _say(self, doing: str, budget: int, done: int) -> None:
+        # The last minibatch may go beyond the budget.
+        self._progress(Progress((self._done + min(done, budget)) / self._total, doing))
 
     def _keep_map(self, volume: Tensor, gradients: int, name: str) -> MapScore:
         """Judge a map and write it, turned onto the truth if there is one."""

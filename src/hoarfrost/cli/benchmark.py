@@ -70,28 +70,12 @@ def benchmark(
     quiet
         Show no progress.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    from hoarfrost.benchmark.run import Progress
     from hoarfrost.benchmark.run import benchmark as run
+    from hoarfrost.cli.study_progress import StudyProgress
     from hoarfrost.report.study import write_study_report
 
     sys.path.insert(0, "")  # the user's own module with an optimiser lies where the command is run
-    columns = (BarColumn(bar_width=20), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("left"))
-    with Bar(
-        *columns,
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-        console=Console(file=sys.stderr),
-        disable=quiet,
-    ) as bar:
-        task = bar.add_task("making the images", total=1.0)
-
-        def show(progress: Progress) -> None:
-            bar.update(task, completed=progress.fraction_done, description=progress.doing)
-
+    with StudyProgress(quiet=quiet) as progress:
         result = run(
             output,
             preset=preset,
@@ -109,10 +93,9 @@ def benchmark(
             device=device,
             threads=threads,
             overwrite=overwrite,
-            progress=show,
+            progress=progress,
         )
-        bar.update(task, completed=1.0, description="writing the report")
-        page = write_study_report(output)
+    page = write_study_report(output)
     methods_found = result.results["summary"]["methods"]
     width = max(len(method["title"]) for method in methods_found.values())
     for method in methods_found.values():

@@ -3,7 +3,7 @@
     (H + λ I) d = −g,     H v ≈ (g(w + ε v) − g(w)) / ε     (directional finite differences)
 
 λ follows the ratio of the loss's true change to the one the quadratic model predicts (Levenberg–Marquardt): × 2/3 above
-¾, × 3/2 below ¼. A step that raises the loss is taken back. Martens (2010), ICML.
+¾, × 3/2 below ¼. A step that raises the loss is halved up to three times, and then taken back. Martens (2010), ICML.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from hoarfrost.optim.base import Closure, FlatOptimizer
 
 GOOD_RATIO, POOR_RATIO = 0.75, 0.25
 LESS_DAMPING, MORE_DAMPING = 2 / 3, 3 / 2
+LINE_SEARCH = (1.0, 0.5, 0.25, 0.125)
 
 
 @final
 class HessianFree(FlatOptimizer):
     """HF with `iterations` of conjugate gradients and initial `damping` λ in units of the curvature.
 
-    A step takes 2 + `iterations` gradients of its minibatch, fewer where CG meets negative curvature and stops, as it
-    may: the marginal likelihood is not convex. `lr` scales d, and is 1 in the source.
+    A step takes 2 + `iterations` gradients of its minibatch, up to 3 more where it is too long, fewer where CG meets
+    negative curvature and stops, as it may: the marginal likelihood is not convex. `lr` scales d, 1 in the source.
     """
 
     def __init__(self, params: Iterable[Tensor], *, damping: float, lr: float = 1.0, iterations: int = 5) -> None:
@@ -46,13 +47,18 @@ class HessianFree(FlatOptimizer):
             self._go_to(point)
             return loss
         direction, predicted = solved
-        self._go_to(point + self.step_size * direction)
-        reached, beyond = self._evaluate(closure)
-        if beyond is None:
-            self._go_to(point)
-            return loss
-        change = float(reached - loss)
-        ratio = change / predicted if predicted < 0 else 0.0
+        change, ratio = 0.0, 0.0
+        for share in LINE_SEARCH:
+            self._go_to(point + share * self.step_size * direction)
+            reached, beyond = self._evaluate(closure)
+            if beyond is None:
+                self._go_to(point)
+                return loss
+            change = float(reached - loss)
+            if share == 1 and predicted < 0:
+                ratio = change / predicted
+            if change <= 0:
+                break
         if change > 0:
             self._go_to(point)
         factor = LESS_DAMPING if ratio > GOOD_RATIO else MORE_DAMPING if ratio < POOR_RATIO else 1.0

@@ -38,7 +38,7 @@ class OnlineEM(Optimizer):
         super().__init__(params, {"lr": lr, "decay": decay, "warm_up": warm_up})
         if len(self.param_groups) != 1 or len(self.param_groups[0]["params"]) != 1:
             raise ValueError("OnlineEM optimises one parameter")
-        self._solve = solve
+        self.solve = solve
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -60,7 +60,7 @@ class OnlineEM(Optimizer):
                 torch.lerp(old, new, rho) for old, new in zip(state["statistics"], fresh, strict=True)
             )
         state["step"] = step + 1
-        solution = self._solve(state["statistics"], parameter)
+        solution = self.solve(state["statistics"], parameter)
         if bool(solution.isfinite().all()):
             parameter.copy_(solution)
         return loss

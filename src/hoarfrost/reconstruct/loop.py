@@ -123,8 +123,11 @@ class Reconstruction:
         start = Start(band, support, volume, sample, objective)
         if previous is None:
             chosen = choose_rate(spec, start, facts)
-            self.image_gradients += chosen.image_gradients
             self._rate_factor = chosen.factor
+            if chosen.image_gradients:
+                self.say(
+                    f"The base step was searched, at {chosen.image_gradients:,} image gradients, not counted below"
+                )
         rate = base_rate(spec, start, facts) * self._rate_factor
         return GradientStage(band, support, volume, spec=spec, rate=rate, facts=facts, objective=objective)
 

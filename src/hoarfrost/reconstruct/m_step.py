@@ -23,9 +23,14 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class MStep:
-    """Solves for the map inside `support` (box, box, box), ones and zeros; start from the current one."""
+    """Solves for the map inside `support` (box, box, box), ones and zeros; start from the current one.
+
+    `positive` keeps the map from turning negative, without which random starts fit noise. A density cut off at the band
+    limit has negative lobes, though, so that many images are explained a little better without.
+    """
 
     support: Tensor
+    positive: bool = True
     ridge: float = RIDGE
     iterations: int = ITERATIONS
 
@@ -47,6 +52,8 @@ class MStep:
             )
 
         volume = solve(current, self.support)
+        if not self.positive:
+            return volume
         free = self.support * (volume > 0)
         return solve(volume, free).clamp(min=0)
 

@@ -92,6 +92,10 @@ class AutoStage(StageMethod):
         self.optimiser.step(lambda: (nll, self.band.quadratic(posterior, len(images))))
         return StepReport(float(nll), float(posterior.ess.median()), len(images))
 
+    def allow_negative(self) -> None:
+        """Let the map turn negative from now on: it is right by now, and its band limit makes negative lobes."""
+        self.optimiser.solve = MStep(self.support, positive=False)
+
     def set_step(self, size: float) -> None:
         """ρ, the weight of the newest minibatch."""
         self.optimiser.param_groups[0]["lr"] = size
