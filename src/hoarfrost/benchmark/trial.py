@@ -22,8 +22,9 @@ from hoarfrost.seeds import named_generator
 
 CHECKPOINT_GROWTH = 1.12
 AUTO_MINIBATCH = 100
-# As long as the first stage of a reconstruction lasts at least.
-LONGEST_HOLD = 120
+# `auto` takes its largest steps for a sixth of the run, within these bounds. The upper one is what the first stage of a
+# reconstruction lasts at least.
+SHORTEST_HOLD, LONGEST_HOLD = 15, 120
 BASELINES = {"projection-matching": "Projection matching", "batch-em": "Batch EM"}
 
 Say = Callable[[int], None]
@@ -122,7 +123,7 @@ def _auto(data: StudyData, start: Start, seed: int, budget: int) -> Iterator[tup
     With the bound kept, 50,000 images ended 0.6 nats an image above SGD, and a hair below it without.
     """
     stage = AutoStage(start.band, start.support, start.volume)
-    hold = min(LONGEST_HOLD, budget // AUTO_MINIBATCH // 2)
+    hold = min(max(SHORTEST_HOLD, budget // AUTO_MINIBATCH // 6), LONGEST_HOLD)
     stage.optimiser.param_groups[0]["warm_up"] = hold
     sampler = FixedMinibatchSampler(torch.arange(len(data.images)), AUTO_MINIBATCH, seed)
     iteration = 0
