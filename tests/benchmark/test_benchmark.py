@@ -12,7 +12,7 @@ import hoarfrost
 from hoarfrost.benchmark.choices import choose_methods, choose_preset
 from hoarfrost.benchmark.results import summarise
 from hoarfrost.cli import main
-from hoarfrost.errors import UsageError
+from hoarfrost.errors import DataError, UsageError
 from hoarfrost.io.mrc import read_volume
 from hoarfrost.optim.registry import METHODS
 from hoarfrost.report.study import write_study_report
@@ -150,6 +150,10 @@ def test_a_folder_that_exists_is_kept_unless_told_otherwise(tmp_path: Path) -> N
     with pytest.raises(UsageError, match="--overwrite"):
         hoarfrost.benchmark(folder, **tiny)
     hoarfrost.benchmark(folder, **tiny, overwrite=True)
+    before = (folder / "results.json").read_bytes()
+    with pytest.raises(DataError):
+        hoarfrost.benchmark(folder, preset="paper-real", particles=tmp_path / "missing.star", overwrite=True)
+    assert (folder / "results.json").read_bytes() == before, "nothing is lost to a mistake"
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match=r"notes\.txt"):
         hoarfrost.benchmark(folder, **tiny, overwrite=True)

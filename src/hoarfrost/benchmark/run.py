@@ -97,7 +97,7 @@ def benchmark(
     chosen = choose_methods(methods)
     check(study, seeds=seeds, particles=particles, reference=reference, device=device, threads=threads)
     output = Path(output)
-    _prepare(output, overwrite)
+    _check_output(output, overwrite)
     if threads is not None:
         torch.set_num_threads(threads)
     if device == "auto":
@@ -106,6 +106,7 @@ def benchmark(
         data = synthetic_data(study, ctf_from, device)
     else:
         data = particle_data(study, particles, datadir, reference, device)
+    _prepare_output(output)
     return _Study(output, study, data, chosen, seeds, sensitivity, progress or (lambda _: None)).run()
 
 
@@ -254,7 +255,7 @@ class _Study:
         return results
 
 
-def _prepare(output: Path, overwrite: bool) -> None:
+def _check_output(output: Path, overwrite: bool) -> None:
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output} is a file; choose another folder for the study")
     if output.is_dir() and any(output.iterdir()):
@@ -263,11 +264,15 @@ def _prepare(output: Path, overwrite: bool) -> None:
         others = sorted(entry.name for entry in output.iterdir() if entry.name not in (*FILES, MAPS))
         if others:
             raise UsageError(f"{output} holds {others[0]}, which benchmark did not write; choose another folder")
+
+
+def _prepare_output(output: Path) -> None:
+    """Make the folder, or empty it of an earlier study, whose maps must not pass for the new one's."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
         for name in (*FILES, MAPS):
             path = output / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot write {output}: {error.strerror or error}") from error
 

@@ -53,6 +53,21 @@ class ProgressEvent(Protocol):
         """Something worth a line of its own."""
 
 
+def make_bar(console: Console, description: str) -> Progress:
+    """A progress bar of one task, from 0 to 1, with the times elapsed and left before its description."""
+    bar = Progress(
+        BarColumn(bar_width=20),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+        console=console,
+    )
+    bar.add_task(description, total=1.0)
+    return bar
+
+
 class ProgressDisplay:
     """A callback for `hoarfrost.reconstruct` that shows its events on stderr; use it as a context manager."""
 
@@ -67,16 +82,7 @@ class ProgressDisplay:
     def __enter__(self) -> Self:
         self._started = self._last_line = time.monotonic()
         if self._console.is_terminal and not self._quiet:
-            self._bar = Progress(
-                BarColumn(bar_width=20),
-                TaskProgressColumn(),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                TextColumn("{task.description}"),
-                console=self._console,
-            )
-            self._bar.add_task("reading the particles", total=1.0)
+            self._bar = make_bar(self._console, "reading the particles")
             self._bar.start()
         return self
 

@@ -7,7 +7,9 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
+
+from hoarfrost.cli.progress import make_bar
 
 
 class StudyEvent(Protocol):
@@ -50,15 +52,6 @@ class StudyProgress:
             self._doing = event.doing
             return
         if self._bar is None:
-            self._bar = Progress(
-                BarColumn(bar_width=20),
-                TaskProgressColumn(),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                TextColumn("{task.description}"),
-                console=self._console,
-            )
-            self._bar.add_task("", total=1.0)
+            self._bar = make_bar(self._console, event.doing)
             self._bar.start()
         self._bar.update(self._bar.task_ids[0], completed=event.fraction_done, description=event.doing)

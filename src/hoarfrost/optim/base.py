@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.optim import Optimizer
 
+from hoarfrost.optim.schedules import published_decay
+
 Closure = Callable[[], Any]
 """Computes the gradient of one minibatch's loss at the current parameters, leaves it in `.grad`, returns the loss."""
 
@@ -85,3 +87,12 @@ class FlatOptimizer(Optimizer):
         parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
         gradient = parameters_to_vector(parts).clone()
         return loss, gradient if bool(gradient.isfinite().all()) else None
+
+
+class DecayingOptimizer(FlatOptimizer):
+    """A flat optimiser whose step `lr` shrinks by the published schedule, (1 + 0.01 t)^−0.75."""
+
+    @property
+    def step_size(self) -> float:
+        """η of the next step."""
+        return float(self._group["lr"]) * published_decay(self.iteration)

@@ -10,12 +10,12 @@ from typing import Any, final
 
 from torch import Tensor
 
-from hoarfrost.optim.base import Closure, FlatOptimizer
-from hoarfrost.optim.schedules import published_decay, published_momentum
+from hoarfrost.optim.base import Closure, DecayingOptimizer
+from hoarfrost.optim.schedules import published_momentum
 
 
 @final
-class Momentum(FlatOptimizer):
+class Momentum(DecayingOptimizer):
     """Polyak's heavy ball with base step `lr`; η decays and μ grows by the published schedules.
 
     torch.optim.SGD multiplies the whole velocity by the current step, which differs where the step changes.
@@ -23,11 +23,6 @@ class Momentum(FlatOptimizer):
 
     def __init__(self, params: Iterable[Tensor], *, lr: float) -> None:
         super().__init__(params, {"lr": lr})
-
-    @property
-    def step_size(self) -> float:
-        """η of the next step."""
-        return float(self._group["lr"]) * published_decay(self.iteration)
 
     def _step(self, closure: Closure) -> Any:
         loss, gradient = self._evaluate(closure)

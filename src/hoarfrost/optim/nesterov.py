@@ -10,12 +10,12 @@ from typing import Any, final
 
 from torch import Tensor
 
-from hoarfrost.optim.base import Closure, FlatOptimizer
-from hoarfrost.optim.schedules import published_decay, published_momentum
+from hoarfrost.optim.base import Closure, DecayingOptimizer
+from hoarfrost.optim.schedules import published_momentum
 
 
 @final
-class Nesterov(FlatOptimizer):
+class Nesterov(DecayingOptimizer):
     """Nesterov's method with base step `lr`: the gradient is taken where the velocity is about to lead.
 
     Between steps the parameters are w, not the point looked ahead to; the closure's loss is that of the latter.
@@ -23,11 +23,6 @@ class Nesterov(FlatOptimizer):
 
     def __init__(self, params: Iterable[Tensor], *, lr: float) -> None:
         super().__init__(params, {"lr": lr})
-
-    @property
-    def step_size(self) -> float:
-        """η of the next step."""
-        return float(self._group["lr"]) * published_decay(self.iteration)
 
     def _step(self, closure: Closure) -> Any:
         point = self._point()

@@ -14,12 +14,11 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from hoarfrost.optim.base import Closure, FlatOptimizer
-from hoarfrost.optim.schedules import published_decay
+from hoarfrost.optim.base import Closure, DecayingOptimizer
 
 
 @final
-class OnlineLBFGS(FlatOptimizer):
+class OnlineLBFGS(DecayingOptimizer):
     """oLBFGS with m = `memory` pairs. `lr` has no units; `first_step` is the length of the first, along −g.
 
     `damping` is λ. Pairs with sᵀy ≤ 0, along which the loss is not convex, are not kept.
@@ -29,11 +28,6 @@ class OnlineLBFGS(FlatOptimizer):
         self, params: Iterable[Tensor], *, lr: float = 1.0, first_step: float, memory: int = 30, damping: float = 0.0
     ) -> None:
         super().__init__(params, {"lr": lr, "first_step": first_step, "memory": memory, "damping": damping})
-
-    @property
-    def step_size(self) -> float:
-        """η of the next step, a share of a full quasi-Newton step."""
-        return float(self._group["lr"]) * published_decay(self.iteration)
 
     def _step(self, closure: Closure) -> Any:
         loss, gradient = self._evaluate(closure)

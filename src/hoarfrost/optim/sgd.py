@@ -7,21 +7,15 @@ from typing import Any, final
 
 from torch import Tensor
 
-from hoarfrost.optim.base import Closure, FlatOptimizer
-from hoarfrost.optim.schedules import published_decay
+from hoarfrost.optim.base import Closure, DecayingOptimizer
 
 
 @final
-class ScheduledSGD(FlatOptimizer):
+class ScheduledSGD(DecayingOptimizer):
     """Plain SGD (Robbins & Monro 1951) with base step `lr` and the published schedule."""
 
     def __init__(self, params: Iterable[Tensor], *, lr: float) -> None:
         super().__init__(params, {"lr": lr})
-
-    @property
-    def step_size(self) -> float:
-        """η of the next step."""
-        return float(self._group["lr"]) * published_decay(self.iteration)
 
     def _step(self, closure: Closure) -> Any:
         loss, gradient = self._evaluate(closure)

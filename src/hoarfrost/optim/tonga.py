@@ -17,12 +17,11 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from hoarfrost.optim.base import Closure, FlatOptimizer
-from hoarfrost.optim.schedules import published_decay
+from hoarfrost.optim.base import Closure, DecayingOptimizer
 
 
 @final
-class TONGA(FlatOptimizer):
+class TONGA(DecayingOptimizer):
     """TONGA with base step `lr`, rank 20 refreshed every 20 iterations, and the published schedule.
 
     λ is `regulariser` times the mean eigenvalue of XᵀX, so it follows the scale of the gradients.
@@ -40,11 +39,6 @@ class TONGA(FlatOptimizer):
     ) -> None:
         defaults = {"lr": lr, "rank": rank, "refresh": refresh, "discount": discount, "regulariser": regulariser}
         super().__init__(params, defaults)
-
-    @property
-    def step_size(self) -> float:
-        """η of the next step."""
-        return float(self._group["lr"]) * published_decay(self.iteration)
 
     def _step(self, closure: Closure) -> Any:
         loss, gradient = self._evaluate(closure)
