@@ -9,8 +9,9 @@ from torch import Tensor
 from hoarfrost.baselines import batch_em, projection_matching
 from hoarfrost.fsc import fourier_shell_correlation
 from hoarfrost.geometry import random_rotations
-from hoarfrost.model.band import BandModel, PosePrior
+from hoarfrost.model.band import BandModel
 from hoarfrost.model.likelihood import WhitenedImages, whiten
+from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.model.slices import apply_normal, transform_normal_kernel
 from hoarfrost.reconstruct.m_step import conjugate_gradients
 from hoarfrost.seeds import named_generator

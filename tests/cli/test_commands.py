@@ -40,6 +40,7 @@ RESULT = SimpleNamespace(
     particles_path=Path("run/particles.star"),
     resolution_A=38.24,
     band_limit_A=35.8,
+    independent_halves=False,
     converged=True,
     seconds=154.4,
 )

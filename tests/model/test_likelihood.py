@@ -21,8 +21,9 @@ from torch import Tensor
 
 from hoarfrost.geometry import plane_symmetries, random_rotations
 from hoarfrost.model import likelihood
-from hoarfrost.model.band import BandModel, PosePrior
+from hoarfrost.model.band import BandModel
 from hoarfrost.model.likelihood import WhitenedImages, marginalise, mean_nll, whiten
+from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.model.slices import apply_normal, transform_normal_kernel
 from hoarfrost.seeds import named_generator
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from hoarfrost.model.band import BandModel, PosePrior
+from hoarfrost.model.band import BandModel
 from hoarfrost.model.likelihood import WhitenedImages, whiten
 from hoarfrost.model.prior import ExponentialCubicPrior
+from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.optim.registry import METHODS, Facts
 from hoarfrost.reconstruct.curvature import expected_kernel, largest_curvature
 from hoarfrost.reconstruct.methods import GradientStage, Objective

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from hoarfrost.fourier import radius_grid
-from hoarfrost.model.band import BandModel, PosePrior
+from hoarfrost.model.band import BandModel
 from hoarfrost.model.likelihood import WhitenedImages
+from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.reconstruct.initialise import N_SPHERES, SMALLEST_SIGNAL, initial_volume, random_spheres
 from hoarfrost.seeds import named_generator
 

@@ -8,8 +8,17 @@ from torch import Tensor
 
 from hoarfrost.fsc import fourier_shell_correlation
 from hoarfrost.geometry import random_rotations
-from hoarfrost.model.band import BandModel, PosePrior
-from hoarfrost.reconstruct.m_step import MStep, conjugate_gradients
+from hoarfrost.model.band import BandModel
+from hoarfrost.model.quadrature import PosePrior
+from hoarfrost.model.slices import apply_normal, transform_normal_kernel
+from hoarfrost.reconstruct.m_step import (
+    MStep,
+    conjugate_gradients,
+    filter_shells,
+    half_spectrum_shells,
+    mean_curvature,
+    wiener_ridge,
+)
 from hoarfrost.seeds import named_generator
 
 
@@ -125,3 +134,47 @@ def test_a_map_may_turn_negative_where_it_is_let() -> None:
     torch.testing.assert_close(free, linear / 2, rtol=2e-3, atol=1e-3)
     bound = MStep(support)((linear, kernel), torch.zeros_like(linear))
     torch.testing.assert_close(bound, (linear / 2).clamp(min=0), rtol=2e-3, atol=1e-3)
+
+
+def test_the_mean_curvature_is_that_of_waves_inside_the_support() -> None:
+    band = BandModel(32, 5.0, PosePrior(0.0, 0.0), random_rotations(1, named_generator(0, "curvature test"))[0])
+    generator = named_generator(1, "curvature test")
+    weight = torch.rand(band.operator.n_slices, band.disc.size, generator=generator)
+    kernel = band.operator.normal_kernel(weight)
+    support = band.support(0.85)
+    found = mean_curvature(kernel, support)
+    spectrum = transform_normal_kernel(kernel)
+    axis = (torch.arange(band.box) - band.box // 2) * (2 * torch.pi / band.box)
+    for kx, ky, kz in ((0, 0, 0), (1, 0, 0), (2, -1, 1), (0, 3, 2), (4, 1, 0)):
+        angle = kz * axis[:, None, None] + ky * axis[:, None] + kx * axis
+        direct = sum(
+            float((wave * support * apply_normal(spectrum, wave * support)).sum())
+            for wave in (angle.cos(), angle.sin())
+        )
+        # A ball of voxels is not quite a ball.
+        assert float(found[kz, ky, kx]) == pytest.approx(direct / float(support.sum()), rel=0.08)
+
+
+def test_shells_are_scaled_each_by_its_own_factor() -> None:
+    volume = torch.randn(12, 12, 12, generator=named_generator(2, "filter test"))
+    factors = torch.tensor([1.0, 0.5, 0.0, 2.0, 1.0, 1.0, 1.0])
+    filtered = filter_shells(volume, factors)
+    before, after = torch.fft.rfftn(volume), torch.fft.rfftn(filtered)
+    assert torch.allclose(after[0, 0, 3], 2 * before[0, 0, 3], atol=1e-3)
+    assert torch.allclose(after[1, 0, 0], 0.5 * before[1, 0, 0], atol=1e-3)
+    assert abs(after[2, 0, 0]) < 1e-3
+    assert abs(after[5, 5, 0]) < 1e-3  # beyond the last shell
+
+
+def test_shells_that_halves_do_not_share_are_held_down() -> None:
+    band = BandModel(32, 5.0, PosePrior(0.0, 0.0), random_rotations(1, named_generator(0, "ridge test"))[0])
+    kernel = band.operator.normal_kernel(torch.ones(band.operator.n_slices, band.disc.size))
+    support = band.support(0.85)
+    linear = torch.zeros_like(support)
+    fsc = torch.tensor([1.0, 1, 0.9, 0.5, 0.1, -0.2])
+    ridge = wiener_ridge([(linear, kernel), (linear, kernel)], fsc, support)
+    shells = half_spectrum_shells(support).flatten()
+    curvature = mean_curvature(kernel, support).flatten()
+    mean = torch.bincount(shells, curvature) / torch.bincount(shells)
+    expected = (1 - fsc.clamp(0.02, 0.999)) / (2 * fsc.clamp(0.02, 0.999))
+    torch.testing.assert_close((ridge / mean[:6]).float(), expected, rtol=1e-4, atol=1e-6)

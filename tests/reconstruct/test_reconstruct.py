@@ -270,9 +270,10 @@ def test_every_kind_of_method_reconstructs_and_counts_its_gradients(
 
 
 def test_two_band_limits_go_up_in_stages(data: SimulatedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hoarfrost.reconstruct import marching, settings
+    from hoarfrost.reconstruct import loop, marching, settings
 
     monkeypatch.setattr(settings, "FIRST_R_MAX", 3.5)
+    monkeypatch.setattr(loop, "LEAST_GAIN_TO_REFINE", math.inf)
     quick = marching.StagePlan((0.3,), 2, 4, 2, 2, 4)
     monkeypatch.setattr(marching, "FIRST_STAGE", quick)
     monkeypatch.setattr(marching, "LAST_STAGE", quick)

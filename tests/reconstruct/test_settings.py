@@ -13,7 +13,7 @@ import torch
 
 from hoarfrost.errors import DataError, UsageError
 from hoarfrost.particles.stack import ParticleStack
-from hoarfrost.reconstruct.settings import LARGEST_R_MAX, Options, Settings, resolve
+from hoarfrost.reconstruct.settings import DEFAULT_LAST_EXACT_R_MAX, LARGEST_REFINED_R_MAX, Options, Settings, resolve
 
 
 def check(**options: Any) -> None:
@@ -75,7 +75,10 @@ def test_sensible_options_pass() -> None:
         ({"held_out": 501}, "leaves too few of 1000 particles to train on; hold out at most 500"),
         ({"batch_size": 901}, "--batch-size 901 exceeds the 900 particles to train on"),
         ({"shift_extent_A": 81.0}, "--shift-extent 81 Å exceeds a quarter of the box, 80.0 Å"),
-        ({"max_resolution_A": 10.0}, "--max-resolution 10 Å is finer than exact sums"),
+        (
+            {"max_resolution_A": 10.0},
+            "--max-resolution 10 Å is finer than refinement can reach with this box; the finest is 10.3 Å",
+        ),
         ({"max_resolution_A": 200.0}, "--max-resolution 200 Å is coarser than half the box, 160.0 Å"),
     ],
 )
@@ -108,7 +111,7 @@ def test_what_is_left_open_is_chosen_from_the_data() -> None:
     assert settings.batch_size == 100
     assert settings.threads >= 1
     assert settings.epochs is None
-    assert settings.max_resolution_A == pytest.approx(320 / settings.stages_r_max[-1])
+    assert settings.max_resolution_A == pytest.approx(320 / settings.refined_r_max[-1])
 
 
 def test_few_particles_are_shared_out() -> None:
@@ -128,18 +131,28 @@ def test_what_is_given_is_taken() -> None:
 @pytest.mark.parametrize("max_resolution_A", [None, 23.0, 30.0, 40.0, 45.0, 53.0, 60.0, 160.0])
 @pytest.mark.parametrize("box", [64, 128])
 def test_band_limits_grow_step_by_step_to_the_one_asked_for(max_resolution_A: float | None, box: int) -> None:
-    stages = choose(box=box, pixel_size_A=320 / box, max_resolution_A=max_resolution_A).stages_r_max
+    settings = choose(box=box, pixel_size_A=320 / box, max_resolution_A=max_resolution_A)
+    bands = settings.stages_r_max[:1] + settings.refined_r_max
     if max_resolution_A is not None:
-        assert stages[-1] == pytest.approx(320 / max_resolution_A, abs=1e-3)
-    assert stages[0] <= 6
-    assert stages[-1] <= LARGEST_R_MAX
-    ratios = [b / a for a, b in itertools.pairwise(stages)]
-    assert all(1 < ratio < 1.5 for ratio in ratios)
+        assert bands[-1] == pytest.approx(320 / max_resolution_A, abs=1e-3)
+        assert settings.stages_r_max[-1] == pytest.approx(min(bands[-1], DEFAULT_LAST_EXACT_R_MAX), abs=1e-3)
+    assert bands[0] <= 6
+    assert bands[-1] <= LARGEST_REFINED_R_MAX
+    for limits in (bands, settings.stages_r_max):
+        assert all(1 < b / a < 1.5 for a, b in itertools.pairwise(limits))
+
+
+def test_methods_without_refinement_stay_with_sums_over_all_poses() -> None:
+    settings = choose(method="sgd")
+    assert settings.refined_r_max == ()
+    assert settings.stages_r_max[-1] == DEFAULT_LAST_EXACT_R_MAX
+    with pytest.raises(UsageError, match="finer than this method can reach"):
+        choose(method="sgd", max_resolution_A=20.0)
 
 
 def test_a_small_box_ends_below_its_nyquist_frequency() -> None:
-    assert choose(box=16).stages_r_max[-1] <= 7
-    assert choose(box=18, max_resolution_A=5 * 18 / 8).stages_r_max[-1] == 8
+    assert choose(box=16).refined_r_max[-1] <= 7
+    assert choose(box=18, max_resolution_A=5 * 18 / 8).refined_r_max[-1] == 8
     with pytest.raises(UsageError, match="the finest is"):
         choose(box=18, max_resolution_A=5 * 18 / 8.5)
 
@@ -148,7 +161,11 @@ def test_the_settings_are_toml_that_reads_back() -> None:
     settings = choose(datadir='a folder/with "quotes", a \\ and an Å', epochs=2.5, threads=3)
     text = settings.to_toml()
     read = tomllib.loads(text)
-    assert read == {**settings.model_dump(), "stages_r_max": list(settings.stages_r_max)}
+    assert read == {
+        **settings.model_dump(),
+        "stages_r_max": list(settings.stages_r_max),
+        "refined_r_max": list(settings.refined_r_max),
+    }
     assert Settings(**read) == settings
 
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from hoarfrost.geometry import random_rotations
-from hoarfrost.model.band import BandModel, PosePrior
+from hoarfrost.model.band import BandModel
 from hoarfrost.model.likelihood import whiten
 from hoarfrost.model.prior import ExponentialCubicPrior
+from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.model.slices import apply_normal, transform_normal_kernel
 from hoarfrost.optim.registry import METHODS, Facts, MethodSpec
 from hoarfrost.reconstruct.curvature import expected_kernel, largest_curvature

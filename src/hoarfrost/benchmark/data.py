@@ -14,10 +14,11 @@ from hoarfrost.errors import UsageError
 from hoarfrost.fourier import FourierDisc, fourier_resize
 from hoarfrost.geometry import random_rotations
 from hoarfrost.io.mrc import read_volume
-from hoarfrost.model.band import BandModel, PosePrior
+from hoarfrost.model.band import BandModel
 from hoarfrost.model.ctf import CTFParameters
 from hoarfrost.model.likelihood import WhitenedImages, whiten
 from hoarfrost.model.prior import ExponentialCubicPrior
+from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.particles.sampling import split_held_out
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruct.initialise import initial_volume

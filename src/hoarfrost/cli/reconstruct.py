@@ -108,7 +108,8 @@ def reconstruct(
     minutes, seconds = divmod(round(result.seconds), 60)
     ended = "" if result.converged else ", still improving when it ended: more --epochs may sharpen the map"
     print(f"Map:        {result.map_path}")
-    print(f"Resolution: {result.resolution_A:.1f} Å (FSC 0.143 of half sets with common poses, so on the bright side;")
+    halves = "refined apart" if result.independent_halves else "with common poses, so on the bright side"
+    print(f"Resolution: {result.resolution_A:.1f} Å (FSC 0.143 of half sets {halves};")
     print(f"            the images were used to {result.band_limit_A:.1f} Å and no further)")
     print(f"Poses:      {result.particles_path}")
     print(f"Pictures:   {output / 'slices.png'}, {output / 'matches.png'}")

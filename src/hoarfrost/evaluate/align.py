@@ -76,8 +76,8 @@ def align(
     # The corners have no say: in one of the two maps a rotation takes them out of the box.
     masked = [(v - v.mean()) * soft_sphere(v.shape[0], 0.9 * v.shape[0], 0.05 * v.shape[0]) for v in (volume, target)]
     # Where a molecule fills little of the box, its features lie at more Fourier pixels.
-    band = min(limit, max(6.0, min(5 * long_box / typical_diameter(target), LARGEST_SEARCH_BAND)))
     top = min(limit, LARGEST_BAND)
+    band = min(limit, max(6.0, min(5 * long_box / typical_diameter(target), LARGEST_SEARCH_BAND, 0.75 * top)))
     moving, fixed = (_cropped(v, top * s) for v, s in zip(masked, (scale, 1.0), strict=True))
     with _one_thread():
         best = _best_candidate(moving, fixed, band, top, scale)

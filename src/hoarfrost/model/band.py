@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,20 +10,12 @@ from torch import Tensor
 
 from hoarfrost.fourier import FourierDisc, radius_grid
 from hoarfrost.model.likelihood import PoseModel, Posterior, WhitenedImages, marginalise, mean_nll
-from hoarfrost.model.quadrature import make_orientation_quadrature, make_shift_quadrature
+from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature, make_shift_quadrature
 from hoarfrost.model.slices import SliceOperator
 
 # The map's box exceeds 2 r_max by this, so that its support is not blurred by the grid.
 VOLUME_MARGIN = 6
 KERNEL_WIDTH = 3
-
-
-@dataclass(frozen=True)
-class PosePrior:
-    """Shifts are normal with `shift_sigma_px` along x and y, cut off at `shift_extent_px`; orientations uniform."""
-
-    shift_sigma_px: float
-    shift_extent_px: float
 
 
 class BandModel:

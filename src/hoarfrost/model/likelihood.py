@@ -16,6 +16,7 @@ The posterior γ_ij = p_ij w_j / Σ gives the two statistics that every method n
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +27,11 @@ from hoarfrost.fourier import FourierDisc
 from hoarfrost.geometry import plane_symmetries
 from hoarfrost.model.quadrature import OrientationQuadrature, ShiftQuadrature
 
-# A tile of scores is read and written several times, so it should stay in cache: 4 M floats are 16 MB.
+# Scores of all images of a tile are in memory at once, 16 MB of them; those of a block are read and written several
+# times, so they should stay in cache. Measured at r_max 6 to 10: a million is as good as half, and a quarter is slower.
 SCORES_PER_TILE = 1 << 22
+SCORES_PER_BLOCK = 1 << 20
+SMALLEST_WIDTH = 64
 # Poses outside the set that holds all but this share of the posterior change a gradient by no more than it.
 DROPPED_MASS = 1e-6
 # exp() of anything lower is lost in a sum of 10⁷ terms. It must not be let go on: denormal numbers make exp and matrix
@@ -131,55 +135,52 @@ class Posterior:
 
 def marginalise(images: WhitenedImages, slices: Tensor, poses: PoseModel, *, statistics: bool = True) -> Posterior:
     """Sum the likelihood of each image over all poses, given slices (n_base, K) at the base orientations."""
-    n_base, size = slices.shape
-    n_shifts, n_half = poses.shifts.shifts_px.shape[0], len(HALF_OF_SYMMETRIES)
-    real, imaginary = slices.real.contiguous(), slices.imag.contiguous()
-    power = real.square() + imaginary.square()
-    sums = _Sums(torch.zeros_like(real), torch.zeros_like(real), torch.zeros_like(real)) if statistics else None
-    rows = n_half * n_shifts
-    step = max(1, SCORES_PER_TILE // (2 * rows * n_base))
-    # One buffer for all tiles: fresh memory for each would cost more than the arithmetic in page faults.
-    buffer = real.new_empty(min(step, len(images)), 2, rows, n_base)
+    sums = _Sums(*(torch.zeros(slices.shape, dtype=poses.dtype, device=slices.device) for _ in range(3)))
     columns: list[tuple[Tensor, ...]] = []
-    for start in range(0, len(images), step):
-        tile = images[start : start + step]
-        b = len(tile)
-        data = [part.view(b, rows, size) for part in poses.orient_data(tile)]
-        ctf_power = poses.orient_power(tile)
-        scores = buffer[:b]
-        bias = torch.addmm(poses.base_log_weights, ctf_power, power.T, alpha=-1).view(b, n_half, 1, n_base)
-        for image in range(b):
-            torch.mm(2 * data[0][image], real.T, out=scores[image, 0])
-            torch.mm(2 * data[1][image], imaginary.T, out=scores[image, 1])
-        scores[:, 0].view(b, n_half, n_shifts, n_base).add_(bias).add_(poses.shift_log_weights[:, None])
-        _sum_and_difference(scores)
-        best_of_row = scores.amax(dim=3).view(b, 2 * rows)
-        best_score, best_row = best_of_row.max(dim=1)
-        row_scores = scores.view(b, 2 * rows, n_base)[torch.arange(b, device=best_row.device), best_row]
-        by_image = scores.view(b, 2 * rows * n_base)
-        likelihoods = by_image.sub_(best_score[:, None]).clamp_(min=LOWEST_EXPONENT).exp_()
-        total = likelihoods.sum(dim=1)
-        norm = torch.linalg.vector_norm(likelihoods, dim=1)
-        columns.append(
-            (
-                tile.log_constant + best_score.to(torch.float64) + total.to(torch.float64).log(),
-                (total / norm).square(),
-                poses.node(best_row // rows, best_row % rows // n_shifts, row_scores.argmax(dim=1)),
-                best_row % n_shifts,
-                1 / total,
-            )
-        )
-        if sums is not None:
-            # Normalise the few numbers of the images, not the many of the poses.
-            share = 1 / total
-            data = [part.mul_(share[:, None, None]).reshape(b * rows, size) for part in data]
-            ctf_power = ctf_power.view(b, -1).mul(share[:, None]).view(b * n_half, size)
-            _accumulate(sums, scores, share, data, ctf_power)
+    for _, tile in _tiles(images, slices, poses):
+        columns.append((tile.log_evidence(), tile.ess(), *tile.best()))
+        if statistics:
+            tile.accumulate(sums)
     log_evidence, ess, node, shift, probability = (torch.cat(c) for c in zip(*columns, strict=True))
-    if sums is None:
+    if not statistics:
         return Posterior(log_evidence, ess, node, shift, probability)
     numerator = torch.complex(sums.real, sums.imaginary)
     return Posterior(log_evidence, ess, node, shift, probability, numerator, sums.weight)
+
+
+@dataclass(frozen=True)
+class LikelyPoses:
+    """Nodes of the quadrature that hold much of the posterior of b images, m in all, in no order.
+
+    `image` (m,) numbers the images from 0; `node` and `shift` (m,) as in `Posterior`; `probability` (m,).
+    """
+
+    image: Tensor
+    node: Tensor
+    shift: Tensor
+    probability: Tensor
+
+
+def likely_poses(images: WhitenedImages, slices: Tensor, poses: PoseModel, least_share: float) -> LikelyPoses:
+    """All nodes that hold more than `least_share` of an image's posterior, and its best one in any case."""
+    found = []
+    for start, tile in _tiles(images, slices, poses):
+        part = tile.likely(least_share)
+        found.append(LikelyPoses(part.image + start, part.node, part.shift, part.probability))
+    columns = ((p.image, p.node, p.shift, p.probability) for p in found)
+    return LikelyPoses(*(torch.cat(column) for column in zip(*columns, strict=True)))
+
+
+def _tiles(images: WhitenedImages, slices: Tensor, poses: PoseModel) -> Iterator[tuple[int, _Tile]]:
+    """The images' scores, so many images at a time, and the number of the first. A tile lasts until the next."""
+    n_base = slices.shape[0]
+    bank = _SliceBank(slices.real.contiguous(), slices.imag.contiguous())
+    scores_per_image = 2 * len(HALF_OF_SYMMETRIES) * len(poses.shifts.shifts_px) * n_base
+    step = min(len(images), max(1, SCORES_PER_TILE // scores_per_image))
+    # One buffer for all tiles: fresh memory for each would cost more than the arithmetic in page faults.
+    buffer = bank.real.new_empty(step * scores_per_image)
+    for start in range(0, len(images), step):
+        yield start, _Tile(images[start : start + step], poses, bank, buffer)
 
 
 @dataclass(frozen=True)
@@ -191,41 +192,139 @@ class _Sums:
     weight: Tensor
 
 
+class _SliceBank:
+    """Slices of all base orientations: real and imaginary parts and |P_j V|², (n_base, K) each."""
+
+    def __init__(self, real: Tensor, imaginary: Tensor) -> None:
+        self.real, self.imaginary = real, imaginary
+        self.power = real.square() + imaginary.square()
+
+
+class _Tile:
+    """The scores of b images over all poses, block by block of base orientations, as exp(score − peak of the block).
+
+    A block is small enough to stay in cache from the matrix product to the exponential. `_blocks` holds each block's
+    first and last base orientation and its likelihoods (2, b, symmetries · shifts, width), plain and turned by 180°;
+    `_peak`, `_sum` and `_squares`, (b, blocks), its highest score and the sums of its likelihoods and their squares.
+    """
+
+    def __init__(self, images: WhitenedImages, poses: PoseModel, bank: _SliceBank, buffer: Tensor) -> None:
+        self._images, self._poses = images, poses
+        self._b, self._n_shifts = len(images), len(poses.shifts.shifts_px)
+        self._rows = len(HALF_OF_SYMMETRIES) * self._n_shifts
+        self._data = poses.orient_data(images)
+        self._doubled = [2 * part for part in self._data]
+        self._ctf_power = poses.orient_power(images)
+        n_base = bank.real.shape[0]
+        n_blocks = math.ceil(2 * self._b * self._rows * n_base / SCORES_PER_BLOCK)
+        width = max(SMALLEST_WIDTH, math.ceil(n_base / n_blocks))
+        self._blocks: list[tuple[int, int, Tensor]] = []
+        found = []
+        for first in range(0, n_base, width):
+            last = min(first + width, n_base)
+            region = buffer[2 * self._b * self._rows * first : 2 * self._b * self._rows * last]
+            scores = region.view(2, self._b, self._rows, last - first)
+            self._score(scores, bank, first, last)
+            found.append(_exponentiate(scores))
+            self._blocks.append((first, last, scores))
+        self._peak, self._sum, self._squares = (torch.stack(part, dim=1) for part in zip(*found, strict=True))
+        self._highest = self._peak.amax(dim=1)
+        self._factor = (self._peak - self._highest[:, None]).clamp_(min=LOWEST_EXPONENT).exp_()
+        self._total = (self._factor * self._sum).sum(dim=1)
+
+    def _score(self, scores: Tensor, bank: _SliceBank, first: int, last: int) -> None:
+        """Fill a block with log p_ij up to a constant of the image."""
+        products = scores.view(2, self._b * self._rows, last - first)
+        torch.mm(self._doubled[0], bank.real[first:last].T, out=products[0])
+        torch.mm(self._doubled[1], bank.imaginary[first:last].T, out=products[1])
+        log_weights = self._poses.base_log_weights[first:last]
+        bias = torch.addmm(log_weights, self._ctf_power, bank.power[first:last].T, alpha=-1)
+        by_shift = scores[0].view(self._b, -1, self._n_shifts, last - first)
+        by_shift += bias.view(self._b, -1, 1, last - first)
+        if self._n_shifts > 1:
+            by_shift += self._poses.shift_log_weights[:, None]
+        _sum_and_difference(scores)
+
+    def log_evidence(self) -> Tensor:
+        """log p(Ĩ_i | V): (b,) float64."""
+        return self._images.log_constant + self._highest.to(torch.float64) + self._total.to(torch.float64).log()
+
+    def ess(self) -> Tensor:
+        """1 / Σ γ², (b,)."""
+        return self._total.square() / (self._factor.square() * self._squares).sum(dim=1)
+
+    def best(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The most probable node, its shift and its probability, (b,) each."""
+        of_block = self._peak.argmax(dim=1)
+        node, shift = torch.empty_like(of_block), torch.empty_like(of_block)
+        for block in sorted(set(of_block.tolist())):
+            first, _, likelihoods = self._blocks[block]
+            mine = (of_block == block).nonzero().squeeze(1)
+            width = likelihoods.shape[3]
+            place = likelihoods[:, mine].transpose(0, 1).reshape(len(mine), -1).argmax(dim=1)
+            row = place // width
+            node[mine] = self._poses.node(row // self._rows, row % self._rows // self._n_shifts, first + place % width)
+            shift[mine] = row % self._n_shifts
+        return node, shift, 1 / self._total
+
+    def likely(self, least_share: float) -> LikelyPoses:
+        """All nodes above `least_share` of the posterior, and each image's best."""
+        node, shift, probability = self.best()
+        found = [(torch.arange(self._b, device=node.device), node, shift, probability)]
+        share = self._factor / self._total[:, None]
+        for block, (first, _, likelihoods) in enumerate(self._blocks):
+            live = (share[:, block] > least_share).nonzero().squeeze(1)
+            if len(live) == 0:
+                continue
+            likelihoods = likelihoods[:, live]
+            least = least_share / share[live, block]
+            turned, of_live, row, column = (likelihoods > least[:, None, None]).nonzero().unbind(1)
+            image = live[of_live]
+            node = self._poses.node(turned, row // self._n_shifts, first + column)
+            probability = likelihoods[turned, of_live, row, column] * share[image, block]
+            found.append((image, node, row % self._n_shifts, probability))
+        return LikelyPoses(*(torch.cat(column) for column in zip(*found, strict=True)))
+
+    def accumulate(self, sums: _Sums) -> None:
+        """Add the statistics, leaving out the blocks that hold none of an image's posterior mass. Call it last."""
+        # Normalise the few numbers of the images, not the many of the poses.
+        share = self._factor / self._total[:, None]
+        live = ~(share * self._sum <= DROPPED_MASS / len(self._blocks))  # what is not a number counts as live
+        for block, (first, last, likelihoods) in enumerate(self._blocks):
+            of_live = live[:, block].nonzero().squeeze(1)
+            if len(of_live) == 0:
+                continue
+            members = of_live if len(of_live) < self._b else slice(None)
+            self._accumulate_block(sums, first, last, likelihoods[:, members], share[members, block], members)
+
+    def _accumulate_block(
+        self, sums: _Sums, first: int, last: int, likelihoods: Tensor, share: Tensor, members: Tensor | slice
+    ) -> None:
+        """Half a turn conjugates z, so imaginary parts take the difference of plain and turned."""
+        size = sums.real.shape[1]
+        _sum_and_difference(likelihoods)
+        both, difference = likelihoods.reshape(2, -1, last - first)
+        values = [(part.view(self._b, self._rows, size)[members] * share[:, None, None]) for part in self._data]
+        ctf_power = self._ctf_power.view(self._b, -1, size)[members] * share[:, None, None]
+        over_shifts = both if self._n_shifts == 1 else both.view(-1, self._n_shifts, last - first).sum(dim=1)
+        sums.real[first:last].addmm_(both.T, values[0].view(-1, size))
+        sums.imaginary[first:last].addmm_(difference.T, values[1].view(-1, size))
+        sums.weight[first:last].addmm_(over_shifts.T, ctf_power.view(-1, size))
+
+
+def _exponentiate(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Turn a block (2, b, rows, width) into exp(score − peak) in place; peak, sum and sum of squares, (b,) each."""
+    by_image = scores.view(2, scores.shape[1], -1)
+    peak = by_image.amax(dim=2).amax(dim=0)
+    by_image.sub_(peak[:, None]).clamp_(min=LOWEST_EXPONENT).exp_()
+    return peak, by_image.sum(dim=2).sum(dim=0), torch.linalg.vector_norm(by_image, dim=2).square().sum(dim=0)
+
+
 def _sum_and_difference(pair: Tensor) -> None:
-    """Turn the two halves of axis 1 of (b, 2, …) into their sum and their difference, in place."""
-    first, second = pair[:, 0], pair[:, 1]
+    """Turn the two halves of axis 0 of (2, …) into their sum and their difference, in place."""
+    first, second = pair[0], pair[1]
     first.add_(second)
     torch.add(first, second, alpha=-2, out=second)
-
-
-def _accumulate(sums: _Sums, likelihoods: Tensor, share: Tensor, data: list[Tensor], ctf_power: Tensor) -> None:
-    """Add a tile's statistics to the sums, leaving out orientations that hold no posterior mass.
-
-    `likelihoods` (b, 2, rows, n_base), plain and turned by 180°, are overwritten; `data` and `ctf_power` are already
-    divided by their sum, and `share` (b,) is one over it. Half a turn conjugates z, so imaginary parts take the
-    difference.
-    """
-    _sum_and_difference(likelihoods)
-    plain, turned = likelihoods[:, 0], likelihoods[:, 1]
-    b, rows, n_base = plain.shape
-    mass = torch.einsum("b,bn->n", share, plain.sum(dim=1))
-    kept = (mass > DROPPED_MASS / n_base).nonzero().squeeze(1)
-    # Scores that are not finite keep all orientations, and make the sums not finite in their turn.
-    dense = kept.shape[0] > n_base // 2 or kept.shape[0] == 0
-    both = plain if dense else plain[:, :, kept]
-    difference = turned if dense else turned[:, :, kept]
-    both, difference = both.reshape(b * rows, -1), difference.reshape(b * rows, -1)
-    over_shifts = both.view(ctf_power.shape[0], -1, both.shape[1]).sum(dim=1)
-    products = (
-        (sums.real, both, data[0]),
-        (sums.imaginary, difference, data[1]),
-        (sums.weight, over_shifts, ctf_power),
-    )
-    for total, posterior, values in products:
-        if dense:
-            total.addmm_(posterior.T, values)
-        else:
-            total.index_add_(0, kept, posterior.T @ values)
 
 
 class _MeanNLL(torch.autograd.Function):

@@ -82,6 +82,14 @@ class ShiftQuadrature:
         return torch.polar(torch.ones_like(angle), angle)
 
 
+@dataclass(frozen=True)
+class PosePrior:
+    """Shifts are normal with `shift_sigma_px` along x and y, cut off at `shift_extent_px`; orientations uniform."""
+
+    shift_sigma_px: float
+    shift_extent_px: float
+
+
 def make_orientation_quadrature(r_max: float) -> OrientationQuadrature:
     """The quadrature of SO(3) for a band limit r_max in Fourier pixels.
 

@@ -28,10 +28,13 @@ class KaiserBessel:
 
     width: int
     oversampling: float
+    chosen_beta: float | None = None
 
     @property
     def beta(self) -> float:
-        """Shape parameter; least worst error for this width and oversampling (Beatty et al. 2005, eq. 5)."""
+        """Shape parameter; unless chosen, that of least worst error for this width and oversampling (Beatty 2005)."""
+        if self.chosen_beta is not None:
+            return self.chosen_beta
         w, s = self.width, self.oversampling
         return math.pi * math.sqrt((w / s) ** 2 * (s - 0.5) ** 2 - 0.8)
 
@@ -103,12 +106,45 @@ def _to_torch(matrix: csr_array, device: torch.device) -> Tensor:
         )
 
 
+class AdjointGrid:
+    """From sums on the oversampled grid of frequencies back to space: what the adjoints of slice operators share.
+
+    The grid is 2 · `oversampling` times the volume's box: twice because the normal operator's kernel reaches that far.
+    """
+
+    def __init__(
+        self, box: int, image_box: int, window: KaiserBessel, *, device: torch.device | str, dtype: torch.dtype
+    ) -> None:
+        self.box, self.image_box = box, image_box
+        self.grid_box = round(2 * window.oversampling * box)
+        axis = (torch.arange(2 * box, dtype=torch.float64) - box) / self.grid_box
+        gain = (1 / window.transform(axis)).to(device=device, dtype=dtype)
+        self.gain = gain[:, None, None] * gain[None, :, None] * gain[None, None, :]
+
+    def volume(self, table: Tensor) -> Tensor:
+        """Σ Pᵀ s, real (box, box, box), of slices' values spread onto the grid, complex (G³,)."""
+        return centred_window(self._to_space(table), self.box) / self.image_box
+
+    def kernel(self, table: Tensor) -> Tensor:
+        """Kernel of Σ Pᵀ W P, real (2 box, 2 box, 2 box), of weights spread onto the grid, real (G³,)."""
+        return self._to_space(table.to(torch.complex64 if table.dtype == torch.float32 else torch.complex128)) / (
+            self.image_box**2
+        )
+
+    def _to_space(self, table: Tensor) -> Tensor:
+        """Window-corrected real-space array (2 box,)³ of complex numbers on the grid."""
+        axes = (-3, -2, -1)
+        spectrum = table.reshape(self.grid_box, self.grid_box, self.grid_box)
+        # The inverse FFT without its 1/G³ is the adjoint of the FFT.
+        real = torch.fft.ifftn(torch.fft.ifftshift(spectrum, dim=axes), dim=axes, norm="forward").real
+        return centred_window(torch.fft.fftshift(real, dim=axes), 2 * self.box) * self.gain
+
+
 class SliceOperator:
     """Volume → central slices at fixed rotations, the exact adjoint, and the kernel of the normal operator.
 
     The volume has `box` voxels over the same length as the images' `disc.box` pixels, so that both share their
     Fourier pixels; `box` need only exceed 2 r_max. `rotations` is (n, 3, 3), reference → image frame.
-    The grid is 2 · `oversampling` times the box: twice because the normal operator's kernel reaches that far.
 
     Raises ValueError where the volume's box cannot hold r_max.
     """
@@ -129,11 +165,9 @@ class SliceOperator:
         self.disc = disc
         self.box = box
         self.n_slices = rotations.shape[0]
-        self._grid_box = 2 * oversampling * box
         window = KaiserBessel(kernel_width, oversampling)
-        axis = (torch.arange(2 * box, dtype=torch.float64) - box) / self._grid_box
-        gain = (1 / window.transform(axis)).to(device=device, dtype=dtype)
-        self._gain = gain[:, None, None] * gain[None, :, None] * gain[None, None, :]
+        self._grid = AdjointGrid(box, disc.box, window, device=device, dtype=dtype)
+        self._grid_box, self._gain = self._grid.grid_box, self._grid.gain
         plane = disc.coordinates.to(torch.float64)
         points = torch.einsum("kc,ncx->nkx", plane, rotations.to("cpu", torch.float64)[:, :2, :])
         grid_points = (points.reshape(-1, 3) * (2 * oversampling)).to(device=device, dtype=dtype)
@@ -157,7 +191,7 @@ class SliceOperator:
     def adjoint(self, slices: Tensor) -> Tensor:
         """Σ Pᵀ s over slices (n, K), adjoint of `slices` in Re Σ conj(a) b: real (box, box, box)."""
         columns = torch.view_as_real(slices.reshape(-1))
-        return self._adjoint_of(self._matrix.spread(columns))
+        return self._grid.volume(torch.view_as_complex(self._matrix.spread(columns)))
 
     def average(self, slices: Tensor, weights: Tensor, floor: Callable[[Tensor], Tensor]) -> Tensor:
         """Direct Fourier reconstruction, V̂ = N Σ φ s / (Σ φ w + ε) at each point of the grid: real (box, box, box).
@@ -188,33 +222,19 @@ class SliceOperator:
         origin = self._gain.shape[0] // 2
         return float((self.box / self._grid_box) ** 3 / self._gain[(origin,) * 3])
 
-    def _adjoint_of(self, table: Tensor) -> Tensor:
-        return centred_window(self._to_space(table), self.box) / self.disc.box
-
     def normal_kernel(self, weights: Tensor) -> Tensor:
         """Kernel h of Σ Pᵀ W P, a convolution h(x − x'): real (2 box, 2 box, 2 box), for real W (n, K).
 
         Sampling at frequencies p with weights w gives h(x) = Σ_p w_p cos(2π p·x / box) / N²; `apply_normal`
         applies it, gridding included.
         """
-        return self._kernel_of(self._matrix.spread(weights.reshape(-1, 1)))
-
-    def _kernel_of(self, table: Tensor) -> Tensor:
-        return self._to_space(torch.cat([table, torch.zeros_like(table)], dim=1)) / self.disc.box**2
+        return self._grid.kernel(self._matrix.spread(weights.reshape(-1, 1)))
 
     def adjoint_and_kernel(self, slices: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """`adjoint` of the slices and `normal_kernel` of the weights, reading the matrix once for both."""
         columns = torch.stack([slices.real.reshape(-1), slices.imag.reshape(-1), weights.reshape(-1)], dim=1)
         table = self._matrix.spread(columns)
-        return self._adjoint_of(table[:, :2].contiguous()), self._kernel_of(table[:, 2:])
-
-    def _to_space(self, table: Tensor) -> Tensor:
-        """Window-corrected real-space array (2 box,)³ of real and imaginary columns on the grid."""
-        axes = (-3, -2, -1)
-        spectrum = torch.view_as_complex(table).reshape(self._grid_box, self._grid_box, self._grid_box)
-        # The inverse FFT without its 1/G³ is the adjoint of the FFT.
-        real = torch.fft.ifftn(torch.fft.ifftshift(spectrum, dim=axes), dim=axes, norm="forward").real
-        return centred_window(torch.fft.fftshift(real, dim=axes), 2 * self.box) * self._gain
+        return self._grid.volume(torch.view_as_complex(table[:, :2].contiguous())), self._grid.kernel(table[:, 2])
 
 
 def transform_normal_kernel(kernel: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""The final pass: every particle once against the finished map, for its pose, and for the map of all particles.
+"""The final pass: every particle once against the finished map of its half, for its pose, and the map of all particles.
 
-The particles fall into two random halves whose statistics give a map each. Both used poses found with one common map,
-so their FSC is an upper bound of what independent halves would show, and the resolution read from it is optimistic.
+Where the halves were refined apart their FSC is honest. Where there was no refinement both used poses found with one
+common map; then their FSC is an upper bound of what independent halves would show.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from torch import Tensor
 
 from hoarfrost.fourier import fourier_resize
 from hoarfrost.fsc import fourier_shell_correlation, resolution_A
-from hoarfrost.reconstruct.loop import Optimised, Reconstruction
-from hoarfrost.reconstruct.m_step import MStep
-
-FSC_THRESHOLD = 0.143
+from hoarfrost.model.local_statistics import LocalStatistics
+from hoarfrost.reconstruct.loop import Reconstruction
+from hoarfrost.reconstruct.m_step import MStep, wiener_ridge
+from hoarfrost.reconstruct.refine import FSC_THRESHOLD, Refined, Refinement
 
 
 @dataclass(frozen=True)
 class FinalPass:
     """Maps in the images' box (N, N, N) and what is known of each of n particles, in the order of the STAR file.
 
-    `rotations` (n, 3, 3) and `shifts_A` (n, 2): the most probable pose of the quadrature; `probability` (n,): its
-    posterior probability; `log_evidence` (n,): log p(Ĩ | V) in nats. `fsc` is between the two half maps.
+    `rotations` (n, 3, 3) and `shifts_A` (n, 2): the best pose of the most probable mode; `probability` (n,): that
+    mode's share of the posterior; `log_evidence` (n,): log p(Ĩ | V) in nats. `fsc` is between the two half maps.
     """
 
     volume: Tensor
@@ -37,47 +37,44 @@ class FinalPass:
     log_evidence: Tensor
 
 
-def final_pass(run: Reconstruction, optimised: Optimised) -> FinalPass:
+def final_pass(run: Reconstruction, refinement: Refinement, refined: Refined) -> FinalPass:
     """E-step over all particles with the map fixed, then one M-step for the whole and one for each half."""
-    s, band, volume = run.settings, optimised.band, optimised.volume
-    run.say("Last pass over all particles, for their poses and the final map", len(s.stages_r_max))
-    n = s.n_particles
-    halves = (torch.randperm(n, generator=run.generator("halves")) % 2).bool()
-    rotations = band.poses.orientations.rotations()
-    shifts_A = band.poses.shifts.shifts_px * s.pixel_size_A
-    found_rotations, found_shifts = torch.empty(n, 3, 3, dtype=torch.float64), torch.empty(n, 2, dtype=torch.float64)
+    s, r_max = run.settings, refined.r_max
+    run.say("Last pass over all particles, for their poses and the final map", run.final_stage)
+    n, box = s.n_particles, refined.volumes[0].shape[0]
+    rotations, shifts_A = torch.empty(n, 3, 3, dtype=torch.float64), torch.empty(n, 2, dtype=torch.float64)
     probability, log_evidence = torch.empty(n, dtype=torch.float64), torch.empty(n, dtype=torch.float64)
-    numerators = torch.zeros(2, band.operator.n_slices, band.disc.size, dtype=torch.complex64, device=band.device)
-    weights = torch.zeros(2, band.operator.n_slices, band.disc.size, device=band.device)
-    slices = band.operator.slices(volume)
+    parts = []
     done = 0
-    for half in (0, 1):
-        members = (halves == bool(half)).nonzero().squeeze(1)
-        for first in range(0, len(members), s.batch_size):
-            indices = members[first : first + s.batch_size]
-            posterior = band.posterior_of(slices, run.source.images(indices, band.disc), statistics=True)
-            assert posterior.numerator is not None
-            assert posterior.weight is not None
-            numerators[half] += posterior.numerator
-            weights[half] += posterior.weight
-            found_rotations[indices] = rotations[posterior.best_node.cpu()]
-            found_shifts[indices] = shifts_A[posterior.best_shift.cpu()]
-            probability[indices] = posterior.best_probability.cpu().to(torch.float64)
+    for half, volume in enumerate(refined.volumes):
+        e_step = refinement.e_step(volume, r_max)
+        statistics = LocalStatistics(box, s.box, volume.device)
+        members = (refinement.in_second_half == bool(half)).nonzero().squeeze(1)
+        for indices, images, posterior in refinement.visit(e_step, members):
+            statistics.add(e_step.model, images, posterior.draws)
+            modes = posterior.modes
+            rotations[indices] = modes.rotations[:, 0].cpu()
+            best = modes.shifts_px[:, 0].cpu() * s.pixel_size_A
+            # The wall about the allowed shifts gives a little.
+            shifts_A[indices] = best * (s.shift_extent_A / best.norm(dim=1, keepdim=True).clamp(min=1e-9)).clamp(max=1)
+            probability[indices] = modes.share()[:, 0].cpu().to(torch.float64)
             log_evidence[indices] = posterior.log_evidence.cpu()
             run.image_gradients += len(indices)
             done += len(indices)
-            run.report_final_pass(band, done / n)
+            run.report(run.final_stage, r_max, done / n)
+        parts.append(statistics.quadratic(len(members)))
 
-    solve = MStep(band.support(run.diameter))
-    parts = [band.quadratic_of(numerators[half], weights[half], n / 2) for half in (0, 1)]
-    whole = ((parts[0][0] + parts[1][0]) / 2, (parts[0][1] + parts[1][1]) / 2)
-    final = solve(whole, volume) if s.method == "auto" else volume
+    support = refinement.support(box)
     # Each half starts from nothing, or what both start from would be found in both.
-    half_maps = [solve(part, torch.zeros_like(volume)) for part in parts]
-    maps = [fourier_resize(m.cpu().to(torch.float64), s.box, band.r_max) for m in (final, *half_maps)]
+    half_maps = [MStep(support, positive=False)(part, torch.zeros_like(support)) for part in parts]
+    final = (refined.volumes[0] + refined.volumes[1]) / 2
+    if s.method == "auto":
+        ridge = wiener_ridge(parts, fourier_shell_correlation(*half_maps), support)
+        (linear, kernel), (other_linear, other_kernel) = parts
+        solve = MStep(support, positive=False, shell_ridge=ridge)
+        final = solve(((linear + other_linear) / 2, (kernel + other_kernel) / 2), final)
+    maps = [fourier_resize(m.cpu().to(torch.float64), s.box, r_max) for m in (final, *half_maps)]
     fsc = fourier_shell_correlation(maps[1], maps[2])
-    limit_A = s.box * s.pixel_size_A / band.r_max
+    limit_A = s.box * s.pixel_size_A / r_max
     resolution = max(resolution_A(fsc, s.box, s.pixel_size_A, FSC_THRESHOLD), limit_A)
-    return FinalPass(
-        maps[0], (maps[1], maps[2]), fsc, resolution, found_rotations, found_shifts, probability, log_evidence
-    )
+    return FinalPass(maps[0], (maps[1], maps[2]), fsc, resolution, rotations, shifts_A, probability, log_evidence)

@@ -12,16 +12,27 @@ from torch import Tensor
 
 from hoarfrost.fourier import fourier_resize
 from hoarfrost.geometry import random_rotations
-from hoarfrost.model.band import BandModel, PosePrior
+from hoarfrost.model.band import BandModel
 from hoarfrost.model.likelihood import WhitenedImages
 from hoarfrost.model.prior import ExponentialCubicPrior
+from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.optim.registry import METHODS, Facts
 from hoarfrost.particles.sampling import FixedMinibatchSampler, MinibatchSampler, split_held_out
 from hoarfrost.particles.source import ParticleSource
 from hoarfrost.reconstruct.curvature import largest_curvature
 from hoarfrost.reconstruct.events import Event
 from hoarfrost.reconstruct.initialise import initial_volume
-from hoarfrost.reconstruct.marching import Decision, StageControl, plan_stage
+from hoarfrost.reconstruct.marching import (
+    EXPECTED_SHARE_OF_EXACT,
+    LEAST_GAIN_TO_REFINE,
+    SWEEPS,
+    Decision,
+    StageControl,
+    exact_cost,
+    plan_stage,
+    refining_cost,
+    sweep_size,
+)
 from hoarfrost.reconstruct.methods import AutoStage, GradientStage, Objective, StageMethod
 from hoarfrost.reconstruct.settings import Settings
 from hoarfrost.reconstruct.step_size import Start, base_rate, choose_rate
@@ -37,6 +48,12 @@ class HeldOut:
     nll: float
     standard_error: float
     gain: float
+
+    @staticmethod
+    def of(nll: Tensor, empty: Tensor) -> HeldOut:
+        """From the NLL of each particle under the map and under an empty one, (n,) each."""
+        error = float(nll.std() / len(nll) ** 0.5) if len(nll) > 1 else float("nan")
+        return HeldOut(float(nll.mean()), error, float((empty - nll).mean()))
 
 
 @dataclass(frozen=True)
@@ -85,7 +102,7 @@ class Reconstruction:
             band = self.make_band(stage)
             method = self._start_stage(stage, band, method)
             gain = self._run_stage(stage, band, method)
-            out_of_epochs = self._out_of_epochs()
+            out_of_epochs = self.out_of_epochs()
             if best is not None and (gain is None or gain < best.gain):
                 if out_of_epochs:
                     best = dataclasses.replace(best, converged=False)
@@ -96,15 +113,23 @@ class Reconstruction:
             best = Optimised(method.volume, band, gain if gain is not None else float("-inf"), not out_of_epochs)
             if out_of_epochs:
                 break
+            if self._may_refine(best.gain):
+                self._skip_exact_stages(stage + 1)
+                break
         assert best is not None
         return best
 
     def make_band(self, stage: int, draw: int = 0) -> BandModel:
         """The model at a stage's band limit, its quadrature turned at random."""
         s = self.settings
-        poses = PosePrior(s.shift_sigma_A / s.pixel_size_A, s.shift_extent_A / s.pixel_size_A)
         rotation = random_rotations(1, self.generator(f"grid {stage} {draw}"))[0]
-        return BandModel(s.box, s.stages_r_max[stage], poses, rotation, device=s.device)
+        return BandModel(s.box, s.stages_r_max[stage], self.pose_prior, rotation, device=s.device)
+
+    @property
+    def pose_prior(self) -> PosePrior:
+        """What is known of the poses beforehand."""
+        s = self.settings
+        return PosePrior(s.shift_sigma_A / s.pixel_size_A, s.shift_extent_A / s.pixel_size_A)
 
     def _start_stage(self, stage: int, band: BandModel, previous: StageMethod | None) -> StageMethod:
         support = band.support(self.diameter)
@@ -137,7 +162,7 @@ class Reconstruction:
         held_out = self.source.images(self.held_out, band.disc)
         gain: float | None = None
         iteration = 0
-        while not self._out_of_epochs():
+        while not self.out_of_epochs():
             method.set_step(control.step_size)
             if self.settings.rotate_grid and iteration:
                 method.band = self.make_band(stage, iteration)
@@ -147,71 +172,90 @@ class Reconstruction:
             iteration += 1
             self.iteration += 1
             self.image_gradients += step.image_gradients
-            check = control.is_check(iteration) or self._out_of_epochs()
+            check = control.is_check(iteration) or self.out_of_epochs()
             judged = self.judge(band, method.volume, held_out) if check else None
             done = min(1.0, iteration / control.plan.expected_iterations)
-            self._report(self._event(stage, band.r_max, step.nll, judged, step.ess, step_size, done))
+            self.report(stage, band.r_max, done, batch_nll=step.nll, judged=judged, ess=step.ess, step_size=step_size)
             if judged is not None:
                 gain = judged.gain
                 if control.is_check(iteration) and control.decide(iteration, gain) is Decision.STAGE_DONE:
+                    break
+                if stage > 0 and self._may_refine(gain):
                     break
         return gain
 
     def judge(self, band: BandModel, volume: Tensor, held_out: WhitenedImages) -> HeldOut:
         """How well a map explains the held-out particles."""
-        nll = -band.posterior(volume, held_out).log_evidence
-        empty = -held_out.log_constant
-        error = float(nll.std() / len(nll) ** 0.5) if len(nll) > 1 else float("nan")
-        return HeldOut(float(nll.mean()), error, float((empty - nll).mean()))
+        return HeldOut.of(-band.posterior(volume, held_out).log_evidence, -held_out.log_constant)
 
-    def _out_of_epochs(self) -> bool:
+    def _may_refine(self, gain: float) -> bool:
+        """Whether the images know their poses well enough for refinement."""
+        return bool(self.settings.refined_r_max) and gain >= LEAST_GAIN_TO_REFINE
+
+    def out_of_epochs(self) -> bool:
+        """Whether the image gradients that the user allows are spent."""
         limit = self.settings.epochs
         return limit is not None and self.image_gradients >= limit * len(self.training)
 
     def _expected_costs(self) -> list[float]:
-        """Share of the run's arithmetic that each stage, and last the final pass, is expected to take."""
-        stages = self.settings.stages_r_max
-        plans = [plan_stage(n, len(stages), self.settings.method) for n in range(len(stages))]
-        costs = [p.expected_iterations * r**4 for p, r in zip(plans, stages, strict=True)]
-        costs.append(self.settings.n_particles / self.settings.batch_size * stages[-1] ** 4)
+        """Share of the run's time that each stage, and last the final pass, is expected to take."""
+        s = self.settings
+        stages = s.stages_r_max
+        plans = [plan_stage(n, len(stages), s.method) for n in range(len(stages))]
+        costs = [p.expected_iterations * s.batch_size * exact_cost(r) for p, r in zip(plans, stages, strict=True)]
+        if s.refined_r_max:
+            costs[1:] = [EXPECTED_SHARE_OF_EXACT * c for c in costs[1:]]
+        costs += [SWEEPS * sweep_size(len(self.training)) * refining_cost(r) for r in s.refined_r_max]
+        costs.append(s.n_particles * refining_cost((stages + s.refined_r_max)[-1]))
         return [c / sum(costs) for c in costs]
 
-    def _event(
+    def _skip_exact_stages(self, first: int) -> None:
+        """Spread the time that was expected for sums over all poses from stage `first` over what is left."""
+        last = len(self.settings.stages_r_max)
+        skipped, left = sum(self._costs[first:last]), sum(self._costs[last:])
+        self._costs[first:last] = [0.0] * (last - first)
+        self._costs[last:] = [c * (1 + skipped / left) for c in self._costs[last:]]
+
+    def report(
         self,
         stage: int,
         r_max: float,
-        batch_nll: float | None,
-        judged: HeldOut | None,
-        ess: float | None,
-        step: float | None,
         done: float,
+        *,
+        batch_nll: float | None = None,
+        judged: HeldOut | None = None,
+        ess: float | None = None,
+        step_size: float | None = None,
         message: str | None = None,
-    ) -> Event:
+    ) -> None:
+        """Tell how things stand; `done` is the share of the stage that is, the final pass being the last stage."""
         s = self.settings
-        return Event(
-            iteration=self.iteration,
-            stage=stage,
-            r_max=r_max,
-            resolution_A=s.box * s.pixel_size_A / r_max,
-            batch_nll=batch_nll,
-            nll=None if judged is None else judged.nll,
-            nll_standard_error=None if judged is None else judged.standard_error,
-            nll_gain=None if judged is None else judged.gain,
-            ess=ess,
-            step=step,
-            seconds=time.monotonic() - self.started,
-            image_gradients=self.image_gradients,
-            fraction_done=min(1.0, sum(self._costs[:stage]) + done * self._costs[stage]),
-            message=message,
+        self._report(
+            Event(
+                iteration=self.iteration,
+                stage=stage,
+                r_max=r_max,
+                resolution_A=s.box * s.pixel_size_A / r_max,
+                batch_nll=batch_nll,
+                nll=None if judged is None else judged.nll,
+                nll_standard_error=None if judged is None else judged.standard_error,
+                nll_gain=None if judged is None else judged.gain,
+                ess=ess,
+                step=step_size,
+                seconds=time.monotonic() - self.started,
+                image_gradients=self.image_gradients,
+                fraction_done=min(1.0, sum(self._costs[:stage]) + done * self._costs[stage]),
+                message=message,
+            )
         )
+
+    @property
+    def final_stage(self) -> int:
+        """The number of the final pass, as a stage."""
+        return len(self.settings.stages_r_max) + len(self.settings.refined_r_max)
 
     def say(self, message: str, stage: int = 0) -> None:
         """Report something worth a line of its own."""
         s = self.settings
-        r_max = s.stages_r_max[min(stage, len(s.stages_r_max) - 1)]
-        self._report(self._event(stage, r_max, None, None, None, None, 0.0, message))
-
-    def report_final_pass(self, band: BandModel, done: float) -> None:
-        """Tell how far the final pass over all particles has come, 0 to 1."""
-        stage = len(self.settings.stages_r_max)
-        self._report(self._event(stage, band.r_max, None, None, None, None, done))
+        bands = s.stages_r_max + s.refined_r_max
+        self.report(stage, bands[min(stage, len(bands) - 1)], 0.0, message=message)

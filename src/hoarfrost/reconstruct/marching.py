@@ -58,6 +58,34 @@ GRADIENT_STAGE = StagePlan(
 )
 
 
+# A refinement stage goes so many times over the particles, or over as many of them as a sweep takes.
+SWEEPS = 2
+MOST_IMAGES_OF_SWEEP = 4000
+
+
+def sweep_size(n_training: int) -> int:
+    """Particles of one sweep of a refinement stage."""
+    return min(n_training, MOST_IMAGES_OF_SWEEP)
+
+
+def exact_cost(r_max: float) -> float:
+    """Expected time of one image's sum over all poses, in ms on two cores: shifts, orientations and coefficients."""
+    return 2.4 * (r_max / 6) ** 6
+
+
+def refining_cost(r_max: float) -> float:
+    """Expected time of one image's visit in refinement, in ms on two cores, for the forecast of progress only."""
+    return 4 + 0.01 * r_max**2
+
+
+# An image's pose is one of about exp(12) at the first band limit. Images that a map explains much less well do not yet
+# know theirs: on beta-galactosidase (1 nat at the first limit, 9 at the next but one) refinement that began at the
+# first ended at 40 Å.
+LEAST_GAIN_TO_REFINE = 8.0
+# Sums over all poses beyond the first stage are needed for some data only; progress counts on so much of them.
+EXPECTED_SHARE_OF_EXACT = 0.3
+
+
 def plan_stage(stage: int, n_stages: int, method: str = "auto") -> StagePlan:
     """The plan of stage number `stage` of `n_stages`."""
     if method != "auto":

@@ -30,6 +30,7 @@ from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruct.events import Event, EventLog, Progress
 from hoarfrost.reconstruct.finish import FinalPass, final_pass
 from hoarfrost.reconstruct.loop import Reconstruction
+from hoarfrost.reconstruct.refine import Refinement
 from hoarfrost.reconstruct.settings import Options, Settings, resolve
 from hoarfrost.seeds import named_generator
 
@@ -50,8 +51,11 @@ FILES = (
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run made. `resolution_A` is the half-set figure, optimistic (poses from one common map), never finer
-    than the band limit; `converged` is False where `epochs` ended the run first.
+    """What a run made.
+
+    `resolution_A` is where the FSC of two half maps falls below 0.143, never finer than the band limit; optimistic
+    unless `independent_halves`, when the halves were refined apart. `converged` is False where `epochs` ended the run
+    first.
     """
 
     output: Path
@@ -59,6 +63,7 @@ class RunResult:
     particles_path: Path
     resolution_A: float
     band_limit_A: float
+    independent_halves: bool
     converged: bool
     seconds: float
     settings: Settings
@@ -128,7 +133,7 @@ def reconstruct(
     log = EventLog(output / "events.jsonl")
 
     def report(event: Event) -> None:
-        if event.batch_nll is not None or event.message is not None:
+        if event.batch_nll is not None or event.nll is not None or event.message is not None:
             log.write(event)
         if progress is not None:
             progress(event)
@@ -142,7 +147,9 @@ def reconstruct(
                 f"Specks that stand out from the noise are blanked out, in about {source.dust_share:.0%} of the images"
             )
         optimised = run.optimise()
-        final = final_pass(run, optimised)
+        refinement = Refinement(run)
+        refined = refinement.march(optimised)
+        final = final_pass(run, refinement, refined)
         _write(output, stack, settings, final)
     finally:
         log.close()
@@ -151,8 +158,9 @@ def reconstruct(
         map_path=output / "map.mrc",
         particles_path=output / "particles.star",
         resolution_A=final.resolution_A,
-        band_limit_A=settings.box * settings.pixel_size_A / optimised.band.r_max,
-        converged=optimised.converged,
+        band_limit_A=settings.box * settings.pixel_size_A / refined.r_max,
+        independent_halves=refined.independent,
+        converged=refined.converged,
         seconds=time.monotonic() - started,
         settings=settings,
     )

@@ -19,9 +19,12 @@ from hoarfrost.particles.stack import ParticleStack
 # Fourier pixels. A map of a few resolution elements across settles from a random start in a minute.
 FIRST_R_MAX = 6.0
 STAGE_FACTOR = 1.24
-# Exact sums over all poses cost about r_max⁵; beyond the second number also more memory than a laptop has.
-DEFAULT_LAST_R_MAX = 11.4
-LARGEST_R_MAX = 14.0
+# Exact sums over all poses cost about r_max⁶; beyond the second number also more memory than a laptop has.
+DEFAULT_LAST_EXACT_R_MAX = 11.4
+LARGEST_EXACT_R_MAX = 14.0
+# Refinement takes longer steps; beyond the second number its grids take more than 2 GB.
+REFINING_FACTOR = 1.33
+LARGEST_REFINED_R_MAX = 40.0
 DEFAULT_DIAMETER = 0.85  # of the box
 DEFAULT_SHIFT_SIGMA = 0.03  # of the box, per axis
 SMALLEST_BOX = 16
@@ -103,6 +106,7 @@ class Settings(BaseModel):
     pixel_size_A: float
     n_particles: int
     stages_r_max: tuple[float, ...]
+    refined_r_max: tuple[float, ...]
     version: str
     torch_version: str
 
@@ -148,7 +152,7 @@ def resolve(stack: ParticleStack, options: Options, *, output: Path, datadir: st
         shift_extent_A = min(3 * shift_sigma_A, length_A / 4)
     elif shift_extent_A > length_A / 4:
         raise UsageError(f"--shift-extent {shift_extent_A:g} Å exceeds a quarter of the box, {length_A / 4:.1f} Å")
-    stages = _stages(box, length_A, options.max_resolution_A)
+    stages, refined = _bands(box, length_A, options.max_resolution_A, refines=options.method == "auto")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return Settings(
@@ -158,7 +162,7 @@ def resolve(stack: ParticleStack, options: Options, *, output: Path, datadir: st
         seed=options.seed,
         method=options.method,
         symmetry="C1",
-        max_resolution_A=length_A / stages[-1],
+        max_resolution_A=length_A / (stages + refined)[-1],
         diameter_A=diameter_A,
         shift_sigma_A=shift_sigma_A,
         shift_extent_A=shift_extent_A,
@@ -172,30 +176,41 @@ def resolve(stack: ParticleStack, options: Options, *, output: Path, datadir: st
         pixel_size_A=stack.pixel_size_A,
         n_particles=n,
         stages_r_max=stages,
+        refined_r_max=refined,
         version=version,
         torch_version=torch.__version__,
     )
 
 
-def _stages(box: int, length_A: float, max_resolution_A: float | None) -> tuple[float, ...]:
-    """Band limits in Fourier pixels, each 1.25 times the one before, to the finest that was asked for."""
+def _bands(
+    box: int, length_A: float, max_resolution_A: float | None, *, refines: bool
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Band limits in Fourier pixels, to the finest that was asked for: of sums over all poses, and of refinement.
+
+    Both begin at the first; a run goes over from the one to the other as soon as the images know their poses.
+    """
     nyquist = box / 2 - 1
-    last = min(DEFAULT_LAST_R_MAX, nyquist)
+    largest = min(LARGEST_REFINED_R_MAX if refines else LARGEST_EXACT_R_MAX, nyquist)
+    last = largest if refines else min(DEFAULT_LAST_EXACT_R_MAX, nyquist)
     if max_resolution_A is not None:
         last = length_A / max_resolution_A
-        finest_A = length_A / min(LARGEST_R_MAX, nyquist)
-        if last > min(LARGEST_R_MAX, nyquist) + 1e-9:
+        if last > largest + 1e-9:
             raise UsageError(
-                f"--max-resolution {max_resolution_A:g} Å is finer than exact sums over all poses can reach with this "
-                f"box; the finest is {finest_A:.1f} Å"
+                f"--max-resolution {max_resolution_A:g} Å is finer than {'refinement' if refines else 'this method'} "
+                f"can reach with this box; the finest is {length_A / largest:.1f} Å"
             )
         if last < 2:
             raise UsageError(
                 f"--max-resolution {max_resolution_A:g} Å is coarser than half the box, {length_A / 2:.1f} Å"
             )
-    stages = [min(FIRST_R_MAX, last)]
-    while stages[-1] < last * 0.999:
-        # The last step is split evenly rather than ending in a very short one.
-        steps_left = max(1, round(math.log(last / stages[-1]) / math.log(STAGE_FACTOR)))
-        stages.append(stages[-1] * (last / stages[-1]) ** (1 / steps_left))
-    return tuple(round(r, 3) for r in stages)
+    first = min(FIRST_R_MAX, last)
+    exact_last = min(last, DEFAULT_LAST_EXACT_R_MAX) if refines else last
+    return (first, *_steps(first, exact_last, STAGE_FACTOR)), _steps(first, last, REFINING_FACTOR) if refines else ()
+
+
+def _steps(first: float, last: float, factor: float) -> tuple[float, ...]:
+    """Band limits from above the first to the last, in even ratios of about `factor`; none where they are the same."""
+    if last < first * 1.001:
+        return ()
+    n = max(1, round(math.log(last / first) / math.log(factor)))
+    return tuple(round(first * (last / first) ** ((i + 1) / n), 3) for i in range(n))

@@ -1,0 +1,146 @@
+"""The likelihood of images at poses of their own, and its climb to the nearest best pose.
+
+    log p(Ĩ, R, t | V) = −‖y‖² + 2 Re⟨c S_t* y , P_R V⟩ − ⟨c² , |P_R V|²⟩ + log p(R) p(t)
+
+with y and c as in `hoarfrost.model.likelihood`. Orientations are uniform, with density 1 / 8π² per cubic radian near
+any one; shifts are normal, and not cut off as those of the quadrature are. A pose is moved by (ω, s), R → R exp([ω]×),
+t → t + s; with p the sampled frequency and g the gradient of V̂ there,
+
+    ∂V̂(p)/∂ω = −p × g      ∂S_t/∂t = −(2πi k / N) S_t      Hessian of −log p ≈ 2 Re JᴴJ   (Gauss–Newton)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hoarfrost.fourier import FourierDisc
+from hoarfrost.geometry import rotations_from_vectors
+from hoarfrost.model.likelihood import WhitenedImages
+from hoarfrost.model.quadrature import PosePrior
+from hoarfrost.model.spectrum import SpectrumSampler
+
+POSE_SIZE = 5  # three angles, two shifts
+KERNEL_WIDTH = 3
+SMALLEST_SHIFT_SIGMA_PX = 0.01
+# A sharp edge could leave all samples about a pose without any probability.
+WALL_PX = 0.25
+# Of a climb: no step is much longer than this, nor is a pose that the images leave open spread wider.
+LARGEST_TURN_DEG = 8.0
+FIRST_DAMPING = 1e-2
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Poses at maxima of the posterior: `rotations` (m, 3, 3) and `shifts_px` (m, 2) float64.
+
+    `log_density` (m,) is log p(Ĩ, R, t | V) less the image's constant, per cubic radian and square pixel; `precision`
+    (m, 5, 5) the Hessian of its negative in (ω, s).
+    """
+
+    rotations: Tensor
+    shifts_px: Tensor
+    log_density: Tensor
+    precision: Tensor
+
+    def log_mass(self) -> Tensor:
+        """Log of the integral over each peak by Laplace's approximation, (m,)."""
+        return self.log_density + POSE_SIZE / 2 * math.log(2 * math.pi) - torch.logdet(self.precision) / 2
+
+
+class LocalModel:
+    """Images up to the band limit of `disc` as a function of their poses, given a volume (n, n, n).
+
+    The volume spans the length of the images, n > 2 r_max.
+    """
+
+    def __init__(self, volume: Tensor, disc: FourierDisc, prior: PosePrior) -> None:
+        self.disc = disc
+        n = volume.shape[0]
+        device = volume.device
+        axis = (torch.arange(n, device=device) - n // 2).to(volume.dtype) * (-2 * math.pi / n)
+        # V̂ and ∂V̂/∂p, the transforms of V and −2πi x V / n: the i is put back by `_derivatives`.
+        moments = torch.stack([volume, volume * axis, volume * axis[:, None], volume * axis[:, None, None]]) / disc.box
+        self._values = SpectrumSampler(moments[:1], width=KERNEL_WIDTH)
+        self._moments = SpectrumSampler(moments, width=KERNEL_WIDTH)
+        self._frequencies = disc.coordinates.to(device, torch.float32)
+        self._extent_px = prior.shift_extent_px
+        self._sigma_px = max(min(prior.shift_sigma_px, self._extent_px), SMALLEST_SHIFT_SIGMA_PX)
+        self._log_prior = -math.log(8 * math.pi**2) - math.log(2 * math.pi * self._sigma_px**2)
+
+    def points(self, rotations: Tensor) -> Tensor:
+        """Where the slices at rotations (m, 3, 3) sample V̂: (m, K, 3), (x, y, z) in Fourier pixels."""
+        return torch.einsum("kc,mcx->mkx", self._frequencies, rotations[:, :2].to(torch.float32))
+
+    def phases(self, shifts_px: Tensor) -> Tensor:
+        """S_t(k) of shifts (m, 2): complex64 (m, K)."""
+        angle = (shifts_px.to(torch.float32) @ self._frequencies.T) * (-2 * math.pi / self.disc.box)
+        return torch.complex(angle.cos(), angle.sin())
+
+    def log_density(self, images: WhitenedImages, rotations: Tensor, shifts_px: Tensor) -> Tensor:
+        """log p(Ĩ, R, t | V) less the image's constant at poses (b, m, 3, 3) and (b, m, 2) of b images: (b, m)."""
+        b, m = rotations.shape[:2]
+        slices = self._values(self.points(rotations.flatten(0, 1)).flatten(0, 1)).view(b, m, -1)
+        back = (images.ctf * images.data)[:, None] * self.phases(shifts_px.flatten(0, 1)).view(b, m, -1).conj()
+        match = (torch.view_as_real(back) * torch.view_as_real(slices)).flatten(2).sum(dim=-1)
+        power = torch.einsum("bk,bmk->bm", images.ctf.square(), slices.real.square() + slices.imag.square())
+        return 2 * match - power + self._log_shift_density(shifts_px)
+
+    def _log_shift_density(self, shifts_px: Tensor) -> Tensor:
+        length = shifts_px.to(torch.float32).norm(dim=-1)
+        beyond = (length - self._extent_px).clamp(min=0)
+        return self._log_prior - (length / self._sigma_px).square() / 2 - (beyond / WALL_PX).square() / 2
+
+    def climb(self, images: WhitenedImages, rotations: Tensor, shifts_px: Tensor, steps: int) -> Peaks:
+        """The local maxima near poses (m, 3, 3), (m, 2), one image each: so many Levenberg–Marquardt steps."""
+        log_density, slope, precision = self._expand(images, rotations, shifts_px)
+        here = Peaks(rotations, shifts_px, log_density, precision)
+        damping = torch.full_like(here.log_density, FIRST_DAMPING)
+        for _ in range(steps):
+            diagonal = here.precision.diagonal(dim1=1, dim2=2) * damping[:, None]
+            step = torch.linalg.solve(self.bounded(here.precision) + torch.diag_embed(diagonal), slope)
+            turned = here.rotations @ rotations_from_vectors(step[:, :3].to(torch.float64))
+            moved = here.shifts_px + step[:, 3:].to(torch.float64)
+            log_density, new_slope, precision = self._expand(images, turned, moved)
+            better = log_density > here.log_density
+            here = Peaks(
+                torch.where(better[:, None, None], turned, here.rotations),
+                torch.where(better[:, None], moved, here.shifts_px),
+                torch.where(better, log_density, here.log_density),
+                torch.where(better[:, None, None], precision, here.precision),
+            )
+            slope = torch.where(better[:, None], new_slope, slope)
+            damping = torch.where(better, damping / 5, damping * 10)
+        return Peaks(here.rotations, here.shifts_px, here.log_density, self.bounded(here.precision))
+
+    @staticmethod
+    def bounded(precision: Tensor) -> Tensor:
+        """The precision (m, 5, 5), no angle less certain than `LARGEST_TURN_DEG`."""
+        floor = torch.zeros(POSE_SIZE, device=precision.device)
+        floor[:3] = 1 / math.radians(LARGEST_TURN_DEG) ** 2
+        return precision + torch.diag(floor)
+
+    def _expand(self, images: WhitenedImages, rotations: Tensor, shifts_px: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """log density (m,), its gradient (m, 5) and minus its Gauss–Newton Hessian (m, 5, 5)."""
+        points = self.points(rotations)
+        sampled = self._moments(points.flatten(0, 1)).view(*points.shape[:2], 4)
+        phase = self.phases(shifts_px) * images.ctf
+        predicted = sampled[..., 0] * phase
+        jacobian = torch.cat(
+            [
+                torch.linalg.cross(points.to(sampled.dtype), sampled[..., 1:]) * (phase * -1j).unsqueeze(-1),
+                self._frequencies * (predicted * (-2j * math.pi / self.disc.box)).unsqueeze(-1),
+            ],
+            dim=-1,
+        )
+        j = torch.view_as_real(jacobian.transpose(1, 2).contiguous()).flatten(2)
+        residual = images.data - predicted
+        slope = 2 * torch.bmm(j, torch.view_as_real(residual).flatten(1).unsqueeze(-1)).squeeze(-1)
+        hessian = 2 * torch.bmm(j, j.transpose(1, 2))
+        gain = (images.data.abs().square() - residual.abs().square()).sum(dim=-1)
+        slope[:, 3:] -= shifts_px.to(torch.float32) / self._sigma_px**2
+        hessian.diagonal(dim1=1, dim2=2)[:, 3:] += 1 / self._sigma_px**2
+        return gain + self._log_shift_density(shifts_px), slope, hessian

@@ -1,0 +1,48 @@
+"""The statistics of the M-step summed over poses that no two images share, spread straight onto the grid."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hoarfrost.model.likelihood import WhitenedImages
+from hoarfrost.model.local import LocalModel
+from hoarfrost.model.local_posterior import Draws
+from hoarfrost.model.slices import AdjointGrid, KaiserBessel
+from hoarfrost.model.spectrum import POINTS_PER_CHUNK, WindowTaps
+
+# With this shape, found by trial, two taps an axis come within 1 % of the exact sums for volumes inside 85 % of the
+# box; with Beatty's within 10 %. Three come within 0.1 % and take three times as long.
+KERNEL_WIDTH = 2
+OVERSAMPLING = 2
+BETA = 5.6
+
+
+class LocalStatistics:
+    """Σ Pᵀ γ c S* y and the kernel of Σ Pᵀ γ c² P, for a volume of `box` voxels over the length of the images."""
+
+    def __init__(self, box: int, image_box: int, device: torch.device | str = "cpu") -> None:
+        window = KaiserBessel(KERNEL_WIDTH, OVERSAMPLING, BETA)
+        self._grid = AdjointGrid(box, image_box, window, device=device, dtype=torch.float32)
+        self._taps = WindowTaps(self._grid.grid_box, self._grid.grid_box / box, window, device=device)
+        size = self._grid.grid_box**3
+        self._data = torch.zeros(size, dtype=torch.complex64, device=device)
+        self._weight = torch.zeros(size, device=device)
+
+    def add(self, model: LocalModel, images: WhitenedImages, draws: Draws) -> None:
+        """Add poses drawn from the posteriors of images."""
+        images, rotations = images[draws.image], draws.rotations
+        points = model.points(rotations).flatten(0, 1)
+        scale = images.ctf * draws.share.to(torch.float32).unsqueeze(-1)
+        data = (scale * images.data * model.phases(draws.shifts_px).conj()).flatten()
+        weight = (scale * images.ctf).flatten()
+        for first in range(0, len(points), POINTS_PER_CHUNK):
+            chunk = slice(first, first + POINTS_PER_CHUNK)
+            indices, taps = self._taps(points[chunk])
+            flat = indices.flatten()
+            self._data.index_add_(0, flat, (data[chunk, None] * taps).flatten())
+            self._weight.index_add_(0, flat, (weight[chunk, None] * taps).flatten())
+
+    def quadratic(self, n_images: float) -> tuple[Tensor, Tensor]:
+        """b (box,)³ and kernel of T (2 box,)³ per image, as `BandModel.quadratic_of`."""
+        return self._grid.volume(self._data) / n_images, self._grid.kernel(self._weight) / n_images

@@ -1,0 +1,167 @@
+"""Refinement: sweeps over the particles at ever higher band limits, until the data hold no more detail.
+
+Each sweep is an E-step near the few poses of each image that matter (`local_e_step`) and an M-step on what it found. A
+random share of the images is searched everywhere again in each sweep, so that none stays locked into a wrong pose.
+
+From the start of refinement the particles form two halves with a map each, which never meet above the band limit that
+refinement began with (the "gold standard": Scheres & Chen 2012, Nat. Methods 9, 853). So their FSC tells signal from
+fitted noise: it sets how much each shell is trusted, and ends the march where it comes down to 0.143.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hoarfrost.fourier import FourierDisc, fourier_resize, radius_grid
+from hoarfrost.fsc import fourier_shell_correlation
+from hoarfrost.model.band import VOLUME_MARGIN
+from hoarfrost.model.likelihood import WhitenedImages
+from hoarfrost.model.local_statistics import LocalStatistics
+from hoarfrost.model.modes import Modes
+from hoarfrost.reconstruct.local_e_step import Effort, LocalEStep, LocalPosterior
+from hoarfrost.reconstruct.loop import HeldOut, Optimised, Reconstruction
+from hoarfrost.reconstruct.m_step import MStep, filter_shells
+from hoarfrost.reconstruct.marching import SWEEPS, sweep_size
+
+KEPT_MODES = 4
+SEARCHED_SHARE = 0.25
+BATCH_SIZE = 100
+# Band limits nearer to that of the sums over all poses are left out.
+LEAST_GROWTH = 1.1
+# Half maps that agree less than this hold no detail that could be told from noise (Rosenthal & Henderson 2003).
+FSC_THRESHOLD = 0.143
+EDGE_SHELLS = 2
+
+
+@dataclass(frozen=True)
+class Refined:
+    """Where refinement ended: the map of each half (box, box, box) up to `r_max`.
+
+    `independent` tells whether the halves were refined apart; without any refinement both maps are the start.
+    `converged` is False where the epochs that the user allows ended it.
+    """
+
+    volumes: tuple[Tensor, Tensor]
+    r_max: float
+    independent: bool
+    converged: bool
+
+
+class Refinement:
+    """State of a refinement: the half of every particle, the modes of those seen so far, and the generators."""
+
+    def __init__(self, run: Reconstruction) -> None:
+        self.run = run
+        self.coarse = run.make_band(0, draw=-1)
+        n = run.settings.n_particles
+        self.modes = Modes.none(n, KEPT_MODES, run.settings.device)
+        self.in_second_half = (torch.randperm(n, generator=run.generator("halves")) % 2).bool()
+        self._generator = run.generator("refinement")
+        self._queue = run.training[:0]
+
+    def march(self, start: Optimised) -> Refined:
+        """Through the local stages, until the half maps differ at the band limit."""
+        s = self.run.settings
+        found = Refined((start.volume, start.volume), start.band.r_max, independent=False, converged=start.converged)
+        for number, r_max in enumerate(s.refined_r_max):
+            if r_max < LEAST_GROWTH * start.band.r_max or self.run.out_of_epochs():
+                continue
+            stage = len(s.stages_r_max) + number
+            volumes, fsc = found.volumes, torch.zeros(0)
+            for sweep in range(SWEEPS):
+                volumes, fsc = self._sweep(stage, r_max, volumes, sweep)
+            found = Refined(volumes, r_max, independent=True, converged=not self.run.out_of_epochs())
+            self.run.report(stage, r_max, 1.0, judged=self.judge((volumes[0] + volumes[1]) / 2, r_max))
+            edge = fsc[math.floor(r_max) - EDGE_SHELLS + 1 : math.floor(r_max) + 1].mean()
+            if edge < FSC_THRESHOLD:
+                limit_A = s.box * s.pixel_size_A / r_max
+                self.run.say(f"Half maps refined apart do not agree at {limit_A:.1f} Å: no more detail", stage)
+                break
+        return found
+
+    def e_step(self, volume: Tensor, r_max: float, effort: Effort | None = None) -> LocalEStep:
+        """The posterior under a map up to r_max."""
+        disc = FourierDisc(self.run.settings.box, r_max)
+        return LocalEStep(volume, disc, self.coarse, self.run.pose_prior, effort or Effort(), self._generator)
+
+    def judge(self, volume: Tensor, r_max: float) -> HeldOut:
+        """How well a map explains the held-out particles, whose poses are looked for everywhere."""
+        e_step = self.e_step(volume, r_max)
+        nll, empty = [], []
+        for _, images, posterior in self.visit(e_step, self.run.held_out, searched_share=1.0):
+            nll.append(-posterior.log_evidence)
+            empty.append(-images.log_constant)
+        return HeldOut.of(torch.cat(nll), torch.cat(empty))
+
+    def visit(
+        self, e_step: LocalEStep, members: Tensor, searched_share: float = SEARCHED_SHARE
+    ) -> Iterator[tuple[Tensor, WhitenedImages, LocalPosterior]]:
+        """E-step over the particles `members`, a batch at a time: their indices, images and posterior."""
+        for indices in torch.split(members, BATCH_SIZE):
+            images = self.run.source.images(indices, e_step.model.disc)
+            search = torch.rand(len(indices), generator=self._generator) < searched_share
+            posterior = e_step(images, self.modes[indices], search.to(images.data.device))
+            self.modes[indices] = posterior.modes
+            yield indices, images, posterior
+
+    def support(self, box: int) -> Tensor:
+        """A ball of ones of the particle's diameter: real (box, box, box)."""
+        inside = radius_grid(box, 3) <= self.run.diameter * box / 2
+        return inside.to(self.run.settings.device, torch.float32)
+
+    def _sweep(
+        self, stage: int, r_max: float, volumes: tuple[Tensor, Tensor], sweep: int
+    ) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """New half maps (box, box, box), each filtered by what it can be trusted, and their FSC (box // 2 + 1,)."""
+        run = self.run
+        box = 2 * math.floor(r_max) + VOLUME_MARGIN
+        solve = MStep(self.support(box), positive=False)
+        members = self._next_members()
+        maps, done = [], 0
+        for half, volume in enumerate(volumes):
+            e_step = self.e_step(volume, r_max)
+            statistics = LocalStatistics(box, run.settings.box, volume.device)
+            own = members[self.in_second_half[members] == bool(half)]
+            for indices, images, posterior in self.visit(e_step, own):
+                statistics.add(e_step.model, images, posterior.draws)
+                done += len(indices)
+                run.iteration += 1
+                run.image_gradients += len(indices)
+                run.report(
+                    stage,
+                    r_max,
+                    (sweep + done / len(members)) / SWEEPS,
+                    batch_nll=-float(posterior.log_evidence.mean()),
+                    ess=float((1 / posterior.modes.share().square().sum(dim=1)).median()),
+                )
+            maps.append(solve(statistics.quadratic(len(own)), fourier_resize(volume, box)))
+        fsc = fourier_shell_correlation(*maps)
+        return joined_below(filtered_halves(maps, fsc), self.coarse.r_max), fsc
+
+    def _next_members(self) -> Tensor:
+        """The particles of the next sweep: all there are to train on, or as many as a sweep takes of those left."""
+        size = sweep_size(len(self.run.training))
+        if len(self._queue) < size:
+            order = torch.randperm(len(self.run.training), generator=self._generator)
+            self._queue = torch.cat([self._queue, self.run.training[order]])
+        members, self._queue = self._queue[:size], self._queue[size:]
+        return members
+
+
+def filtered_halves(maps: list[Tensor], fsc: Tensor) -> tuple[Tensor, Tensor]:
+    """Each half map times its Wiener factor, signal / (signal + noise), which is the FSC itself."""
+    first, second = (filter_shells(volume, fsc.clamp(min=0)) for volume in maps)
+    return first, second
+
+
+def joined_below(volumes: tuple[Tensor, Tensor], r_max: float) -> tuple[Tensor, Tensor]:
+    """Both maps with their mean in the shells up to r_max, so that the halves' frames do not drift apart."""
+    difference = (volumes[0] - volumes[1]) / 2
+    shells = torch.arange(volumes[0].shape[0] // 2 + 1)
+    shared = filter_shells(difference, (shells <= r_max).double())
+    return volumes[0] - shared, volumes[1] + shared

@@ -1,0 +1,201 @@
+"""The likelihood at single poses, its climb, its sampled sum and its statistics, against exact sums and differences."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from hoarfrost.fourier import FourierDisc, radius_grid
+from hoarfrost.geometry import random_rotations, rotations_from_vectors
+from hoarfrost.model.band import BandModel
+from hoarfrost.model.likelihood import PoseModel, WhitenedImages, marginalise
+from hoarfrost.model.local import LocalModel
+from hoarfrost.model.local_posterior import Draws, PoseSampler
+from hoarfrost.model.local_statistics import LocalStatistics
+from hoarfrost.model.modes import Modes
+from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature, make_shift_quadrature
+from hoarfrost.model.slices import SliceOperator, apply_normal, transform_normal_kernel
+from hoarfrost.reconstruct.local_e_step import Effort, LocalEStep
+from hoarfrost.seeds import named_generator
+
+N, R_MAX = 32, 6.0
+BOX = 2 * math.floor(R_MAX) + 6
+PRIOR = PosePrior(shift_sigma_px=1.5, shift_extent_px=4.5)
+
+
+def blobs() -> Tensor:
+    """An asymmetric volume of a few blobs, (BOX, BOX, BOX)."""
+    axis = torch.arange(BOX, dtype=torch.float64) - BOX // 2
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    volume = torch.zeros(BOX, BOX, BOX, dtype=torch.float64)
+    for centre, height in (((3, 0, 0), 1.0), ((-2, 3, 1), 1.5), ((0, -3, 2), 0.7), ((-1, 1, -4), 1.2)):
+        squared = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2
+        volume += height * torch.exp(-squared / 3)
+    return volume
+
+
+class Problem:
+    """Images of the blobs at known poses, whitened, with noise of a standard deviation of one over `scale`."""
+
+    def __init__(self, n: int, scale: float) -> None:
+        generator = named_generator(2, "local test")
+        self.disc = FourierDisc(N, R_MAX)
+        self.volume = blobs()
+        self.rotations = random_rotations(n, generator)
+        self.shifts_px = torch.randn(n, 2, generator=generator, dtype=torch.float64)
+        k = self.disc.size
+        weights = self.disc.weights.sqrt()
+        ctf = scale * weights * (0.5 + torch.rand(n, k, generator=generator, dtype=torch.float64))
+        phases = torch.exp(-2j * math.pi / N * (self.shifts_px @ self.disc.coordinates.double().T))
+        noise = torch.view_as_complex(torch.randn(n, k, 2, generator=generator, dtype=torch.float64)) / math.sqrt(2)
+        data = ctf * phases * self.slices(self.rotations) + noise * weights
+        constant = -data.abs().square().sum(-1)
+        self.images = WhitenedImages(data.to(torch.complex64), ctf.float(), constant)
+        self.model = LocalModel(self.volume.float(), self.disc, PRIOR)
+
+    def slices(self, rotations: Tensor) -> Tensor:
+        operator = SliceOperator(self.disc, BOX, rotations, kernel_width=6, dtype=torch.float64)
+        return operator.slices(self.volume)
+
+    def log_density(self, rotations: Tensor, shifts_px: Tensor) -> Tensor:
+        """The same in float64 from slices of another operator: (m,), one pose an image."""
+        phases = torch.exp(-2j * math.pi / N * (shifts_px @ self.disc.coordinates.double().T))
+        predicted = self.images.ctf.double() * phases * self.slices(rotations)
+        misfit = (self.images.data.to(torch.complex128) - predicted).abs().square().sum(-1)
+        sigma = PRIOR.shift_sigma_px
+        prior = -math.log(8 * math.pi**2 * 2 * math.pi * sigma**2) - shifts_px.square().sum(-1) / (2 * sigma**2)
+        return -misfit - self.images.log_constant + prior
+
+
+def test_the_density_is_that_of_an_independent_operator() -> None:
+    problem = Problem(20, 1.0)
+    expected = problem.log_density(problem.rotations, problem.shifts_px)
+    found = problem.model.log_density(problem.images, problem.rotations[:, None], problem.shifts_px[:, None])[:, 0]
+    assert expected.abs().max() > 10
+    torch.testing.assert_close(found.double(), expected, rtol=2e-3, atol=0.05)
+
+
+def test_the_climb_begins_with_the_true_gradient() -> None:
+    problem = Problem(6, 1.0)
+    turned = problem.rotations @ rotations_from_vectors(torch.full((6, 3), 0.04, dtype=torch.float64))
+    moved = problem.shifts_px + 0.3
+    density, slope, precision = problem.model._expand(problem.images, turned, moved)
+    torch.testing.assert_close(density.double(), problem.log_density(turned, moved), rtol=2e-3, atol=0.05)
+    h = 1e-4
+    for axis in range(5):
+        step = torch.zeros(6, 5, dtype=torch.float64)
+        step[:, axis] = h
+        ends = [
+            problem.log_density(turned @ rotations_from_vectors(sign * step[:, :3]), moved + sign * step[:, 3:])
+            for sign in (1, -1)
+        ]
+        difference = (ends[0] - ends[1]) / (2 * h)
+        torch.testing.assert_close(slope[:, axis].double(), difference, rtol=0.02, atol=0.02 * float(slope.abs().max()))
+    assert bool((torch.linalg.eigvalsh(precision) > 0).all())
+
+
+def test_a_climb_finds_the_pose_that_was_lost() -> None:
+    problem = Problem(30, 4.0)
+    generator = named_generator(3, "local test")
+    off = torch.randn(30, 3, generator=generator, dtype=torch.float64)
+    off = off / off.norm(dim=1, keepdim=True) * math.radians(8)
+    turned = problem.rotations @ rotations_from_vectors(off)
+    peaks = problem.model.climb(problem.images, turned, problem.shifts_px + 0.8, 6)
+    trace = (peaks.rotations * problem.rotations).sum(dim=(1, 2))
+    angle_deg = torch.rad2deg(torch.acos(((trace - 1) / 2).clamp(-1, 1)))
+    # The noise alone puts the best poses 2.4° and 0.15 pixels from the true ones.
+    assert float(angle_deg.median()) < 3.5
+    assert float((peaks.shifts_px - problem.shifts_px).norm(dim=1).median()) < 0.2
+    assert bool((peaks.log_density.double() >= problem.log_density(problem.rotations, problem.shifts_px) - 0.1).all())
+
+
+def modes_at(problem: Problem, steps: int = 5) -> Modes:
+    n = len(problem.rotations)
+    peaks = problem.model.climb(problem.images, problem.rotations, problem.shifts_px, steps)
+    return Modes.none(n, 1).with_peaks(torch.arange(n), torch.zeros(n, dtype=torch.int64), peaks)
+
+
+def fine_log_evidence(problem: Problem, r_of_grid: float) -> Tensor:
+    """log p(Ĩ | V) by the sum over all poses of a quadrature finer than the band limit asks for: (b,) float64."""
+    turn = random_rotations(1, named_generator(1, "grid"))[0]
+    orientations = make_orientation_quadrature(r_of_grid).rotated(turn)
+    shifts = make_shift_quadrature(r_of_grid, N, PRIOR.shift_sigma_px, PRIOR.shift_extent_px)
+    poses = PoseModel(problem.disc, orientations, shifts)
+    operator = SliceOperator(problem.disc, BOX, orientations.base_rotations)
+    return marginalise(problem.images, operator.slices(problem.volume.float()), poses, statistics=False).log_evidence
+
+
+def test_the_search_from_coarse_to_fine_gives_the_sum_over_all_poses() -> None:
+    problem = Problem(12, 1.2)
+    exact = fine_log_evidence(problem, 14.0)
+    turn = random_rotations(1, named_generator(5, "grid"))[0]
+    coarse = BandModel(N, 4.0, PRIOR, turn)
+    everywhere = torch.ones(12, dtype=torch.bool)
+    # Now and then a point lands where few do and counts for too much, so evidences are averaged over four searches.
+    for effort, mean, worst in ((Effort(), 0.2, 0.6), (Effort(64, 1e-6, 512), 0.1, 0.4)):
+        e_step = LocalEStep(
+            problem.volume.float(), problem.disc, coarse, PRIOR, effort, named_generator(0, "e-step test")
+        )
+        found = [e_step(problem.images, Modes.none(12, 4), everywhere) for _ in range(4)]
+        assert all(posterior.searched == 12 for posterior in found)
+        averaged = torch.stack([posterior.log_evidence for posterior in found]).logsumexp(dim=0) - math.log(4)
+        assert abs(float((averaged - exact).mean())) < mean
+        assert float((averaged - exact).abs().max()) < worst
+        # Known modes lead to the same evidence without a search.
+        again = e_step(problem.images, found[0].modes, ~everywhere)
+        assert again.searched == 0
+        assert abs(float((again.log_evidence - averaged).mean())) < 0.3
+
+
+def test_few_samples_agree_with_many() -> None:
+    problem = Problem(40, 2.0)
+    modes = modes_at(problem)
+    many, _ = PoseSampler(1024, 4, named_generator(0, "many"))(problem.model, problem.images, modes)
+    few, _ = PoseSampler(16, 4, named_generator(1, "few"))(problem.model, problem.images, modes)
+    assert abs(float((few - many).mean())) < 0.1
+    assert float((few - many).abs().median()) < 0.3
+
+
+def test_draws_are_poses_of_the_posterior() -> None:
+    problem = Problem(40, 2.0)
+    modes = modes_at(problem)
+    _, draws = PoseSampler(64, 16, named_generator(0, "draws"))(problem.model, problem.images, modes)
+    total = torch.zeros(40).index_add_(0, draws.image, draws.share)
+    torch.testing.assert_close(total, torch.ones(40))
+    # Distances from the mode, in units of its precision, have the mean of χ² with five degrees of freedom.
+    moved = draws.shifts_px - modes.shifts_px[draws.image, 0]
+    turn = modes.rotations[draws.image, 0].transpose(1, 2) @ draws.rotations
+    antisymmetric = (turn - turn.transpose(1, 2)) / 2
+    vector = torch.stack([antisymmetric[:, 2, 1], antisymmetric[:, 0, 2], antisymmetric[:, 1, 0]], dim=1)
+    apart = torch.cat([vector, moved], dim=1)
+    squared = torch.einsum("mx,mxy,my->m", apart, modes.precision[draws.image, 0].double(), apart)
+    assert float((squared * draws.share).sum() / 40) == pytest.approx(5, rel=0.25)
+
+
+def test_the_statistics_are_those_of_the_slice_operator() -> None:
+    problem = Problem(200, 0.6)
+    generator = named_generator(4, "local test")
+    image = torch.randint(200, (300,), generator=generator)
+    share = torch.rand(300, generator=generator)
+    draws = Draws(image, random_rotations(300, generator), torch.randn(300, 2, generator=generator).double(), share)
+    statistics = LocalStatistics(BOX, N)
+    statistics.add(problem.model, problem.images, draws)
+    linear, kernel = statistics.quadratic(200)
+
+    images = problem.images[image]
+    phases = torch.exp(2j * math.pi / N * (draws.shifts_px @ problem.disc.coordinates.double().T))
+    values = images.ctf * images.data * phases * share[:, None]
+    operator = SliceOperator(problem.disc, BOX, draws.rotations, kernel_width=6)
+    expected_linear, expected_kernel = operator.adjoint_and_kernel(
+        values.to(torch.complex64), (images.ctf.square() * share[:, None])
+    )
+    inside = radius_grid(BOX, 3) <= 0.85 * BOX / 2
+    difference = (linear - expected_linear / 200)[inside].norm() / (expected_linear / 200)[inside].norm()
+    assert float(difference) < 0.015
+    volume = problem.volume.float() * inside
+    applied = apply_normal(transform_normal_kernel(kernel), volume)
+    expected = apply_normal(transform_normal_kernel(expected_kernel / 200), volume)
+    assert float((applied - expected)[inside].norm() / expected[inside].norm()) < 0.015
