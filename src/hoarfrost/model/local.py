@@ -92,7 +92,9 @@ class LocalModel:
     def _log_shift_density(self, shifts_px: Tensor) -> Tensor:
         length = shifts_px.to(torch.float32).norm(dim=-1)
         beyond = (length - self._extent_px).clamp(min=0)
-        return self._log_prior - (length / self._sigma_px).square() / 2 - (beyond / WALL_PX).square() / 2
+        misfit = (length / self._sigma_px).square() + (beyond / WALL_PX).square()
+        log_density: Tensor = self._log_prior - misfit / 2
+        return log_density
 
     def climb(self, images: WhitenedImages, rotations: Tensor, shifts_px: Tensor, steps: int) -> Peaks:
         """The local maxima near poses (m, 3, 3), (m, 2), one image each: so many Levenberg–Marquardt steps."""
