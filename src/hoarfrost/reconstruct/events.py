@@ -21,7 +21,8 @@ class Event:
     the mean NLL of the minibatch before the step. `nll`, its `nll_standard_error` and `nll_gain` (how much better than
     an empty map; comparable across band limits) are of the held-out particles and None where not computed.
     `ess` is the median effective number of poses in the minibatch. `image_gradients` counts gradients of single
-    images so far. `fraction_done` is an estimate, 0 to 1. `message` is something worth telling the user.
+    images so far. `fraction_done` is an estimate, 0 to 1. `sum_error` and its standard error are what a spot check of a
+    refinement stage found, nats per image (`spot_check.SumError`). `message` is something worth telling the user.
     """
 
     iteration: int
@@ -37,6 +38,8 @@ class Event:
     seconds: float
     image_gradients: int
     fraction_done: float
+    sum_error: float | None = None
+    sum_error_standard_error: float | None = None
     message: str | None = None
 
 

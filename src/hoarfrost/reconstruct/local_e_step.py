@@ -40,6 +40,10 @@ class Effort:
     n_points: int = 16
     n_drawn: int = 4
 
+    def doubled(self) -> Effort:
+        """Twice as many modes, and half the share that keeps one; the points that are spread over them grow along."""
+        return Effort(2 * self.most_modes, self.least_share / 2, 2 * self.n_points, self.n_drawn)
+
 
 @dataclass(frozen=True)
 class LocalPosterior:

@@ -35,6 +35,7 @@ from hoarfrost.reconstruct.marching import (
 )
 from hoarfrost.reconstruct.methods import AutoStage, GradientStage, Objective, StageMethod
 from hoarfrost.reconstruct.settings import Settings
+from hoarfrost.reconstruct.spot_check import SumError
 from hoarfrost.reconstruct.step_size import Start, base_rate, choose_rate
 from hoarfrost.seeds import named_generator
 
@@ -226,6 +227,7 @@ class Reconstruction:
         judged: HeldOut | None = None,
         ess: float | None = None,
         step_size: float | None = None,
+        sum_error: SumError | None = None,
         message: str | None = None,
     ) -> None:
         """Tell how things stand; `done` is the share of the stage that is, the final pass being the last stage."""
@@ -245,6 +247,8 @@ class Reconstruction:
                 seconds=time.monotonic() - self.started,
                 image_gradients=self.image_gradients,
                 fraction_done=min(1.0, sum(self._costs[:stage]) + done * self._costs[stage]),
+                sum_error=None if sum_error is None else sum_error.mean,
+                sum_error_standard_error=None if sum_error is None else sum_error.standard_error,
                 message=message,
             )
         )

@@ -2,6 +2,8 @@
 
 Each sweep is an E-step near the few poses of each image that matter (`local_e_step`) and an M-step on what it found. A
 random share of the images is searched everywhere again in each sweep, so that none stays locked into a wrong pose.
+After each band limit a spot check (`spot_check`) tells what these economies cost, and doubles the effort if that is too
+much.
 
 From the start of refinement the particles form two halves with a map each, which never meet above the band limit that
 refinement began with (the "gold standard": Scheres & Chen 2012, Nat. Methods 9, 853). So their FSC tells signal from
@@ -23,10 +25,12 @@ from hoarfrost.model.band import VOLUME_MARGIN
 from hoarfrost.model.likelihood import WhitenedImages
 from hoarfrost.model.local_statistics import LocalStatistics
 from hoarfrost.model.modes import Modes
+from hoarfrost.reconstruct import spot_check
 from hoarfrost.reconstruct.local_e_step import Effort, LocalEStep, LocalPosterior
 from hoarfrost.reconstruct.loop import HeldOut, Optimised, Reconstruction
 from hoarfrost.reconstruct.m_step import MStep, filter_shells
 from hoarfrost.reconstruct.marching import SWEEPS, sweep_size
+from hoarfrost.reconstruct.spot_check import SumError
 
 KEPT_MODES = 4
 SEARCHED_SHARE = 0.25
@@ -58,6 +62,7 @@ class Refinement:
     def __init__(self, run: Reconstruction) -> None:
         self.run = run
         self.coarse = run.make_band(0, draw=-1)
+        self.effort = Effort()
         n = run.settings.n_particles
         self.modes = Modes.none(n, KEPT_MODES, run.settings.device)
         self.in_second_half = (torch.randperm(n, generator=run.generator("halves")) % 2).bool()
@@ -76,7 +81,9 @@ class Refinement:
             for sweep in range(SWEEPS):
                 volumes, fsc = self._sweep(stage, r_max, volumes, sweep)
             found = Refined(volumes, r_max, independent=True, converged=not self.run.out_of_epochs())
-            self.run.report(stage, r_max, 1.0, judged=self.judge((volumes[0] + volumes[1]) / 2, r_max))
+            common = (volumes[0] + volumes[1]) / 2
+            sum_error = self.spot_check(common, r_max, stage)
+            self.run.report(stage, r_max, 1.0, judged=self.judge(common, r_max), sum_error=sum_error)
             edge = fsc[math.floor(r_max) - EDGE_SHELLS + 1 : math.floor(r_max) + 1].mean()
             if edge < FSC_THRESHOLD:
                 limit_A = s.box * s.pixel_size_A / r_max
@@ -87,7 +94,7 @@ class Refinement:
     def e_step(self, volume: Tensor, r_max: float, effort: Effort | None = None) -> LocalEStep:
         """The posterior under a map up to r_max."""
         disc = FourierDisc(self.run.settings.box, r_max)
-        return LocalEStep(volume, disc, self.coarse, self.run.pose_prior, effort or Effort(), self._generator)
+        return LocalEStep(volume, disc, self.coarse, self.run.pose_prior, effort or self.effort, self._generator)
 
     def judge(self, volume: Tensor, r_max: float) -> HeldOut:
         """How well a map explains the held-out particles, whose poses are looked for everywhere."""
@@ -97,6 +104,19 @@ class Refinement:
             nll.append(-posterior.log_evidence)
             empty.append(-images.log_constant)
         return HeldOut.of(torch.cat(nll), torch.cat(empty))
+
+    def spot_check(self, volume: Tensor, r_max: float, stage: int) -> SumError:
+        """The error of a sweep's sums on random training particles; a sweep that misses too much tries harder next."""
+        order = torch.randperm(len(self.run.training), generator=self._generator)
+        members = self.run.training[order[: spot_check.N_IMAGES]]
+        found = [p.log_evidence for _, _, p in self.visit(self.e_step(volume, r_max), members)]
+        thorough = self.e_step(volume, r_max, spot_check.THOROUGH)
+        sure = [p.log_evidence for _, _, p in self.visit(thorough, members, searched_share=1.0)]
+        error = SumError.of(torch.cat(found), torch.cat(sure))
+        if error.exceeds_budget:
+            self.effort = self.effort.doubled()
+            self.run.say(f"Sums miss {-error.mean:.1f} nats an image: twice as many poses are followed now", stage)
+        return error
 
     def visit(
         self, e_step: LocalEStep, members: Tensor, searched_share: float = SEARCHED_SHARE
