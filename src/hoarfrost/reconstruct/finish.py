@@ -40,7 +40,7 @@ class FinalPass:
 def final_pass(run: Reconstruction, refinement: Refinement, refined: Refined) -> FinalPass:
     """E-step over all particles with the map fixed, then one M-step for the whole and one for each half."""
     s, r_max = run.settings, refined.r_max
-    run.say("Last pass over all particles, for their poses and the final map", run.final_stage)
+    run.say("Last pass over all particles, for their poses and the final map", run.final_stage, r_max)
     n, box = s.n_particles, refined.volumes[0].shape[0]
     rotations, shifts_A = torch.empty(n, 3, 3, dtype=torch.float64), torch.empty(n, 2, dtype=torch.float64)
     probability, log_evidence = torch.empty(n, dtype=torch.float64), torch.empty(n, dtype=torch.float64)

@@ -89,6 +89,7 @@ class Reconstruction:
         ]
         self.diameter = settings.diameter_A / (settings.box * settings.pixel_size_A)
         self._costs = self._expected_costs()
+        self._fraction_done = 0.0
 
     def generator(self, name: str) -> torch.Generator:
         """The run's random generator for one purpose."""
@@ -232,6 +233,7 @@ class Reconstruction:
     ) -> None:
         """Tell how things stand; `done` is the share of the stage that is, the final pass being the last stage."""
         s = self.settings
+        self._fraction_done = min(1.0, max(self._fraction_done, sum(self._costs[:stage]) + done * self._costs[stage]))
         self._report(
             Event(
                 iteration=self.iteration,
@@ -246,7 +248,7 @@ class Reconstruction:
                 step=step_size,
                 seconds=time.monotonic() - self.started,
                 image_gradients=self.image_gradients,
-                fraction_done=min(1.0, sum(self._costs[:stage]) + done * self._costs[stage]),
+                fraction_done=self._fraction_done,
                 sum_error=None if sum_error is None else sum_error.mean,
                 sum_error_standard_error=None if sum_error is None else sum_error.standard_error,
                 message=message,
@@ -258,8 +260,7 @@ class Reconstruction:
         """The number of the final pass, as a stage."""
         return len(self.settings.stages_r_max) + len(self.settings.refined_r_max)
 
-    def say(self, message: str, stage: int = 0) -> None:
-        """Report something worth a line of its own."""
+    def say(self, message: str, stage: int = 0, r_max: float | None = None) -> None:
+        """Report something worth a line of its own; the final pass has no band limit of its own to say it at."""
         s = self.settings
-        bands = s.stages_r_max + s.refined_r_max
-        self.report(stage, bands[min(stage, len(bands) - 1)], 0.0, message=message)
+        self.report(stage, (s.stages_r_max + s.refined_r_max)[stage] if r_max is None else r_max, 0.0, message=message)
