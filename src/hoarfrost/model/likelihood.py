@@ -25,18 +25,21 @@ from torch import Tensor
 
 from hoarfrost.fourier import FourierDisc
 from hoarfrost.geometry import plane_symmetries
+from hoarfrost.model.workers import each
 from hoarfrost.model.quadrature import OrientationQuadrature, ShiftQuadrature
 
 # Scores of all images of a tile are in memory at once, 16 MB of them; those of a block are read and written several
 # times, so they should stay in cache. Measured at r_max 6 to 10: a million is as good as half, and a quarter is slower.
-SCORES_PER_TILE = 1 << 22
-SCORES_PER_BLOCK = 1 << 20
+SCORES_PER_TILE = 1 << 24
+SCORES_PER_BLOCK = 1 << 18
 SMALLEST_WIDTH = 64
 # Poses outside the set that holds all but this share of the posterior change a gradient by no more than it.
 DROPPED_MASS = 1e-6
 # exp() of anything lower is lost in a sum of 10⁷ terms. It must not be let go on: denormal numbers make exp and matrix
 # products 5 to 30 times slower, and even the square of this is none.
 LOWEST_EXPONENT = -40.0
+# Sums of 10⁷ exponentials of this and of their squares are in the range of single precision.
+HIGHEST_EXPONENT = 30.0
 # Of `plane_symmetries`: quarter turns 0 and 1, plain and flipped. The others are these, turned by 180° (2 further on).
 HALF_OF_SYMMETRIES = [0, 1, 4, 5]
 
@@ -94,6 +97,7 @@ class PoseModel:
         # Slices at g R_j are slices at R_j read at gᵀ k, so images are read at g k.
         permutations = [disc.permutation(g[:2, :2]) for g in plane_symmetries()]
         self.permutation = torch.stack([index for index, _ in permutations]).to(device)
+        self._buffer = torch.empty(0, device=device, dtype=dtype)
         self.conjugate_sign = 1 - 2 * torch.stack([c for _, c in permutations]).to(device, dtype)
 
     def orient_data(self, images: WhitenedImages) -> tuple[Tensor, Tensor]:
@@ -107,6 +111,12 @@ class PoseModel:
     def orient_power(self, images: WhitenedImages) -> Tensor:
         """c² under half of the symmetries: real (b · 4, K)."""
         return images.ctf.square()[:, self.permutation[HALF_OF_SYMMETRIES]].reshape(-1, self.disc.size)
+
+    def buffer(self, size: int) -> Tensor:
+        """The same memory (size,) each time: fresh memory costs as much in page faults as the arithmetic in it."""
+        if len(self._buffer) < size:
+            self._buffer = self._buffer.new_empty(size)
+        return self._buffer[:size]
 
     def node(self, turned: Tensor, symmetry: Tensor, base: Tensor) -> Tensor:
         """Index into `orientations.rotations()` of a base node under one of the half's symmetries, maybe turned."""
@@ -135,17 +145,17 @@ class Posterior:
 
 def marginalise(images: WhitenedImages, slices: Tensor, poses: PoseModel, *, statistics: bool = True) -> Posterior:
     """Sum the likelihood of each image over all poses, given slices (n_base, K) at the base orientations."""
-    sums = _Sums(*(torch.zeros(slices.shape, dtype=poses.dtype, device=slices.device) for _ in range(3)))
+    numerator = torch.empty_like(slices)
+    weight = torch.empty_like(slices.real, memory_format=torch.contiguous_format)
     columns: list[tuple[Tensor, ...]] = []
-    for _, tile in _tiles(images, slices, poses):
+    for start, tile in _tiles(images, slices, poses):
         columns.append((tile.log_evidence(), tile.ess(), *tile.best()))
         if statistics:
-            tile.accumulate(sums)
+            tile.accumulate(numerator, weight, anew=start == 0)
     log_evidence, ess, node, shift, probability = (torch.cat(c) for c in zip(*columns, strict=True))
     if not statistics:
         return Posterior(log_evidence, ess, node, shift, probability)
-    numerator = torch.complex(sums.real, sums.imaginary)
-    return Posterior(log_evidence, ess, node, shift, probability, numerator, sums.weight)
+    return Posterior(log_evidence, ess, node, shift, probability, numerator, weight)
 
 
 @dataclass(frozen=True)
@@ -174,76 +184,83 @@ def likely_poses(images: WhitenedImages, slices: Tensor, poses: PoseModel, least
 def _tiles(images: WhitenedImages, slices: Tensor, poses: PoseModel) -> Iterator[tuple[int, _Tile]]:
     """The images' scores, so many images at a time, and the number of the first. A tile lasts until the next."""
     n_base = slices.shape[0]
-    bank = _SliceBank(slices.real.contiguous(), slices.imag.contiguous())
     scores_per_image = 2 * len(HALF_OF_SYMMETRIES) * len(poses.shifts.shifts_px) * n_base
     step = min(len(images), max(1, SCORES_PER_TILE // scores_per_image))
-    # One buffer for all tiles: fresh memory for each would cost more than the arithmetic in page faults.
-    buffer = bank.real.new_empty(step * scores_per_image)
+    buffer = poses.buffer(step * scores_per_image)
     for start in range(0, len(images), step):
-        yield start, _Tile(images[start : start + step], poses, bank, buffer)
-
-
-@dataclass(frozen=True)
-class _Sums:
-    """Σ γ Re z, Σ γ Im z and Σ γ c², (n_base, K) each."""
-
-    real: Tensor
-    imaginary: Tensor
-    weight: Tensor
-
-
-class _SliceBank:
-    """Slices of all base orientations: real and imaginary parts and |P_j V|², (n_base, K) each."""
-
-    def __init__(self, real: Tensor, imaginary: Tensor) -> None:
-        self.real, self.imaginary = real, imaginary
-        self.power = real.square() + imaginary.square()
+        yield start, _Tile(images[start : start + step], slices, poses, buffer)
 
 
 class _Tile:
-    """The scores of b images over all poses, block by block of base orientations, as exp(score − peak of the block).
+    """The likelihoods of b images over all poses, block by block of base orientations, as exp(score − reference).
 
-    A block is small enough to stay in cache from the matrix product to the exponential. `_blocks` holds each block's
-    first and last base orientation and its likelihoods (2, b, symmetries · shifts, width), plain and turned by 180°;
-    `_peak`, `_sum` and `_squares`, (b, blocks), its highest score and the sums of its likelihoods and their squares.
+    A block stays in the cache of the one core that works on it, from the matrix product to the exponential.
+    `_blocks` holds each block's first and last base orientation and its likelihoods (2, b, symmetries · shifts,
+    width), plain and turned by 180°; `_reference`, `_peak` and `_squares`, (b, blocks), what was taken from its scores,
+    its highest score and the sum of the squares of its likelihoods; `_row_sums` (b, symmetries · shifts, blocks), the
+    sums of its likelihoods, plain and turned.
     """
 
-    def __init__(self, images: WhitenedImages, poses: PoseModel, bank: _SliceBank, buffer: Tensor) -> None:
-        self._images, self._poses = images, poses
+    def __init__(self, images: WhitenedImages, slices: Tensor, poses: PoseModel, buffer: Tensor) -> None:
+        self._images, self._slices, self._poses = images, slices, poses
         self._b, self._n_shifts = len(images), len(poses.shifts.shifts_px)
         self._rows = len(HALF_OF_SYMMETRIES) * self._n_shifts
         self._data = poses.orient_data(images)
         self._doubled = [2 * part for part in self._data]
         self._ctf_power = poses.orient_power(images)
-        n_base = bank.real.shape[0]
-        n_blocks = math.ceil(2 * self._b * self._rows * n_base / SCORES_PER_BLOCK)
-        width = max(SMALLEST_WIDTH, math.ceil(n_base / n_blocks))
+        n_base, per_base = slices.shape[0], 2 * self._b * self._rows
+        self._sampled = self._guess_peaks(buffer)
+        width = max(SMALLEST_WIDTH, math.ceil(n_base / math.ceil(per_base * n_base / SCORES_PER_BLOCK)))
         self._blocks: list[tuple[int, int, Tensor]] = []
-        found = []
         for first in range(0, n_base, width):
             last = min(first + width, n_base)
-            region = buffer[2 * self._b * self._rows * first : 2 * self._b * self._rows * last]
-            scores = region.view(2, self._b, self._rows, last - first)
-            self._score(scores, bank, first, last)
-            found.append(_exponentiate(scores))
-            self._blocks.append((first, last, scores))
-        self._peak, self._sum, self._squares = (torch.stack(part, dim=1) for part in zip(*found, strict=True))
-        self._highest = self._peak.amax(dim=1)
-        self._factor = (self._peak - self._highest[:, None]).clamp_(min=LOWEST_EXPONENT).exp_()
-        self._total = (self._factor * self._sum).sum(dim=1)
+            region = buffer[per_base * first : per_base * last]
+            self._blocks.append((first, last, region.view(2, self._b, self._rows, last - first)))
+        found = each(self._fill, self._blocks, slices.device)
+        self._reference, self._peak, self._row_sums, self._squares = (
+            torch.stack(part, dim=-1) for part in zip(*found, strict=True)
+        )
+        self._highest = self._reference.amax(dim=1)
+        self._factor = _exp(self._reference - self._highest[:, None])
+        self._total = (self._factor * self._row_sums.sum(dim=1)).sum(dim=1)
 
-    def _score(self, scores: Tensor, bank: _SliceBank, first: int, last: int) -> None:
-        """Fill a block with log p_ij up to a constant of the image."""
-        products = scores.view(2, self._b * self._rows, last - first)
-        torch.mm(self._doubled[0], bank.real[first:last].T, out=products[0])
-        torch.mm(self._doubled[1], bank.imaginary[first:last].T, out=products[1])
-        log_weights = self._poses.base_log_weights[first:last]
-        bias = torch.addmm(log_weights, self._ctf_power, bank.power[first:last].T, alpha=-1)
-        by_shift = scores[0].view(self._b, -1, self._n_shifts, last - first)
-        by_shift += bias.view(self._b, -1, 1, last - first)
-        if self._n_shifts > 1:
-            by_shift += self._poses.shift_log_weights[:, None]
-        _sum_and_difference(scores)
+    def _guess_peaks(self, buffer: Tensor) -> Tensor:
+        """The highest scores (b,) at a few orientations, taken from all scores so that exponentials are in range."""
+        n_base = self._slices.shape[0]
+        sample = torch.arange(0, n_base, math.ceil(n_base / SMALLEST_WIDTH), device=self._slices.device)
+        scores = buffer[: 2 * self._b * self._rows * len(sample)].view(2, self._b, self._rows, len(sample))
+        nothing = self._ctf_power.new_zeros(self._b)
+        self._score(scores, self._slices[sample], self._poses.base_log_weights[sample], nothing)
+        return scores.amax(dim=3).amax(dim=(0, 2))
+
+    def _fill(self, block: tuple[int, int, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Fill a block with its likelihoods; reference and peak (b,), row sums (b, rows) and sum of squares (b,)."""
+        first, last, scores = block
+        self._score(scores, self._slices[first:last], self._poses.base_log_weights[first:last], self._sampled)
+        peak = scores.amax(dim=3).amax(dim=(0, 2))
+        rise = torch.where(peak > HIGHEST_EXPONENT, peak, 0)
+        if bool((rise > 0).any()):
+            scores.sub_(rise[:, None, None])
+        scores.clamp_(min=LOWEST_EXPONENT).exp_()
+        squares = torch.linalg.vector_norm(scores.view(2, self._b, -1), dim=2).square().sum(dim=0)
+        return self._sampled + rise, self._sampled + peak, scores.sum(dim=3).sum(dim=0), squares
+
+    def _score(self, scores: Tensor, slices: Tensor, log_weights: Tensor, reference: Tensor) -> None:
+        """Fill a block with log p_ij, up to a constant of the image, less the reference (b,)."""
+        real, imaginary = slices.real.contiguous(), slices.imag.contiguous()
+        products = scores.view(2, self._b * self._rows, -1)
+        start = reference.repeat_interleave(len(HALF_OF_SYMMETRIES))[:, None]
+        power = torch.addcmul(real.square(), imaginary, imaginary)
+        if self._n_shifts == 1:
+            torch.sub(log_weights, start, out=products[0]).addmm_(self._ctf_power, power.T, alpha=-1)
+        else:
+            bias = (log_weights - start).addmm_(self._ctf_power, power.T, alpha=-1)
+            by_shift = products[0].view(-1, self._n_shifts, products.shape[2])
+            torch.add(bias[:, None], self._poses.shift_log_weights[:, None], out=by_shift)
+        products[0].addmm_(self._doubled[0], real.T)
+        torch.mm(self._doubled[1], imaginary.T, out=products[1])
+        products[0].add_(products[1])
+        torch.add(products[0], products[1], alpha=-2, out=products[1])
 
     def log_evidence(self) -> Tensor:
         """log p(Ĩ_i | V): (b,) float64."""
@@ -265,7 +282,7 @@ class _Tile:
             row = place // width
             node[mine] = self._poses.node(row // self._rows, row % self._rows // self._n_shifts, first + place % width)
             shift[mine] = row % self._n_shifts
-        return node, shift, 1 / self._total
+        return node, shift, (self._peak.amax(dim=1) - self._highest).exp() / self._total
 
     def likely(self, least_share: float) -> LikelyPoses:
         """All nodes above `least_share` of the posterior, and each image's best."""
@@ -285,46 +302,66 @@ class _Tile:
             found.append((image, node, row % self._n_shifts, probability))
         return LikelyPoses(*(torch.cat(column) for column in zip(*found, strict=True)))
 
-    def accumulate(self, sums: _Sums) -> None:
-        """Add the statistics, leaving out the blocks that hold none of an image's posterior mass. Call it last."""
-        # Normalise the few numbers of the images, not the many of the poses.
+    def accumulate(self, numerator: Tensor, weight: Tensor, *, anew: bool) -> None:
+        """Add the statistics, or write them `anew`, without the rows of blocks that hold none of an image's mass."""
         share = self._factor / self._total[:, None]
-        live = ~(share * self._sum <= DROPPED_MASS / len(self._blocks))  # what is not a number counts as live
-        for block, (first, last, likelihoods) in enumerate(self._blocks):
-            of_live = live[:, block].nonzero().squeeze(1)
-            if len(of_live) == 0:
-                continue
-            members = of_live if len(of_live) < self._b else slice(None)
-            self._accumulate_block(sums, first, last, likelihoods[:, members], share[members, block], members)
+        mass = (share[:, None] * self._row_sums).flatten(0, 1)
+        live = ~(mass <= DROPPED_MASS / (self._rows * len(self._blocks)))  # what is not a number counts as live
+        # Normalise the numbers of the images, fewer than those of the poses; for most blocks they are the same.
+        usual = self._factors(_exp(self._sampled - self._highest) / self._total, None)
+        risen = (self._reference > self._sampled[:, None]).any(dim=0).tolist()
 
-    def _accumulate_block(
-        self, sums: _Sums, first: int, last: int, likelihoods: Tensor, share: Tensor, members: Tensor | slice
-    ) -> None:
-        """Half a turn conjugates z, so imaginary parts take the difference of plain and turned."""
-        size = sums.real.shape[1]
-        _sum_and_difference(likelihoods)
-        both, difference = likelihoods.reshape(2, -1, last - first)
-        values = [(part.view(self._b, self._rows, size)[members] * share[:, None, None]) for part in self._data]
-        ctf_power = self._ctf_power.view(self._b, -1, size)[members] * share[:, None, None]
-        over_shifts = both if self._n_shifts == 1 else both.view(-1, self._n_shifts, last - first).sum(dim=1)
-        sums.real[first:last].addmm_(both.T, values[0].view(-1, size))
-        sums.imaginary[first:last].addmm_(difference.T, values[1].view(-1, size))
-        sums.weight[first:last].addmm_(over_shifts.T, ctf_power.view(-1, size))
+        def add(block: int) -> None:
+            first, last, likelihoods = self._blocks[block]
+            likelihoods = likelihoods.view(2, -1, last - first)
+            rows = live[:, block].nonzero().squeeze(1)
+            if 2 * len(rows) > len(live):
+                factors = self._factors(share[:, block], None) if risen[block] else usual
+            else:
+                factors, likelihoods = self._factors(share[:, block], rows), likelihoods[:, rows]
+            real, imaginary, power = self._products(likelihoods, factors)
+            if anew:
+                torch.complex(real, imaginary, out=numerator[first:last])
+                weight[first:last] = power
+            else:
+                numerator[first:last] += torch.complex(real, imaginary)
+                weight[first:last] += power
+
+        each(add, range(len(self._blocks)), numerator.device)
+
+    def _factors(self, share: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Re z and c² side by side, and Im z, times each image's share (b,), for some rows or all.
+
+        For all rows of several shifts c² comes apart, (b · symmetries, K), so that the shifts can be summed first.
+        """
+        real, imaginary = self._data
+        if rows is None and self._n_shifts > 1:
+            of_row = share.repeat_interleave(self._rows)[:, None]
+            of_power = share.repeat_interleave(len(HALF_OF_SYMMETRIES))[:, None]
+            return real * of_row, imaginary * of_row, self._ctf_power * of_power
+        if rows is None:
+            rows = torch.arange(len(real), device=real.device)
+        of_row = share[rows // self._rows, None]
+        left = torch.cat([real[rows], self._ctf_power[rows // self._n_shifts]], dim=1)
+        return left * of_row, imaginary[rows] * of_row, None
+
+    def _products(
+        self, likelihoods: Tensor, factors: tuple[Tensor, Tensor, Tensor | None]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Σ γ Re z, Σ γ Im z and Σ γ c² (width, K). Half a turn conjugates z, so Im z takes plain less turned."""
+        left, imaginary, power = factors
+        both, difference = likelihoods[0] + likelihoods[1], likelihoods[0] - likelihoods[1]
+        real = both.T @ left
+        if power is None:
+            real, weight = real.tensor_split(2, dim=1)
+        else:
+            weight = both.view(len(power), -1, both.shape[1]).sum(dim=1).T @ power
+        return real, difference.T @ imaginary, weight
 
 
-def _exponentiate(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Turn a block (2, b, rows, width) into exp(score − peak) in place; peak, sum and sum of squares, (b,) each."""
-    by_image = scores.view(2, scores.shape[1], -1)
-    peak = by_image.amax(dim=2).amax(dim=0)
-    by_image.sub_(peak[:, None]).clamp_(min=LOWEST_EXPONENT).exp_()
-    return peak, by_image.sum(dim=2).sum(dim=0), torch.linalg.vector_norm(by_image, dim=2).square().sum(dim=0)
-
-
-def _sum_and_difference(pair: Tensor) -> None:
-    """Turn the two halves of axis 0 of (2, …) into their sum and their difference, in place."""
-    first, second = pair[0], pair[1]
-    first.add_(second)
-    torch.add(first, second, alpha=-2, out=second)
+def _exp(exponent: Tensor) -> Tensor:
+    """exp() of numbers up to zero, and zero instead of denormal numbers."""
+    return torch.where(exponent > 2 * LOWEST_EXPONENT, exponent.exp(), 0)
 
 
 class _MeanNLL(torch.autograd.Function):
