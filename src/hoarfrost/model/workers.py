@@ -1,7 +1,7 @@
 """Threads that each work on their own piece of a large sum, every torch operation of theirs on one core.
 
-Split inside of an operation, as torch does by itself, a piece of data moves between the cores' caches from one operation
-to the next, and every operation ends with all cores waiting for the slowest. A worker keeps its piece in its own cache.
+Split inside of an operation, as torch does by itself, data move between the cores' caches from one operation to the
+next, and every operation ends with all cores waiting for the slowest. A worker keeps its piece in its own cache.
 The pieces and what becomes of them do not depend on the number of workers, so neither do the results.
 """
 
