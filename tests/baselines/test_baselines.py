@@ -12,7 +12,7 @@ from hoarfrost.geometry import random_rotations
 from hoarfrost.model.band import BandModel
 from hoarfrost.model.likelihood import WhitenedImages, whiten
 from hoarfrost.model.quadrature import PosePrior
-from hoarfrost.model.slices import apply_normal, transform_normal_kernel
+from hoarfrost.model.slices import SliceOperator, apply_normal, transform_normal_kernel
 from hoarfrost.reconstruct.m_step import conjugate_gradients
 from hoarfrost.seeds import named_generator
 from hoarfrost.simulate.packed import white_noise
@@ -125,7 +125,9 @@ def test_the_m_step_of_batch_em_is_the_minimum_of_likelihood_and_prior() -> None
         band.operator.grid_radii(), band.disc.box**2 * band.operator.sum_at_unit_density / power, dtype=torch.float32
     )
     found = band.operator.average(posterior.numerator, posterior.weight, lambda _: sums)
-    linear, kernel = band.quadratic(posterior, 1)
+    # The average takes in the whole box, which the band's own quadratic does not.
+    operator = SliceOperator(band.disc, band.box, band.poses.orientations.base_rotations, kernel_width=3)
+    linear, kernel = operator.adjoint_and_kernel(posterior.numerator, posterior.weight)
     spectrum = transform_normal_kernel(kernel)
     # ½ Σ |V̂|²/τ² over n³ coefficients is n³ |V|² / (2 τ²).
     ridge = band.box**3 / (2 * power)

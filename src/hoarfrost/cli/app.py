@@ -5,6 +5,7 @@ from __future__ import annotations
 from cyclopts import App, Parameter
 
 from hoarfrost import __version__
+from hoarfrost.cli.bench import bench
 from hoarfrost.cli.benchmark import benchmark
 from hoarfrost.cli.evaluate import evaluate
 from hoarfrost.cli.reconstruct import reconstruct
@@ -21,3 +22,4 @@ app.command(reconstruct)
 app.command(simulate)
 app.command(evaluate)
 app.command(benchmark)
+app.command(bench)

@@ -1,0 +1,39 @@
+"""Threads that each work on their own piece of a large sum, every torch operation of theirs on one core.
+
+Split inside of an operation, as torch does by itself, data move between the cores' caches from one operation to the
+next, and every operation ends with all cores waiting for the slowest. A worker keeps its piece in its own cache.
+The pieces and what becomes of them do not depend on the number of workers, so neither do the results.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import TypeVar
+
+import torch
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
+
+
+def each(function: Callable[[Piece], Result], pieces: Sequence[Piece], device: torch.device) -> list[Result]:
+    """`function` of every piece, in order, without gradients; on the CPU by as many workers as torch has threads."""
+    if device.type != "cpu":
+        with torch.no_grad():
+            return [function(piece) for piece in pieces]
+    return list(_workers(torch.get_num_threads()).map(torch.no_grad()(function), pieces))
+
+
+@lru_cache(maxsize=1)
+def _workers(count: int) -> ThreadPoolExecutor:
+    started = threading.Barrier(count + 1)
+    pool = ThreadPoolExecutor(count, "hoarfrost", initializer=torch.set_num_threads, initargs=(1,))
+    for _ in range(count):
+        pool.submit(started.wait)
+    started.wait()
+    # The number is a thread's own, but also what threads started later begin with.
+    torch.set_num_threads(count)
+    return pool
