@@ -127,17 +127,32 @@ class AdjointGrid:
 
     def kernel(self, table: Tensor) -> Tensor:
         """Kernel of Σ Pᵀ W P, real (2 box, 2 box, 2 box), of weights spread onto the grid, real (G³,)."""
-        return self._to_space(table.to(torch.complex64 if table.dtype == torch.float32 else torch.complex128)) / (
-            self.image_box**2
-        )
+        return self._to_space(table) / (self.image_box**2)
 
     def _to_space(self, table: Tensor) -> Tensor:
-        """Window-corrected real-space array (2 box,)³ of complex numbers on the grid."""
-        axes = (-3, -2, -1)
-        spectrum = table.reshape(self.grid_box, self.grid_box, self.grid_box)
-        # The inverse FFT without its 1/G³ is the adjoint of the FFT.
-        real = torch.fft.ifftn(torch.fft.ifftshift(spectrum, dim=axes), dim=axes, norm="forward").real
-        return centred_window(torch.fft.fftshift(real, dim=axes), 2 * self.box) * self.gain
+        """Window-corrected real-space array (2 box,)³ of real or complex numbers on the grid.
+
+        Axis by axis and a slab at a time, so that never much more than half of the grid is in memory besides the table.
+        """
+        values = table.reshape(self.grid_box, self.grid_box, self.grid_box)
+        for axis in range(3):
+            values = self._half_transform(values, axis)
+        return values.real * self.gain
+
+    def _half_transform(self, values: Tensor, axis: int) -> Tensor:
+        """The inverse FFT along an axis, of which only the 2 box points about the origin are kept."""
+        across = (axis + 1) % 3
+        shape = list(values.shape)
+        shape[axis] = 2 * self.box
+        kept = torch.empty(shape, dtype=self.gain.dtype.to_complex(), device=values.device)
+        step = max(1, POINTS_PER_CHUNK * 8 * values.shape[across] // values.numel())
+        for first in range(0, values.shape[across], step):
+            slab = values.narrow(across, first, min(step, values.shape[across] - first))
+            # The inverse FFT without its 1/G is the adjoint of the FFT.
+            real = torch.fft.ifft(torch.fft.ifftshift(slab, dim=axis), dim=axis, norm="forward")
+            parts = (real.narrow(axis, self.grid_box - self.box, self.box), real.narrow(axis, 0, self.box))
+            torch.cat(parts, dim=axis, out=kept.narrow(across, first, slab.shape[across]))
+        return kept
 
 
 class SliceOperator:
