@@ -22,7 +22,7 @@ from hoarfrost.fsc import fourier_shell_correlation
 from hoarfrost.model.band import VOLUME_MARGIN
 from hoarfrost.model.likelihood import WhitenedImages
 from hoarfrost.model.local_statistics import LocalStatistics
-from hoarfrost.model.modes import Modes
+from hoarfrost.model.mode_memory import ModeMemory
 from hoarfrost.reconstruct.local_e_step import Effort, LocalEStep, LocalPosterior
 from hoarfrost.reconstruct.loop import HeldOut, Optimised, Reconstruction
 from hoarfrost.reconstruct.m_step import MStep, filter_shells
@@ -59,7 +59,7 @@ class Refinement:
         self.run = run
         self.coarse = run.make_band(0, draw=-1)
         n = run.settings.n_particles
-        self.modes = Modes.none(n, KEPT_MODES, run.settings.device)
+        self.modes = ModeMemory(n, KEPT_MODES, run.settings.device)
         self.in_second_half = (torch.randperm(n, generator=run.generator("halves")) % 2).bool()
         self._generator = run.generator("refinement")
         self._queue = run.training[:0]
