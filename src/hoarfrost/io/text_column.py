@@ -9,7 +9,7 @@ import numpy as np
 
 
 class TextColumn(Sequence[str]):
-    """A sequence of texts that never changes, as one run of bytes and the place of each: 4 bytes a text besides its own.
+    """A sequence of texts that never changes, as one run of bytes and the end of each: 4 bytes a text besides its own.
 
     A list of Python's strings takes about 60 bytes more for each.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -10,7 +10,7 @@ Batch = TypeVar("Batch")
 Loaded = TypeVar("Loaded")
 
 
-def prefetched(load: Callable[[Batch], Loaded], batches: Iterable[Batch]) -> Iterator[tuple[Batch, Loaded]]:
+def prefetched(load: Callable[[Batch], Loaded], batches: Iterable[Batch]) -> Generator[tuple[Batch, Loaded]]:
     """Each batch with what `load` makes of it, in order; never more than one is loaded ahead.
 
     `batches` are drawn by the caller's thread, one ahead, so which are drawn does not depend on the thread's timing.

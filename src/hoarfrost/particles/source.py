@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 
 import numpy as np
 import torch
@@ -75,7 +75,7 @@ class ParticleSource:
             images.data.to(self.device), images.ctf.to(self.device), images.log_constant.to(self.device)
         )
 
-    def stream(self, batches: Iterable[Tensor], disc: FourierDisc) -> Iterator[tuple[Tensor, WhitenedImages]]:
+    def stream(self, batches: Iterable[Tensor], disc: FourierDisc) -> Generator[tuple[Tensor, WhitenedImages]]:
         """Each batch of indices with its images; the next is read and prepared while the caller works on one."""
         return prefetched(lambda indices: self.images(indices, disc), batches)
 

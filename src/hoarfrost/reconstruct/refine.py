@@ -102,8 +102,7 @@ class Refinement:
         self, e_step: LocalEStep, members: Tensor, searched_share: float = SEARCHED_SHARE
     ) -> Iterator[tuple[Tensor, WhitenedImages, LocalPosterior]]:
         """E-step over the particles `members`, a batch at a time: their indices, images and posterior."""
-        for indices in torch.split(members, BATCH_SIZE):
-            images = self.run.source.images(indices, e_step.model.disc)
+        for indices, images in self.run.source.stream(torch.split(members, BATCH_SIZE), e_step.model.disc):
             search = torch.rand(len(indices), generator=self._generator) < searched_share
             posterior = e_step(images, self.modes[indices], search.to(images.data.device))
             self.modes[indices] = posterior.modes
@@ -140,6 +139,7 @@ class Refinement:
                     ess=float((1 / posterior.modes.share().square().sum(dim=1)).median()),
                 )
             maps.append(solve(statistics.quadratic(len(own)), fourier_resize(volume, box)))
+            del e_step, statistics  # or both halves' would be in memory at once
         fsc = fourier_shell_correlation(*maps)
         return joined_below(filtered_halves(maps, fsc), self.coarse.r_max), fsc
 
