@@ -44,7 +44,7 @@ def from_records(records: Records) -> WhitenedImages:
     rows = torch.from_numpy(records)
     size = (rows.shape[1] - 2) // 3
     data, ctf, constant = (
-        part.clone(memory_format=torch.contiguous_format) for part in rows.split([2 * size, size, 2], 1)
+        part.clone(memory_format=torch.contiguous_format) for part in torch.split(rows, [2 * size, size, 2], dim=1)
     )
     return WhitenedImages(torch.view_as_complex(data.view(-1, size, 2)), ctf, constant.view(torch.float64).squeeze(1))
 

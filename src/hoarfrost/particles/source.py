@@ -49,7 +49,7 @@ class ParticleSource:
         self.device = torch.device(device)
         self._mask = preprocessor.mask()
         sample = training[torch.randperm(len(training), generator=generator)[:IMAGES_FOR_NOISE]]
-        chunks = sample.sort().values.split(self._at_once)
+        chunks = torch.split(sample.sort().values, self._at_once)
         dusty = sum(int(find_dust(stack.read(chunk)).flatten(1).any(dim=1).sum()) for chunk in chunks)
         self.dust_share = dusty / len(sample)
         self.preprocessor = dataclasses.replace(preprocessor, removes_dust=self.dust_share <= LARGEST_DUST_SHARE)
@@ -80,7 +80,7 @@ class ParticleSource:
         return prefetched(lambda indices: self.images(indices, disc), batches)
 
     def _prepare(self, indices: Tensor, disc: FourierDisc) -> WhitenedImages:
-        packed = torch.cat([self._pack(chunk, disc) for chunk in indices.split(self._at_once)])
+        packed = torch.cat([self._pack(chunk, disc) for chunk in torch.split(indices, self._at_once)])
         ctf = evaluate_ctf(self.stack.ctf[indices], disc.coordinates / (disc.box * self.stack.pixel_size_A))
         return whiten(packed, ctf, self.noise_variance(disc), disc)
 
