@@ -3,8 +3,9 @@
     python benchmarks/memory.py --output benchmarks/results/memory.json
 
 The particles are rows of a STAR file that repeat the same 1,000 images of noise, each with a defocus of its own:
-nothing in the program knows that, and 200,000 real images would be 3 GB. The band limit is the lowest there is and one epoch's
-hundredth is optimised, so that the last pass over all particles, which holds the most of each, comes soon.
+nothing in the program knows that, and 200,000 real images would be 3 GB. The band limit is the lowest there is and
+only a thousand images are optimised on, so that the last pass over all particles, which holds the most of each, comes
+soon.
 """
 
 from __future__ import annotations

@@ -57,7 +57,11 @@ def test_an_error_is_raised_when_its_batch_is_due() -> None:
 
 
 def test_an_error_of_the_caller_ends_the_thread() -> None:
-    with pytest.raises(RuntimeError), contextlib.closing(prefetched(lambda n: n, range(5))) as stream:
-        for _ in stream:
+    def work() -> None:
+        with contextlib.closing(prefetched(lambda n: n, range(5))) as stream:
+            next(stream)
             raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        work()
     assert threads() == 0

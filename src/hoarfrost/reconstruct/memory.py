@@ -25,7 +25,7 @@ GB = 10**9
 LARGEST_DEFAULT = 2 * GB
 DEFAULT_SHARE_OF_MACHINE = 0.5
 # Measured, with room to spare: what a particle adds to the process in all, modes, table, results and writing them.
-BYTES_PER_PARTICLE = 1100
+BYTES_PER_PARTICLE = 1300
 # Python, PyTorch and SciPy, loaded.
 PROGRAM_BYTES = 400 << 20
 # Tiles of scores, buffers of reading, and PyTorch's own.

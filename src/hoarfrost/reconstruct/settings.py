@@ -23,7 +23,7 @@ STAGE_FACTOR = 1.24
 # Exact sums over all poses cost about r_max⁶; beyond the second number also more memory than a laptop has.
 DEFAULT_LAST_EXACT_R_MAX = 11.4
 LARGEST_EXACT_R_MAX = 14.0
-# Refinement takes longer steps; beyond the second number its grids take more than 2 GB.
+# Refinement takes longer steps; beyond the second number its grids would take the run past 2 GB.
 REFINING_FACTOR = 1.33
 LARGEST_REFINED_R_MAX = 40.0
 DEFAULT_DIAMETER = 0.85  # of the box
