@@ -193,3 +193,19 @@ def test_the_windows_transform_is_its_integral(width: int) -> None:
         found = window.transform(torch.tensor([frequency], dtype=torch.float64))[0]
         torch.testing.assert_close(found, integral, atol=1e-6, rtol=1e-5)
     assert float(window(torch.tensor([width / 2 + 0.01], dtype=torch.float64))[0]) == pytest.approx(1 / width)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_without_the_matrix_the_operator_is_the_same(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(5)
+    disc, rotations = FourierDisc(32, 6.0), random_rotations(700, generator)
+    kept = SliceOperator(disc, 18, rotations, kernel_width=3, dtype=dtype)
+    lean = SliceOperator(disc, 18, rotations, kernel_width=3, dtype=dtype, matrix_bytes=0)
+    volume = torch.randn(18, 18, 18, generator=generator, dtype=dtype)
+    slices = kept.slices(volume)
+    torch.testing.assert_close(lean.slices(volume), slices)
+    weights = slices.abs().square()
+    for one, other in zip(
+        lean.adjoint_and_kernel(slices, weights), kept.adjoint_and_kernel(slices, weights), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))

@@ -29,6 +29,7 @@ def reconstruct(
     held_out: int | None = None,
     datadir: Path | None = None,
     rotate_grid: Annotated[bool, Parameter(show_default=False)] = False,
+    memory: str | None = None,
     overwrite: Annotated[bool, Parameter(show_default=False)] = False,
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], show_default=False)] = False,
 ) -> None:
@@ -73,6 +74,9 @@ def reconstruct(
         Folder that the image names in the STAR file are relative to. By default, that of the STAR file.
     rotate_grid
         Turn the grid of orientations at every iteration, rather than at every stage. Slower.
+    memory
+        Memory that the program may use, like 2GB or 800MB. 2 GB unless given, or half of what the machine has if that
+        is less.
     overwrite
         Replace the run folder if it exists.
     quiet
@@ -100,6 +104,7 @@ def reconstruct(
             held_out=held_out,
             datadir=datadir,
             rotate_grid=rotate_grid,
+            memory=memory,
             overwrite=overwrite,
             progress=progress,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from hoarfrost.io.particles_star import ParticleTable, find_stack
 from hoarfrost.io.star import write_star
 from hoarfrost.io.star_columns import Floats
 from hoarfrost.io.star_optics import particle_table
+from hoarfrost.io.text_column import TextColumn
 
 
 def write_posed_particles(
@@ -60,24 +61,22 @@ def write_posed_particles(
     # Origins in the other dialect's unit would contradict the new ones.
     stale = {f"rlnOrigin{axis}" + ("" if is_relion_31 else "Angst") for axis in "XY"}
     columns = {name: values for name, values in particles.columns.items() if name not in stale}
-    columns["rlnImageName"] = _image_names(path, table, columns["rlnImageName"])
+    columns["rlnImageName"] = TextColumn(_image_names(path, table, columns["rlnImageName"]))
     for name, values in new_columns.items():
         if values.shape != (table.n,) or not np.isfinite(values).all():
             raise ValueError(f"{name} needs {table.n} finite numbers")
-        columns[name] = [_number(value) for value in values.tolist()]
+        columns[name] = TextColumn(_number(value) for value in values.tolist())
     posed = dataclasses.replace(particles, columns=columns)
     write_star(path, [posed if name == particles.name else other for name, other in table.star.tables.items()])
 
 
-def _image_names(path: Path, table: ParticleTable, image_names: list[str]) -> list[str]:
+def _image_names(path: Path, table: ParticleTable, image_names: Iterable[str]) -> Iterator[str]:
     renamed: dict[str, str] = {}
-    result = []
     for image_name, stack_number in zip(image_names, table.stack_number.tolist(), strict=True):
         number, _, name = image_name.partition("@")
         if name not in renamed:
             renamed[name] = _name_from(path.parent, name, table.stacks[stack_number].path)
-        result.append(f"{number}@{renamed[name]}")
-    return result
+        yield f"{number}@{renamed[name]}"
 
 
 def _name_from(folder: Path, name: str, stack_path: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -11,7 +11,8 @@ from typing import cast
 from gemmi import cif
 
 from hoarfrost.errors import DataError
-from hoarfrost.io.atomic import write_text_atomically
+from hoarfrost.io.atomic import atomic_output
+from hoarfrost.io.text_column import TextColumn
 
 _TOKEN = re.compile(r"'[^']*'(?=\s|$)|\"[^\"]*\"(?=\s|$)|[^\s]+")
 # A word that needs no quotes: no reserved beginning, and first any printable character but " # $ ' ; [ ] _
@@ -27,7 +28,7 @@ class StarTable:
     """
 
     name: str
-    columns: dict[str, list[str]]
+    columns: Mapping[str, Sequence[str]]
     is_loop: bool = True
 
     @property
@@ -74,7 +75,11 @@ def write_star(path: str | Path, tables: Iterable[StarTable]) -> None:
     """
     tables = list(tables)
     version = "# version 30001\n\n" if any(table.name == "optics" for table in tables) else ""
-    write_text_atomically(path, "".join(f"\n{version}{_table_text(table)}\n" for table in tables))
+    with atomic_output(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        for table in tables:
+            file.write(f"\n{version}")
+            file.writelines(_table_lines(table))
+            file.write("\n")
 
 
 def _table(path: Path, block: cif.Block) -> StarTable:
@@ -89,8 +94,10 @@ def _table(path: Path, block: cif.Block) -> StarTable:
         return StarTable(name, columns, is_loop=False)
     if len(items) > 1:
         raise DataError(path, expected=f"one table in block data_{name}", found=f"{len(items)} loops and single values")
-    tags, values = loops[0].tags, [_unquoted(path, value) for value in loops[0].values]
-    return StarTable(name, {tag[1:]: values[column :: len(tags)] for column, tag in enumerate(tags)})
+    # Column by column: Python's strings of all values at once would take several times the file.
+    return StarTable(
+        name, {tag[1:]: TextColumn(_unquoted(path, v) for v in block.find_loop(tag)) for tag in loops[0].tags}
+    )
 
 
 def _unquoted(path: Path, token: str) -> str:
@@ -99,21 +106,19 @@ def _unquoted(path: Path, token: str) -> str:
     return token[1:-1] if token[0] in "'\"" else token
 
 
-def _table_text(table: StarTable) -> str:
+def _table_lines(table: StarTable) -> Iterator[str]:
     lengths = {len(values) for values in table.columns.values()}
     if len(lengths) > 1 or (not table.is_loop and lengths not in ({1}, set())):
         raise ValueError(f"the columns of block data_{table.name} have lengths {sorted(lengths)}")
-    quoted = {name: [_quoted(value) for value in values] for name, values in table.columns.items()}
-    head = f"data_{table.name}\n\n"
+    yield f"data_{table.name}\n\n"
     if not table.is_loop:
-        return head + "".join(f"_{name} {values[0]}\n" for name, values in quoted.items())
-    names = "".join(f"_{name} #{number}\n" for number, name in enumerate(quoted, start=1))
-    widths = [max(map(len, values), default=0) for values in quoted.values()]
-    rows = (
-        " ".join(value.rjust(width) for value, width in zip(row, widths, strict=True))
-        for row in zip(*quoted.values(), strict=True)
-    )
-    return head + "loop_\n" + names + "".join(f"{row}\n" for row in rows)
+        yield from (f"_{name} {_quoted(values[0])}\n" for name, values in table.columns.items())
+        return
+    yield "loop_\n"
+    yield from (f"_{name} #{number}\n" for number, name in enumerate(table.columns, start=1))
+    widths = [max((len(_quoted(value)) for value in values), default=0) for values in table.columns.values()]
+    for row in zip(*table.columns.values(), strict=True):
+        yield " ".join(_quoted(value).rjust(width) for value, width in zip(row, widths, strict=True)) + "\n"
 
 
 def _quoted(value: str) -> str:

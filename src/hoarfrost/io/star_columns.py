@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 
-def text_column(path: Path, table: StarTable, name: str, hint: str | None = None) -> list[str]:
+def text_column(path: Path, table: StarTable, name: str, hint: str | None = None) -> Sequence[str]:
     """Values of a column as text. Raises DataError where the table has no such column."""
     if name not in table.columns:
         raise DataError(path, expected=f"a column {name} in data_{table.name}", found="none", hint=hint)
@@ -41,7 +42,7 @@ def float_column(
         return np.full(table.n_rows, default)
     words = text_column(path, table, name, hint)
     try:
-        values = np.array(words, dtype=np.float64)
+        values = np.array(list(words), dtype=np.float64)
     except ValueError:
         values = np.array([_float_or_nan(word) for word in words])
     bad = np.flatnonzero(~(np.isfinite(values) & (values >= lowest) & (values <= highest)))

@@ -12,7 +12,7 @@ from hoarfrost.fourier import FourierDisc, radius_grid
 from hoarfrost.model.likelihood import PoseModel, Posterior, WhitenedImages, marginalise, mean_nll
 from hoarfrost.model.plane_slices import PlaneSliceOperator
 from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature, make_shift_quadrature
-from hoarfrost.model.slices import SliceOperator
+from hoarfrost.model.slices import MATRIX_BYTES, SliceOperator
 
 # The map's box exceeds 2 r_max by this, so that its support is not blurred by the grid.
 VOLUME_MARGIN = 6
@@ -36,6 +36,7 @@ class BandModel:
         kernel_width: int = KERNEL_WIDTH,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        matrix_bytes: int = MATRIX_BYTES,
     ) -> None:
         self.r_max = r_max
         self.device = torch.device(device)
@@ -54,6 +55,7 @@ class BandModel:
             kernel_width=kernel_width,
             device=device,
             dtype=dtype,
+            matrix_bytes=matrix_bytes,
         )
 
     def support(self, diameter: float) -> Tensor:

@@ -31,6 +31,8 @@ WALL_PX = 0.25
 # Of a climb: no step is much longer than this, nor is a pose that the images leave open spread wider.
 LARGEST_TURN_DEG = 8.0
 FIRST_DAMPING = 1e-2
+# Poses are looked at so many coefficients of theirs at a time: a climb takes about 200 bytes for each.
+COEFFICIENTS_AT_ONCE = 1 << 19
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,12 @@ class Peaks:
     shifts_px: Tensor
     log_density: Tensor
     precision: Tensor
+
+    @staticmethod
+    def of(parts: list[Peaks]) -> Peaks:
+        """Several as one."""
+        columns = zip(*((p.rotations, p.shifts_px, p.log_density, p.precision) for p in parts), strict=True)
+        return Peaks(*(torch.cat(column) for column in columns))
 
     def log_mass(self) -> Tensor:
         """Log of the integral over each peak by Laplace's approximation, (m,)."""
@@ -83,6 +91,10 @@ class LocalModel:
     def log_density(self, images: WhitenedImages, rotations: Tensor, shifts_px: Tensor) -> Tensor:
         """log p(Ĩ, R, t | V) less the image's constant at poses (b, m, 3, 3) and (b, m, 2) of b images: (b, m)."""
         b, m = rotations.shape[:2]
+        at_once = max(1, COEFFICIENTS_AT_ONCE // (m * self.disc.size))
+        if b > at_once:
+            parts = (slice(first, first + at_once) for first in range(0, b, at_once))
+            return torch.cat([self.log_density(images[p], rotations[p], shifts_px[p]) for p in parts])
         slices = self._values(self.points(rotations.flatten(0, 1)).flatten(0, 1)).view(b, m, -1)
         back = (images.ctf * images.data)[:, None] * self.phases(shifts_px.flatten(0, 1)).view(b, m, -1).conj()
         match = (torch.view_as_real(back) * torch.view_as_real(slices)).flatten(2).sum(dim=-1)
@@ -98,6 +110,10 @@ class LocalModel:
 
     def climb(self, images: WhitenedImages, rotations: Tensor, shifts_px: Tensor, steps: int) -> Peaks:
         """The local maxima near poses (m, 3, 3), (m, 2), one image each: so many Levenberg–Marquardt steps."""
+        at_once = max(1, COEFFICIENTS_AT_ONCE // self.disc.size)
+        if len(images) > at_once:
+            parts = (slice(first, first + at_once) for first in range(0, len(images), at_once))
+            return Peaks.of([self.climb(images[p], rotations[p], shifts_px[p], steps) for p in parts])
         log_density, slope, precision = self._expand(images, rotations, shifts_px)
         here = Peaks(rotations, shifts_px, log_density, precision)
         damping = torch.full_like(here.log_density, FIRST_DAMPING)

@@ -44,5 +44,12 @@ class LocalStatistics:
             self._weight.index_add_(0, flat, (weight[chunk, None] * taps).flatten())
 
     def quadratic(self, n_images: float) -> tuple[Tensor, Tensor]:
-        """b (box,)³ and kernel of T (2 box,)³ per image, as `BandModel.quadratic_of`."""
-        return self._grid.volume(self._data) / n_images, self._grid.kernel(self._weight) / n_images
+        """b (box,)³ and kernel of T (2 box,)³ per image, as `BandModel.quadratic_of`; to be asked for once.
+
+        The grids, hundreds of megabytes for a fine map, are let go of: a caller may hold on to this for a while.
+        """
+        linear = self._grid.volume(self._data) / n_images
+        del self._data
+        kernel = self._grid.kernel(self._weight) / n_images
+        del self._weight
+        return linear, kernel

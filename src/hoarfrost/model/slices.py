@@ -3,14 +3,15 @@
 The volume's Fourier transform is wanted off the grid. It is computed as a non-uniform FFT: divide the volume by
 the transform of a Kaiser–Bessel window, pad it, transform it, and sum each wanted point over the w³ nearest grid
 points weighted by the window (Fessler & Sutton 2003; β after Beatty 2005). `docs/slices.md` has the measured error.
-For a fixed set of rotations that sum is a sparse matrix, built once and applied many times.
+For a fixed set of rotations that sum is a sparse matrix, built once and applied many times, as long as it is not too
+large to keep.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,9 @@ from torch import Tensor
 from hoarfrost.fourier import FourierDisc, centred_window, fft3_centred, radius_grid
 
 POINTS_PER_CHUNK = 1 << 17
+POINTS_PER_EXPANSION = 1 << 14
+# Of the sparse matrix and its transpose. Building them takes as much again for a moment.
+MATRIX_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -83,14 +87,78 @@ class InterpolationMatrix:
 
 def _taps(points: Tensor, grid_box: int, window: KaiserBessel) -> tuple[Tensor, Tensor]:
     """Flat grid indices and window weights, (n, w³) each, around points (n, 3)."""
-    position = points.cpu() + grid_box // 2
+    return _outer(*_taps_along(points.cpu(), grid_box, window), grid_box)
+
+
+def _taps_along(points: Tensor, grid_box: int, window: KaiserBessel) -> tuple[Tensor, Tensor]:
+    """The first grid index (n, 3) int32 and the window's weights (n, 3, w) along each axis around points (n, 3)."""
+    position = points + grid_box // 2
     first = torch.ceil(position - window.width / 2)
-    steps = torch.arange(window.width)
-    wx, wy, wz = window(position.unsqueeze(-1) - first.unsqueeze(-1) - steps).unbind(1)
-    ix, iy, iz = ((first.to(torch.int32).unsqueeze(-1) + steps.to(torch.int32)) % grid_box).unbind(1)
-    weights = wz[:, :, None, None] * wy[:, None, :, None] * wx[:, None, None, :]
+    offsets = position.unsqueeze(-1) - first.unsqueeze(-1) - torch.arange(window.width, device=points.device)
+    return first.to(torch.int32), window(offsets)
+
+
+def _outer(first: Tensor, weights: Tensor, grid_box: int) -> tuple[Tensor, Tensor]:
+    """Flat indices int32 and weights, (n, w³) each, from those along the axes."""
+    steps = torch.arange(weights.shape[2], dtype=torch.int32, device=weights.device)
+    wx, wy, wz = weights.unbind(1)
+    ix, iy, iz = ((first.to(torch.int32).unsqueeze(-1) + steps) % grid_box).unbind(1)
+    product = wz[:, :, None, None] * wy[:, None, :, None] * wx[:, None, None, :]
     indices = (iz[:, :, None, None] * grid_box + iy[:, None, :, None]) * grid_box + ix[:, None, None, :]
-    return indices.flatten(1), weights.flatten(1)
+    return indices.flatten(1), product.flatten(1)
+
+
+class SeparableInterpolation:
+    """The same sums as `InterpolationMatrix`, from the window's weights along each axis: a tenth of the memory.
+
+    They are multiplied out for some points at a time, which takes two to three times as long as the matrix. Points are
+    visited in the order of the grid: sums that jump about in it take four times as long again.
+    """
+
+    def __init__(self, points: Tensor, grid_box: int, window: KaiserBessel) -> None:
+        n, device = len(points), points.device
+        self._grid_box = grid_box
+        self._first = torch.empty(n, 3, dtype=torch.int16, device=device)
+        self._weights = torch.empty(n, 3, window.width, dtype=points.dtype, device=device)
+        position = (points + grid_box // 2).to(torch.int32)
+        cell = (position[:, 2] * grid_box + position[:, 1]) * grid_box + position[:, 0]
+        self._order = torch.argsort(cell).to(torch.int32)
+        del position, cell
+        for chunk in self._chunks():
+            self._first[chunk], self._weights[chunk] = _taps_along(points[self._order[chunk]], grid_box, window)
+
+    def interpolate(self, grid: Tensor) -> Tensor:
+        """Real columns at the points, (n, c), of columns on the grid, (G³, c)."""
+        values = grid.new_empty(len(self._order), grid.shape[1])
+        for chunk in self._chunks():
+            indices, weights = _outer(self._first[chunk], self._weights[chunk], self._grid_box)
+            sums = torch.nn.functional.embedding_bag(indices, grid, per_sample_weights=weights, mode="sum")
+            values[self._order[chunk]] = sums
+        return values
+
+    def spread(self, values: Tensor) -> Tensor:
+        """The transpose: columns (n, c) at the points, summed onto the grid (G³, c)."""
+        table = values.new_zeros(values.shape[1], self._grid_box**3)
+        for chunk in self._chunks():
+            indices, weights = _outer(self._first[chunk], self._weights[chunk], self._grid_box)
+            flat, columns = indices.flatten(), values[self._order[chunk]].T
+            for row, column in zip(table, columns, strict=True):
+                row.index_add_(0, flat, (column.unsqueeze(1) * weights).flatten())
+        return table.T.contiguous()
+
+    def _chunks(self) -> Iterator[slice]:
+        for start in range(0, len(self._order), POINTS_PER_EXPANSION):
+            yield slice(start, start + POINTS_PER_EXPANSION)
+
+
+def interpolation(
+    points: Tensor, grid_box: int, window: KaiserBessel, matrix_bytes: int
+) -> InterpolationMatrix | SeparableInterpolation:
+    """The matrix where it and its transpose take no more than `matrix_bytes`; otherwise what takes less, and longer."""
+    entry_bytes = points.element_size() + torch.int32.itemsize
+    if 2 * entry_bytes * len(points) * window.width**3 <= matrix_bytes:
+        return InterpolationMatrix(points, grid_box, window)
+    return SeparableInterpolation(points, grid_box, window)
 
 
 def _to_torch(matrix: csr_array, device: torch.device) -> Tensor:
@@ -127,17 +195,32 @@ class AdjointGrid:
 
     def kernel(self, table: Tensor) -> Tensor:
         """Kernel of Σ Pᵀ W P, real (2 box, 2 box, 2 box), of weights spread onto the grid, real (G³,)."""
-        return self._to_space(table.to(torch.complex64 if table.dtype == torch.float32 else torch.complex128)) / (
-            self.image_box**2
-        )
+        return self._to_space(table) / (self.image_box**2)
 
     def _to_space(self, table: Tensor) -> Tensor:
-        """Window-corrected real-space array (2 box,)³ of complex numbers on the grid."""
-        axes = (-3, -2, -1)
-        spectrum = table.reshape(self.grid_box, self.grid_box, self.grid_box)
-        # The inverse FFT without its 1/G³ is the adjoint of the FFT.
-        real = torch.fft.ifftn(torch.fft.ifftshift(spectrum, dim=axes), dim=axes, norm="forward").real
-        return centred_window(torch.fft.fftshift(real, dim=axes), 2 * self.box) * self.gain
+        """Window-corrected real-space array (2 box,)³ of real or complex numbers on the grid.
+
+        Axis by axis and a slab at a time, so that never much more than half of the grid is in memory besides the table.
+        """
+        values = table.reshape(self.grid_box, self.grid_box, self.grid_box)
+        for axis in range(3):
+            values = self._half_transform(values, axis)
+        return values.real * self.gain
+
+    def _half_transform(self, values: Tensor, axis: int) -> Tensor:
+        """The inverse FFT along an axis, of which only the 2 box points about the origin are kept."""
+        across = (axis + 1) % 3
+        shape = list(values.shape)
+        shape[axis] = 2 * self.box
+        kept = torch.empty(shape, dtype=self.gain.dtype.to_complex(), device=values.device)
+        step = max(1, POINTS_PER_CHUNK * 8 * values.shape[across] // values.numel())
+        for first in range(0, values.shape[across], step):
+            slab = values.narrow(across, first, min(step, values.shape[across] - first))
+            # The inverse FFT without its 1/G is the adjoint of the FFT.
+            real = torch.fft.ifft(torch.fft.ifftshift(slab, dim=axis), dim=axis, norm="forward")
+            parts = (real.narrow(axis, self.grid_box - self.box, self.box), real.narrow(axis, 0, self.box))
+            torch.cat(parts, dim=axis, out=kept.narrow(across, first, slab.shape[across]))
+        return kept
 
 
 class SliceOperator:
@@ -159,6 +242,7 @@ class SliceOperator:
         oversampling: int = 2,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        matrix_bytes: int = MATRIX_BYTES,
     ) -> None:
         if box <= 2 * disc.r_max:
             raise ValueError(f"a volume of {box} voxels cannot hold frequencies up to r_max {disc.r_max}")
@@ -171,7 +255,7 @@ class SliceOperator:
         plane = disc.coordinates.to(torch.float64)
         points = torch.einsum("kc,ncx->nkx", plane, rotations.to("cpu", torch.float64)[:, :2, :])
         grid_points = (points.reshape(-1, 3) * (2 * oversampling)).to(device=device, dtype=dtype)
-        self._matrix = InterpolationMatrix(grid_points, self._grid_box, window)
+        self._matrix = interpolation(grid_points, self._grid_box, window, matrix_bytes)
 
     def slices(self, volume: Tensor) -> Tensor:
         """P_R V for each rotation: complex (n, K) of a real volume (box, box, box)."""

@@ -79,11 +79,11 @@ class SpectrumSampler:
         gain3 = gain[:, None, None] * gain[None, :, None] * gain[None, None, :]
         # The grid is periodic; a margin of copies saves wrapping every index.
         around = torch.arange(-width, grid_box + width, device=volumes.device) % grid_box
-        grids = []
-        for volume in volumes:
+        self._grid = torch.empty(len(around) ** 3, 2 * len(volumes), device=volumes.device)
+        for c, volume in enumerate(volumes):
             grid = fft3_centred(centred_window(volume * gain3, grid_box)).to(torch.complex64)
-            grids.append(grid[around][:, around][:, :, around].flatten())
-        self._grid = torch.view_as_real(torch.stack(grids, dim=-1)).flatten(1)
+            padded = torch.view_as_real(grid[around][:, around][:, :, around])
+            self._grid[:, 2 * c : 2 * c + 2] = padded.view(-1, 2)
         self._taps = WindowTaps(grid_box, oversampling, window, margin=width, device=volumes.device)
 
     def __call__(self, points: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ class ParticleStack:
         self.optics_group = torch.from_numpy(optics.optics_group)
         self.poses: tuple[Tensor, Tensor] | None = None
         if table.rotations is not None and table.shifts_A is not None:
-            self.poses = (torch.tensor(table.rotations), torch.tensor(table.shifts_A))
+            self.poses = (torch.from_numpy(table.rotations), torch.from_numpy(table.shifts_A))
 
     @classmethod
     def open(cls, path: str | Path, datadir: str | Path | None = None) -> ParticleStack:

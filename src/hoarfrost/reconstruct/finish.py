@@ -63,6 +63,7 @@ def final_pass(run: Reconstruction, refinement: Refinement, refined: Refined) ->
             done += len(indices)
             run.report(run.final_stage, r_max, done / n)
         parts.append(statistics.quadratic(len(members)))
+        del e_step, statistics  # or both halves' would be in memory at once
 
     support = refinement.support(box)
     # Each half starts from nothing, or what both start from would be found in both.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,22 +18,14 @@ from hoarfrost.model.likelihood import WhitenedImages
 from hoarfrost.model.prior import ExponentialCubicPrior
 from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.optim.registry import METHODS, Facts
+from hoarfrost.particles.prefetch import prefetched
 from hoarfrost.particles.sampling import FixedMinibatchSampler, MinibatchSampler, split_held_out
 from hoarfrost.particles.source import ParticleSource
 from hoarfrost.reconstruct.curvature import largest_curvature
 from hoarfrost.reconstruct.events import Event
+from hoarfrost.reconstruct.forecast import IMAGES_TO_TIME, Rates, expected_seconds, measure
 from hoarfrost.reconstruct.initialise import initial_volume
-from hoarfrost.reconstruct.marching import (
-    EXPECTED_SHARE_OF_EXACT,
-    LEAST_GAIN_TO_REFINE,
-    SWEEPS,
-    Decision,
-    StageControl,
-    exact_cost,
-    plan_stage,
-    refining_cost,
-    sweep_size,
-)
+from hoarfrost.reconstruct.marching import LEAST_GAIN_TO_REFINE, Decision, StageControl, plan_stage
 from hoarfrost.reconstruct.methods import AutoStage, GradientStage, Objective, StageMethod
 from hoarfrost.reconstruct.settings import Settings
 from hoarfrost.reconstruct.spot_check import SumError
@@ -88,7 +81,8 @@ class Reconstruction:
             torch.randperm(len(self.training), generator=self.generator("scale"))[:IMAGES_FOR_SCALE]
         ]
         self.diameter = settings.diameter_A / (settings.box * settings.pixel_size_A)
-        self._costs = self._expected_costs()
+        self._drawn: list[tuple[Tensor, int]] = []
+        self._costs = _shares(expected_seconds(settings, Rates()))
         self._fraction_done = 0.0
 
     def generator(self, name: str) -> torch.Generator:
@@ -125,7 +119,8 @@ class Reconstruction:
         """The model at a stage's band limit, its quadrature turned at random."""
         s = self.settings
         rotation = random_rotations(1, self.generator(f"grid {stage} {draw}"))[0]
-        return BandModel(s.box, s.stages_r_max[stage], self.pose_prior, rotation, device=s.device)
+        r_max = s.stages_r_max[stage]
+        return BandModel(s.box, r_max, self.pose_prior, rotation, device=s.device, matrix_bytes=s.matrix_bytes)
 
     @property
     def pose_prior(self) -> PosePrior:
@@ -164,26 +159,30 @@ class Reconstruction:
         held_out = self.source.images(self.held_out, band.disc)
         gain: float | None = None
         iteration = 0
-        while not self.out_of_epochs():
-            method.set_step(control.step_size)
-            if self.settings.rotate_grid and iteration:
-                method.band = self.make_band(stage, iteration)
-            images = self.source.images(self._sampler.next(), band.disc)
-            step_size = method.step_size
-            step = method.step(images, self._sampler.number)
-            iteration += 1
-            self.iteration += 1
-            self.image_gradients += step.image_gradients
-            check = control.is_check(iteration) or self.out_of_epochs()
-            judged = self.judge(band, method.volume, held_out) if check else None
-            done = min(1.0, iteration / control.plan.expected_iterations)
-            self.report(stage, band.r_max, done, batch_nll=step.nll, judged=judged, ess=step.ess, step_size=step_size)
-            if judged is not None:
-                gain = judged.gain
-                if control.is_check(iteration) and control.decide(iteration, gain) is Decision.STAGE_DONE:
-                    break
-                if stage > 0 and self._may_refine(gain):
-                    break
+        with contextlib.closing(prefetched(lambda b: self.source.images(b[0], band.disc), self._batches())) as batches:
+            while not self.out_of_epochs():
+                method.set_step(control.step_size)
+                if self.settings.rotate_grid and iteration:
+                    method.band = self.make_band(stage, iteration)
+                (_, number), images = next(batches)
+                self._drawn.pop(0)
+                step_size = method.step_size
+                step = method.step(images, number)
+                iteration += 1
+                self.iteration += 1
+                self.image_gradients += step.image_gradients
+                check = control.is_check(iteration) or self.out_of_epochs()
+                judged = self.judge(band, method.volume, held_out) if check else None
+                done = min(1.0, iteration / control.plan.expected_iterations)
+                self.report(
+                    stage, band.r_max, done, batch_nll=step.nll, judged=judged, ess=step.ess, step_size=step_size
+                )
+                if judged is not None:
+                    gain = judged.gain
+                    if control.is_check(iteration) and control.decide(iteration, gain) is Decision.STAGE_DONE:
+                        break
+                    if stage > 0 and self._may_refine(gain):
+                        break
         return gain
 
     def judge(self, band: BandModel, volume: Tensor, held_out: WhitenedImages) -> HeldOut:
@@ -199,17 +198,20 @@ class Reconstruction:
         limit = self.settings.epochs
         return limit is not None and self.image_gradients >= limit * len(self.training)
 
-    def _expected_costs(self) -> list[float]:
-        """Share of the run's time that each stage, and last the final pass, is expected to take."""
-        s = self.settings
-        stages = s.stages_r_max
-        plans = [plan_stage(n, len(stages), s.method) for n in range(len(stages))]
-        costs = [p.expected_iterations * s.batch_size * exact_cost(r) for p, r in zip(plans, stages, strict=True)]
-        if s.refined_r_max:
-            costs[1:] = [EXPECTED_SHARE_OF_EXACT * c for c in costs[1:]]
-        costs += [SWEEPS * sweep_size(len(self.training)) * refining_cost(r) for r in s.refined_r_max]
-        costs.append(s.n_particles * refining_cost((stages + s.refined_r_max)[-1]))
-        return [c / sum(costs) for c in costs]
+    def forecast(self) -> float:
+        """Measure the machine for a second; the seconds that the run is expected to take, by which progress goes."""
+        band = self.make_band(0)
+        images = self.source.images(self._sample[:IMAGES_TO_TIME], band.disc)
+        seconds = expected_seconds(self.settings, measure(self.settings, band, images, self.generator("forecast")))
+        self._costs = _shares(seconds)
+        return sum(seconds)
+
+    def _batches(self) -> Iterator[tuple[Tensor, int]]:
+        """Minibatches and their numbers, first those that an earlier stage drew and did not use."""
+        yield from list(self._drawn)
+        while True:
+            self._drawn.append((self._sampler.next(), self._sampler.number))
+            yield self._drawn[-1]
 
     def _skip_exact_stages(self, first: int) -> None:
         """Spread the time that was expected for sums over all poses from stage `first` over what is left."""
@@ -264,3 +266,7 @@ class Reconstruction:
         """Report something worth a line of its own; the final pass has no band limit of its own to say it at."""
         s = self.settings
         self.report(stage, (s.stages_r_max + s.refined_r_max)[stage] if r_max is None else r_max, 0.0, message=message)
+
+
+def _shares(seconds: list[float]) -> list[float]:
+    return [part / sum(seconds) for part in seconds]

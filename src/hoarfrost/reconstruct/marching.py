@@ -68,16 +68,6 @@ def sweep_size(n_training: int) -> int:
     return min(n_training, MOST_IMAGES_OF_SWEEP)
 
 
-def exact_cost(r_max: float) -> float:
-    """Expected time of one image's sum over all poses, in ms on two cores: shifts, orientations and coefficients."""
-    return 2.4 * (r_max / 6) ** 6
-
-
-def refining_cost(r_max: float) -> float:
-    """Expected time of one image's visit in refinement, in ms on two cores, for the forecast of progress only."""
-    return 4 + 0.01 * r_max**2
-
-
 # An image's pose is one of about exp(12) at the first band limit. Images that a map explains much less well do not yet
 # know theirs: on beta-galactosidase (1 nat at the first limit, 9 at the next but one) refinement that began at the
 # first ended at 40 Å.

@@ -24,7 +24,7 @@ from hoarfrost.fsc import fourier_shell_correlation
 from hoarfrost.model.band import VOLUME_MARGIN
 from hoarfrost.model.likelihood import WhitenedImages
 from hoarfrost.model.local_statistics import LocalStatistics
-from hoarfrost.model.modes import Modes
+from hoarfrost.model.mode_memory import ModeMemory
 from hoarfrost.reconstruct import spot_check
 from hoarfrost.reconstruct.local_e_step import Effort, LocalEStep, LocalPosterior
 from hoarfrost.reconstruct.loop import HeldOut, Optimised, Reconstruction
@@ -64,7 +64,7 @@ class Refinement:
         self.coarse = run.make_band(0, draw=-1)
         self.effort = Effort()
         n = run.settings.n_particles
-        self.modes = Modes.none(n, KEPT_MODES, run.settings.device)
+        self.modes = ModeMemory(n, KEPT_MODES, run.settings.device)
         self.in_second_half = (torch.randperm(n, generator=run.generator("halves")) % 2).bool()
         self._generator = run.generator("refinement")
         self._queue = run.training[:0]
@@ -122,8 +122,7 @@ class Refinement:
         self, e_step: LocalEStep, members: Tensor, searched_share: float = SEARCHED_SHARE
     ) -> Iterator[tuple[Tensor, WhitenedImages, LocalPosterior]]:
         """E-step over the particles `members`, a batch at a time: their indices, images and posterior."""
-        for indices in torch.split(members, BATCH_SIZE):
-            images = self.run.source.images(indices, e_step.model.disc)
+        for indices, images in self.run.source.stream(torch.split(members, BATCH_SIZE), e_step.model.disc):
             search = torch.rand(len(indices), generator=self._generator) < searched_share
             posterior = e_step(images, self.modes[indices], search.to(images.data.device))
             self.modes[indices] = posterior.modes
@@ -160,6 +159,7 @@ class Refinement:
                     ess=float((1 / posterior.modes.share().square().sum(dim=1)).median()),
                 )
             maps.append(solve(statistics.quadratic(len(own)), fourier_resize(volume, box)))
+            del e_step, statistics  # or both halves' would be in memory at once
         fsc = fourier_shell_correlation(*maps)
         return joined_below(filtered_halves(maps, fsc), self.coarse.r_max), fsc
 

@@ -23,6 +23,7 @@ from hoarfrost.io.atomic import write_text_atomically
 from hoarfrost.io.mrc import write_volume
 from hoarfrost.io.posed_star import write_posed_particles
 from hoarfrost.optim.names import MethodName
+from hoarfrost.particles.cache import PackedCache
 from hoarfrost.particles.preprocess import Preprocessor
 from hoarfrost.particles.sampling import split_held_out
 from hoarfrost.particles.source import ParticleSource
@@ -30,6 +31,7 @@ from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruct.events import Event, EventLog, Progress
 from hoarfrost.reconstruct.finish import FinalPass, final_pass
 from hoarfrost.reconstruct.loop import Reconstruction
+from hoarfrost.reconstruct.memory import GB, plan_memory
 from hoarfrost.reconstruct.refine import Refinement
 from hoarfrost.reconstruct.settings import Options, Settings, resolve
 from hoarfrost.seeds import named_generator
@@ -87,6 +89,7 @@ def reconstruct(
     held_out: int | None = None,
     datadir: str | Path | None = None,
     rotate_grid: bool = False,
+    memory: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> RunResult:
@@ -95,8 +98,8 @@ def reconstruct(
     The folder gets map.mrc (box and voxel size of the input), half1.mrc and half2.mrc, particles.star (the
     input's rows with the most probable pose, its probability and the log-evidence), events.jsonl and config.toml.
     None means: choose from the data. Lengths are in Å. `rotate_grid` turns the quadrature of orientations at each
-    iteration rather than at each stage. `progress` is called with every Event. The same seed,
-    device and threads give the same bits.
+    iteration rather than at each stage. `memory` is what the process may use, like "2GB". `progress` is called with
+    every Event. The same seed, device and threads give the same bits.
 
     Raises UsageError for options that make no sense and for an `output` that exists without `overwrite` (which
     replaces only what a run wrote before), DataError for particles that cannot be used.
@@ -116,6 +119,7 @@ def reconstruct(
         threads=threads,
         held_out=held_out,
         rotate_grid=rotate_grid,
+        memory=memory,
     )
     options.check()
     output = Path(output)
@@ -129,6 +133,7 @@ def reconstruct(
     stack.check_images()
     source = open_source(stack, settings)
     _prepare_output(output)
+    source.cache = PackedCache(settings.n_particles, settings.cache_bytes, output)
     write_text_atomically(output / "config.toml", settings.to_toml())
     log = EventLog(output / "events.jsonl")
 
@@ -146,6 +151,7 @@ def reconstruct(
             run.say(
                 f"Specks that stand out from the noise are blanked out, in about {source.dust_share:.0%} of the images"
             )
+        run.say(forecast_line(run.forecast(), settings))
         optimised = run.optimise()
         refinement = Refinement(run)
         refined = refinement.march(optimised)
@@ -153,6 +159,7 @@ def reconstruct(
         _write(output, stack, settings, final)
     finally:
         log.close()
+        source.cache.close()
     return RunResult(
         output=output,
         map_path=output / "map.mrc",
@@ -164,6 +171,21 @@ def reconstruct(
         seconds=time.monotonic() - started,
         settings=settings,
     )
+
+
+def forecast_line(seconds: float, settings: Settings) -> str:
+    """What the user is told before the work begins."""
+    s = settings
+    plan = plan_memory(
+        box=s.box,
+        n_particles=s.n_particles,
+        stages_r_max=s.stages_r_max,
+        refined_r_max=s.refined_r_max,
+        budget=s.memory_bytes,
+    )
+    minutes = seconds / 60
+    duration = f"{seconds:.0f} s" if seconds < 90 else f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+    return f"Expected: about {duration}, and up to {plan.expected_bytes / GB:.1f} GB of memory"
 
 
 def open_source(stack: ParticleStack, settings: Settings) -> ParticleSource:

@@ -15,6 +15,7 @@ from hoarfrost.errors import DataError, UsageError
 from hoarfrost.optim.names import MethodName
 from hoarfrost.optim.registry import METHODS
 from hoarfrost.particles.stack import ParticleStack
+from hoarfrost.reconstruct.memory import default_budget, parse_memory, plan_memory
 
 # Fourier pixels. A map of a few resolution elements across settles from a random start in a minute.
 FIRST_R_MAX = 6.0
@@ -22,7 +23,7 @@ STAGE_FACTOR = 1.24
 # Exact sums over all poses cost about r_max⁶; beyond the second number also more memory than a laptop has.
 DEFAULT_LAST_EXACT_R_MAX = 11.4
 LARGEST_EXACT_R_MAX = 14.0
-# Refinement takes longer steps; beyond the second number its grids take more than 2 GB.
+# Refinement takes longer steps; beyond the second number its grids would take the run past 2 GB.
 REFINING_FACTOR = 1.33
 LARGEST_REFINED_R_MAX = 40.0
 DEFAULT_DIAMETER = 0.85  # of the box
@@ -50,6 +51,7 @@ class Options:
     threads: int | None = None
     held_out: int | None = None
     rotate_grid: bool = False
+    memory: str | None = None
 
     def check(self) -> None:
         """Raise UsageError for a value that makes no sense whatever the data."""
@@ -79,6 +81,8 @@ class Options:
         for name, count in {"batch-size": self.batch_size, "threads": self.threads, "held-out": self.held_out}.items():
             if count is not None and count < 1:
                 raise UsageError(f"--{name} must be at least 1, found {count}")
+        if self.memory is not None:
+            parse_memory(self.memory)
 
 
 class Settings(BaseModel):
@@ -102,6 +106,9 @@ class Settings(BaseModel):
     device: str
     threads: int
     rotate_grid: bool
+    memory_bytes: int
+    matrix_bytes: int
+    cache_bytes: int
     box: int
     pixel_size_A: float
     n_particles: int
@@ -153,6 +160,8 @@ def resolve(stack: ParticleStack, options: Options, *, output: Path, datadir: st
     elif shift_extent_A > length_A / 4:
         raise UsageError(f"--shift-extent {shift_extent_A:g} Å exceeds a quarter of the box, {length_A / 4:.1f} Å")
     stages, refined = _bands(box, length_A, options.max_resolution_A, refines=options.method == "auto")
+    budget = None if options.memory is None else parse_memory(options.memory)
+    plan = plan_memory(box=box, n_particles=n, stages_r_max=stages, refined_r_max=refined, budget=budget)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return Settings(
@@ -172,6 +181,9 @@ def resolve(stack: ParticleStack, options: Options, *, output: Path, datadir: st
         device=device,
         threads=options.threads or torch.get_num_threads(),
         rotate_grid=options.rotate_grid,
+        memory_bytes=max(plan.needed_bytes, default_budget()) if budget is None else budget,
+        matrix_bytes=plan.matrix_bytes,
+        cache_bytes=plan.cache_bytes,
         box=box,
         pixel_size_A=stack.pixel_size_A,
         n_particles=n,

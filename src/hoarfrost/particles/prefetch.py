@@ -1,0 +1,34 @@
+"""Reading ahead: the next batch is loaded by a thread while the current one is worked on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+Batch = TypeVar("Batch")
+Loaded = TypeVar("Loaded")
+
+
+def prefetched(load: Callable[[Batch], Loaded], batches: Iterable[Batch]) -> Generator[tuple[Batch, Loaded]]:
+    """Each batch with what `load` makes of it, in order; never more than one is loaded ahead.
+
+    `batches` are drawn by the caller's thread, one ahead, so which are drawn does not depend on the thread's timing.
+    What `load` raises is raised here when its batch's turn comes. The thread has ended when the iterator ends, fails or
+    is closed.
+    """
+    iterator = iter(batches)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="hoarfrost-read") as thread:
+        waiting = [(batch, thread.submit(load, batch)) for batch in _next(iterator)]
+        while waiting:
+            batch, future = waiting.pop()
+            loaded = future.result()
+            waiting = [(ahead, thread.submit(load, ahead)) for ahead in _next(iterator)]
+            yield batch, loaded
+
+
+def _next(iterator: Iterator[Batch]) -> list[Batch]:
+    """The next batch in a list, which is empty at the end."""
+    for batch in iterator:
+        return [batch]
+    return []

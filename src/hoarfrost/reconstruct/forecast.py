@@ -1,0 +1,127 @@
+"""How long a run will take, from what it will do and how fast this machine does it; the progress bar goes by it too.
+
+Work is counted per image: a sum over all poses takes base orientations × coefficients × (2 shifts + 1) products, and a
+visit in refinement takes as long as so many evaluations of one pose (`model.local`). Both rates are measured in a
+moment on images of the run. The number of iterations is the expected one: stages end when the data say so.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from hoarfrost.fourier import FourierDisc
+from hoarfrost.geometry import random_rotations
+from hoarfrost.model.band import VOLUME_MARGIN, BandModel
+from hoarfrost.model.likelihood import WhitenedImages
+from hoarfrost.model.local import LocalModel
+from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature, make_shift_quadrature
+from hoarfrost.reconstruct.marching import EXPECTED_SHARE_OF_EXACT, SWEEPS, plan_stage, sweep_size
+from hoarfrost.reconstruct.settings import Settings
+
+# Before a machine is measured: that of two cores.
+USUAL_PRODUCT_S, USUAL_EVALUATION_S = 4e-10, 3e-7
+# Of one image in refinement, measured on 70S particles from r_max 8 to 31: its search and upkeep, in evaluations of one
+# coefficient at one pose, and its climb, samples and statistics, in evaluations of each of its coefficients.
+UPKEEP_EVALUATIONS, EVALUATIONS_PER_COEFFICIENT = 3000, 16
+# Building and solving for a map of one half, in evaluations for each voxel.
+EVALUATIONS_PER_VOXEL = 15
+IMAGES_TO_TIME, EVALUATION_STEPS, R_MAX_TO_TIME = 20, 3, 15.0
+SECONDS_TO_TIME, MOST_REPEATS = 1.0, 25
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds for one product of a sum over all poses and for one coefficient at one pose in refinement."""
+
+    product_s: float = USUAL_PRODUCT_S
+    evaluation_s: float = USUAL_EVALUATION_S
+
+
+def exact_products(r_max: float, settings: Settings) -> int:
+    """Products of one image's sum over all poses: base orientations × coefficients × (2 shifts + 1)."""
+    s = settings
+    shifts = make_shift_quadrature(r_max, s.box, s.shift_sigma_A / s.pixel_size_A, s.shift_extent_A / s.pixel_size_A)
+    orientations = make_orientation_quadrature(r_max)
+    return orientations.n_base * FourierDisc(s.box, r_max).size * (2 * len(shifts.shifts_px) + 1)
+
+
+def visit_evaluations(r_max: float) -> float:
+    """Evaluations of one coefficient at one pose that one image's visit in refinement is worth."""
+    return UPKEEP_EVALUATIONS + EVALUATIONS_PER_COEFFICIENT * math.pi * r_max**2 / 2
+
+
+def expected_seconds(settings: Settings, rates: Rates) -> list[float]:
+    """Of each stage of sums over all poses, of each of refinement, and last of the final pass."""
+    s = settings
+    n_training = s.n_particles - s.held_out
+    allowed = math.inf if s.epochs is None else s.epochs * n_training
+    seconds = []
+    for number, r_max in enumerate(s.stages_r_max):
+        plan = plan_stage(number, len(s.stages_r_max), s.method)
+        expected = EXPECTED_SHARE_OF_EXACT if number and s.refined_r_max else 1.0
+        images = min(expected * plan.expected_iterations * s.batch_size, allowed)
+        allowed -= images
+        checked = images / s.batch_size / plan.check_every * s.held_out / 2  # without statistics
+        seconds.append((images + checked) * exact_products(r_max, s) * rates.product_s)
+    last = s.stages_r_max[0]
+    for r_max in s.refined_r_max:
+        images = SWEEPS * sweep_size(n_training) if allowed > 0 else 0
+        allowed -= images
+        last = r_max if images else last
+        maps = 2 * SWEEPS * _map_evaluations(r_max) if images else 0
+        visits = (images + s.held_out) * visit_evaluations(r_max) if images else 0
+        seconds.append((visits + maps) * rates.evaluation_s)
+    last = last if s.refined_r_max else s.stages_r_max[-1]
+    final = s.n_particles * visit_evaluations(last) + 3 * _map_evaluations(last)
+    return [*seconds, final * rates.evaluation_s]
+
+
+def measure(settings: Settings, band: BandModel, images: WhitenedImages, generator: torch.Generator) -> Rates:
+    """The rates of this machine, now: a few images against an empty map at the first band limit, in about two seconds.
+
+    Evaluations are timed on noise, at a band limit where the arithmetic counts for more than the calls.
+    """
+    images = images[: min(len(images), IMAGES_TO_TIME)]
+    n = len(images)
+    empty = torch.zeros(band.box, band.box, band.box, device=band.device)
+
+    def add_up() -> None:
+        band.posterior(empty, images, statistics=True).ess.sum().item()
+
+    disc = FourierDisc(settings.box, min(R_MAX_TO_TIME, settings.box / 2 - 1))
+    side = 2 * math.floor(disc.r_max) + VOLUME_MARGIN
+    model = LocalModel(torch.zeros(side, side, side, device=band.device), disc, PosePrior(1.0, 3.0))
+    noise = WhitenedImages(
+        torch.randn(n, disc.size, dtype=torch.complex64, generator=generator).to(band.device),
+        torch.ones(n, disc.size, device=band.device),
+        images.log_constant,
+    )
+    rotations = random_rotations(n, generator).to(band.device)
+    shifts_px = torch.zeros(n, 2, dtype=torch.float64, device=band.device)
+
+    def climb() -> None:
+        model.climb(noise, rotations, shifts_px, EVALUATION_STEPS).log_density.sum().item()
+
+    products = n * exact_products(band.r_max, settings)
+    return Rates(_seconds(add_up) / products, _seconds(climb) / (n * (EVALUATION_STEPS + 1) * disc.size))
+
+
+def _map_evaluations(r_max: float) -> float:
+    return float(EVALUATIONS_PER_VOXEL * (2 * math.floor(r_max) + VOLUME_MARGIN) ** 3)
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    """The median of as many as a second allows, after one that warms up: a busy machine stalls now and then."""
+    work()
+    times: list[float] = []
+    while sum(times) < SECONDS_TO_TIME and len(times) < MOST_REPEATS:
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
