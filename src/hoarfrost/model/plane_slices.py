@@ -23,7 +23,15 @@ from scipy.special import j1
 from torch import Tensor
 
 from hoarfrost.fourier import FourierDisc, centred_window, fft3_centred, radius_grid
-from hoarfrost.model.slices import AdjointGrid, InterpolationMatrix, KaiserBessel, SliceOperator
+from hoarfrost.model.slices import (
+    MATRIX_BYTES,
+    AdjointGrid,
+    InterpolationMatrix,
+    KaiserBessel,
+    SeparableInterpolation,
+    SliceOperator,
+    interpolation,
+)
 from hoarfrost.model.workers import each
 
 # Node spacing and how far nodes reach beyond r_max, in Fourier pixels. The planes' part of the error of slices is then
@@ -54,6 +62,7 @@ class PlaneSliceOperator:
         kernel_width: int = 3,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        matrix_bytes: int = MATRIX_BYTES,
     ) -> None:
         if box <= 2 * disc.r_max:
             raise ValueError(f"a volume of {box} voxels cannot hold frequencies up to r_max {disc.r_max}")
@@ -62,6 +71,7 @@ class PlaneSliceOperator:
         in_plane = _in_plane(self._rotations)
         self._planes = self._rotations[:: len(in_plane), :2]
         self._window = KaiserBessel(kernel_width, OVERSAMPLING)
+        self._matrix_bytes = matrix_bytes
         self._grid = AdjointGrid(box, disc.box, self._window, device=device, dtype=dtype)
         self._points = (disc.coordinates.to(torch.float64) @ in_plane).reshape(-1, 2)
         nodes = _half_lattice(disc.r_max, *SLICE_NODES)
@@ -72,9 +82,10 @@ class PlaneSliceOperator:
     def _to(self, numbers: Tensor) -> Tensor:
         return numbers.to(self._device, self._dtype)
 
-    def _interpolation(self, nodes: Tensor) -> InterpolationMatrix:
+    def _interpolation(self, nodes: Tensor) -> InterpolationMatrix | SeparableInterpolation:
         points = torch.einsum("pc,dcx->dpx", nodes, self._planes).reshape(-1, 3)
-        return InterpolationMatrix(self._to(points * (2 * OVERSAMPLING)), self._grid.grid_box, self._window)
+        grid_points = self._to(points * (2 * OVERSAMPLING))
+        return interpolation(grid_points, self._grid.grid_box, self._window, self._matrix_bytes)
 
     def slices(self, volume: Tensor) -> Tensor:
         """P_R V for each rotation: complex (n, K) of a real volume (box, box, box)."""
@@ -126,7 +137,7 @@ class PlaneSliceOperator:
         return self.adjoint(slices), self.normal_kernel(weights)
 
     @cached_property
-    def _for_kernel(self) -> tuple[InterpolationMatrix, Tensor, Tensor]:
+    def _for_kernel(self) -> tuple[InterpolationMatrix | SeparableInterpolation, Tensor, Tensor]:
         """Interpolation at the kernel's nodes, their prediction, and where two points of the ball are apart."""
         nodes = _half_lattice(self.disc.r_max, *KERNEL_NODES)
         prediction = self._to(_prediction(self._points, nodes, KERNEL_RADIUS, 1))
@@ -156,6 +167,7 @@ class PlaneSliceOperator:
             kernel_width=self._window.width,
             device=self._device,
             dtype=self._dtype,
+            matrix_bytes=self._matrix_bytes,
         )
 
 
