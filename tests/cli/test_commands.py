@@ -86,7 +86,7 @@ def test_reconstruct_hands_over_every_option(replace: Callable[..., Calls], caps
     options = (
         "--seed 3 --max-resolution 20 --diameter 180 --symmetry D2 --method sgd --epochs 2.5 --batch-size 50 "
         "--shift-sigma 5 --shift-extent 15 --device cpu --threads 2 --held-out 80 --datadir data --rotate-grid "
-        "--overwrite --quiet"
+        "--memory 3GB --overwrite --quiet"
     )
 
     assert main(["reconstruct", "particles.star", "--output", "run", *options.split()]) == 0
@@ -108,6 +108,7 @@ def test_reconstruct_hands_over_every_option(replace: Callable[..., Calls], caps
         "held_out": 80,
         "datadir": Path("data"),
         "rotate_grid": True,
+        "memory": "3GB",
         "overwrite": True,
     }
     assert "still improving" in capsys.readouterr().out
