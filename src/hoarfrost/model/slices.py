@@ -190,7 +190,7 @@ class AdjointGrid:
         self.gain = gain[:, None, None] * gain[None, :, None] * gain[None, None, :]
 
     def volume(self, table: Tensor) -> Tensor:
-        """Σ Pᵀ s, real (box, box, box), of slices' values spread onto the grid, complex (G³,)."""
+        """Σ Pᵀ s, real (box, box, box), of slices' values spread onto the grid, complex (G³,), which is overwritten."""
         return centred_window(self._to_space(table), self.box) / self.image_box
 
     def kernel(self, table: Tensor) -> Tensor:
@@ -200,7 +200,8 @@ class AdjointGrid:
     def _to_space(self, table: Tensor) -> Tensor:
         """Window-corrected real-space array (2 box,)³ of real or complex numbers on the grid.
 
-        Axis by axis and a slab at a time, so that never much more than half of the grid is in memory besides the table.
+        Axis by axis and a slab at a time, the first axis of complex numbers in their own place: a grid takes hundreds
+        of megabytes for a fine map, and this must not take as much again.
         """
         values = table.reshape(self.grid_box, self.grid_box, self.grid_box)
         for axis in range(3):
@@ -212,14 +213,17 @@ class AdjointGrid:
         across = (axis + 1) % 3
         shape = list(values.shape)
         shape[axis] = 2 * self.box
-        kept = torch.empty(shape, dtype=self.gain.dtype.to_complex(), device=values.device)
+        if axis == 0 and values.is_complex():
+            kept = values.narrow(axis, 0, 2 * self.box)
+        else:
+            kept = torch.empty(shape, dtype=self.gain.dtype.to_complex(), device=values.device)
         step = max(1, POINTS_PER_CHUNK * 8 * values.shape[across] // values.numel())
         for first in range(0, values.shape[across], step):
             slab = values.narrow(across, first, min(step, values.shape[across] - first))
             # The inverse FFT without its 1/G is the adjoint of the FFT.
             real = torch.fft.ifft(torch.fft.ifftshift(slab, dim=axis), dim=axis, norm="forward")
             parts = (real.narrow(axis, self.grid_box - self.box, self.box), real.narrow(axis, 0, self.box))
-            torch.cat(parts, dim=axis, out=kept.narrow(across, first, slab.shape[across]))
+            kept.narrow(across, first, slab.shape[across]).copy_(torch.cat(parts, dim=axis))
         return kept
 
 

@@ -31,7 +31,7 @@ PROGRAM_BYTES = 400 << 20
 # Tiles of scores, buffers of reading, and PyTorch's own.
 WORKING_BYTES = 180 << 20
 BYTES_PER_SLICE_POINT = 130
-BYTES_PER_GRID_POINT = 20
+BYTES_PER_GRID_POINT = 17
 BYTES_PER_SAMPLED_POINT = 60
 # An index and a weight, of the sparse matrix and of its transpose.
 MATRIX_ENTRY_BYTES = 16
