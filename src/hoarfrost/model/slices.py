@@ -151,12 +151,16 @@ class SeparableInterpolation:
             yield slice(start, start + POINTS_PER_EXPANSION)
 
 
+def bytes_of_matrix(n_points: int, width: int, dtype: torch.dtype) -> int:
+    """What an `InterpolationMatrix` and its transpose take."""
+    return 2 * (dtype.itemsize + torch.int32.itemsize) * n_points * width**3
+
+
 def interpolation(
     points: Tensor, grid_box: int, window: KaiserBessel, matrix_bytes: int
 ) -> InterpolationMatrix | SeparableInterpolation:
     """The matrix where it and its transpose take no more than `matrix_bytes`; otherwise what takes less, and longer."""
-    entry_bytes = points.element_size() + torch.int32.itemsize
-    if 2 * entry_bytes * len(points) * window.width**3 <= matrix_bytes:
+    if bytes_of_matrix(len(points), window.width, points.dtype) <= matrix_bytes:
         return InterpolationMatrix(points, grid_box, window)
     return SeparableInterpolation(points, grid_box, window)
 

@@ -29,11 +29,27 @@ def each(function: Callable[[Piece], Result], pieces: Sequence[Piece], device: t
 
 @lru_cache(maxsize=1)
 def _workers(count: int) -> ThreadPoolExecutor:
+    return one_core_threads(count, "hoarfrost")
+
+
+def one_core_threads(count: int, name: str) -> ThreadPoolExecutor:
+    """Threads in which every torch operation stays on one core, as many as given.
+
+    More OpenMP threads than cores, asleep or not, would make libgomp send its threads to sleep at every barrier: with
+    one thread that reads ahead and had two of its own, a run on two cores took half as long again.
+    """
+    own = torch.get_num_threads()
     started = threading.Barrier(count + 1)
-    pool = ThreadPoolExecutor(count, "hoarfrost", initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(count, name, initializer=_on_one_core)
     for _ in range(count):
         pool.submit(started.wait)
     started.wait()
     # The number is a thread's own, but also what threads started later begin with.
-    torch.set_num_threads(count)
+    torch.set_num_threads(own)
     return pool
+
+
+def _on_one_core() -> None:
+    torch.set_num_threads(1)
+    # A thread takes over the common number when it first asks for it; asked now, it stays at one.
+    torch.get_num_threads()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from hoarfrost.model.workers import one_core_threads
 
 Batch = TypeVar("Batch")
 Loaded = TypeVar("Loaded")
@@ -18,7 +19,7 @@ def prefetched(load: Callable[[Batch], Loaded], batches: Iterable[Batch]) -> Gen
     is closed.
     """
     iterator = iter(batches)
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="hoarfrost-read") as thread:
+    with one_core_threads(1, "hoarfrost-read") as thread:
         waiting = [(batch, thread.submit(load, batch)) for batch in _next(iterator)]
         while waiting:
             batch, future = waiting.pop()

@@ -11,11 +11,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from hoarfrost.errors import UsageError
 from hoarfrost.fourier import FourierDisc
 from hoarfrost.model.band import KERNEL_WIDTH, VOLUME_MARGIN
 from hoarfrost.model.quadrature import make_orientation_quadrature
-from hoarfrost.model.slices import MATRIX_BYTES
+from hoarfrost.model.slices import MATRIX_BYTES, bytes_of_matrix
 from hoarfrost.particles.cache import record_size
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kMGT]?)(i?)B?", re.IGNORECASE)
@@ -33,8 +35,6 @@ WORKING_BYTES = 180 << 20
 BYTES_PER_SLICE_POINT = 130
 BYTES_PER_GRID_POINT = 17
 BYTES_PER_SAMPLED_POINT = 60
-# An index and a weight, of the sparse matrix and of its transpose.
-MATRIX_ENTRY_BYTES = 16
 # What is left goes to packed images, as far as they fill it, but for a reserve.
 SHARE_FOR_CACHE = 0.75
 
@@ -124,8 +124,9 @@ def plan_memory(
 def exact_bytes(r_max: float, box: int, matrix_bytes: int) -> int:
     """What sums over all poses take at a band limit: slices of all base orientations, and what makes them."""
     points = make_orientation_quadrature(r_max).n_base * FourierDisc(box, r_max).size
-    matrix = MATRIX_ENTRY_BYTES * KERNEL_WIDTH**3 * points
-    while_built = 2 * matrix if matrix <= matrix_bytes else 0
+    matrix = bytes_of_matrix(points, KERNEL_WIDTH, torch.float32)
+    # Building a matrix takes as much again; in place of one that is too large come those of planes, one after the other.
+    while_built = 2 * matrix if matrix <= matrix_bytes else 3 * matrix_bytes
     return BYTES_PER_SLICE_POINT * points + while_built
 
 
