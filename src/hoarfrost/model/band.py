@@ -46,8 +46,8 @@ class BandModel:
         orientations = make_orientation_quadrature(r_max).rotated(rotation)
         shifts = make_shift_quadrature(r_max, image_box, poses.shift_sigma_px, poses.shift_extent_px)
         self.poses = PoseModel(self.disc, orientations, shifts, device=device, dtype=dtype)
-        # Where the matrix is too large to keep, going by way of planes is two to three times faster than it would be; its
-        # error is below that of this width's window, not of a wider one's. Below, at r_max 6, it takes twice as long.
+        # Where the matrix is too large to keep, going by way of planes is two to three times faster than it would be;
+        # its error is below that of this width's window, not of a wider one's. At r_max 6 it takes twice as long.
         matrix = bytes_of_matrix(orientations.n_base * self.disc.size, kernel_width, dtype)
         by_planes = matrix > matrix_bytes and kernel_width <= KERNEL_WIDTH
         operator = PlaneSliceOperator if by_planes else SliceOperator

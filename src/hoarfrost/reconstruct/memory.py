@@ -125,7 +125,7 @@ def exact_bytes(r_max: float, box: int, matrix_bytes: int) -> int:
     """What sums over all poses take at a band limit: slices of all base orientations, and what makes them."""
     points = make_orientation_quadrature(r_max).n_base * FourierDisc(box, r_max).size
     matrix = bytes_of_matrix(points, KERNEL_WIDTH, torch.float32)
-    # Building a matrix takes as much again; in place of one that is too large come those of planes, one after the other.
+    # Building a matrix takes as much again; in place of one that is too large come those of planes, one by one.
     while_built = 2 * matrix if matrix <= matrix_bytes else 3 * matrix_bytes
     return BYTES_PER_SLICE_POINT * points + while_built
 
