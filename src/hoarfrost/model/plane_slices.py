@@ -30,6 +30,7 @@ from hoarfrost.model.slices import (
     KaiserBessel,
     SeparableInterpolation,
     SliceOperator,
+    bytes_of_matrix,
     interpolation,
 )
 from hoarfrost.model.workers import each
@@ -169,6 +170,19 @@ class PlaneSliceOperator:
             dtype=self._dtype,
             matrix_bytes=self._matrix_bytes,
         )
+
+
+def bytes_of_matrices(n_directions: int, r_max: float, width: int, matrix_bytes: int) -> int:
+    """The most that a `PlaneSliceOperator`'s two interpolation matrices take, while they are built one after the other.
+
+    One that exceeds `matrix_bytes` is done without.
+    """
+    taken = building = 0
+    for nodes in (SLICE_NODES, KERNEL_NODES):
+        matrix = bytes_of_matrix(n_directions * len(_half_lattice(r_max, *nodes)), width, torch.float32)
+        if matrix <= matrix_bytes:
+            taken, building = taken + matrix, max(building, taken + 2 * matrix)
+    return building
 
 
 def _in_plane(rotations: Tensor) -> Tensor:

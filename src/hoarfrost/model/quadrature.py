@@ -108,7 +108,7 @@ def make_orientation_quadrature(r_max: float) -> OrientationQuadrature:
     x, y, z = x[upper], y[upper], z[upper]
     direction_weights = torch.from_numpy(weights)[upper] / (4 * math.pi)
 
-    n_quarter = math.ceil(2 * math.pi / step / 4)
+    n_quarter = in_plane_angles(r_max)
     in_plane = rotations_about_z(torch.arange(n_quarter, dtype=torch.float64) * (math.pi / 2 / n_quarter))
     to_pole = _rotations_to_pole(torch.stack([x, y, z], dim=-1))
     base = (in_plane[None] @ to_pole[:, None]).reshape(-1, 3, 3)
@@ -116,6 +116,11 @@ def make_orientation_quadrature(r_max: float) -> OrientationQuadrature:
     node_weights = direction_weights / (4 * n_quarter)
     log_weights = node_weights.log()[:, None].expand(-1, n_quarter).reshape(-1)
     return OrientationQuadrature(base, log_weights, math.degrees(step))
+
+
+def in_plane_angles(r_max: float) -> int:
+    """In-plane angles of the base nodes for a band limit, a quarter of all."""
+    return math.ceil(2 * math.pi / math.atan(1 / r_max) / 4)
 
 
 def _rotations_to_pole(directions: Tensor) -> Tensor:

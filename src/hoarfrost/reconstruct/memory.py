@@ -16,7 +16,8 @@ import torch
 from hoarfrost.errors import UsageError
 from hoarfrost.fourier import FourierDisc
 from hoarfrost.model.band import KERNEL_WIDTH, VOLUME_MARGIN
-from hoarfrost.model.quadrature import make_orientation_quadrature
+from hoarfrost.model.plane_slices import bytes_of_matrices
+from hoarfrost.model.quadrature import in_plane_angles, make_orientation_quadrature
 from hoarfrost.model.slices import MATRIX_BYTES, bytes_of_matrix
 from hoarfrost.particles.cache import record_size
 
@@ -123,11 +124,14 @@ def plan_memory(
 
 def exact_bytes(r_max: float, box: int, matrix_bytes: int) -> int:
     """What sums over all poses take at a band limit: slices of all base orientations, and what makes them."""
-    points = make_orientation_quadrature(r_max).n_base * FourierDisc(box, r_max).size
+    n_base = make_orientation_quadrature(r_max).n_base
+    points = n_base * FourierDisc(box, r_max).size
     matrix = bytes_of_matrix(points, KERNEL_WIDTH, torch.float32)
-    # Building a matrix takes as much again; in place of one that is too large come those of planes, one by one.
-    while_built = 2 * matrix if matrix <= matrix_bytes else 3 * matrix_bytes
-    return BYTES_PER_SLICE_POINT * points + while_built
+    if matrix <= matrix_bytes:
+        building = 2 * matrix
+    else:
+        building = bytes_of_matrices(n_base // in_plane_angles(r_max), r_max, KERNEL_WIDTH, matrix_bytes)
+    return BYTES_PER_SLICE_POINT * points + building
 
 
 def refining_bytes(r_max: float) -> int:
