@@ -49,17 +49,26 @@ class PoseSampler:
 
     def __init__(self, n_points: int, n_drawn: int, generator: torch.Generator) -> None:
         self.n_points, self.n_drawn = n_points, n_drawn
-        self._generator = generator
-        seed = int(torch.randint(2**31, (), generator=generator))
-        self._sobol = SobolEngine(POSE_SIZE, scramble=True, seed=seed)  # type: ignore[no-untyped-call]
+        seeds = torch.randint(2**31, (2,), generator=generator).tolist()
+        self._generator = torch.Generator().manual_seed(seeds[0])
+        self._sobol = SobolEngine(POSE_SIZE, scramble=True, seed=seeds[1])  # type: ignore[no-untyped-call]
+
+    def skip(self, n_images: int) -> None:
+        """Pass over the random numbers of so many images, which are sampled elsewhere.
+
+        Those of an image depend on how many came before it, and not on how they were split into calls.
+        """
+        self._uniform(n_images)
+        if n_images > 0:
+            self._sobol.fast_forward(n_images * self.n_points)  # type: ignore[no-untyped-call]
 
     def __call__(self, model: LocalModel, images: WhitenedImages, modes: Modes) -> tuple[Tensor, Draws]:
         """log p(Ĩ | V) of b images, (b,) float64, and draws from their posteriors. Each needs one mode at least."""
         b, m, device = len(images), self.n_points, images.data.device
         share = modes.share()
         # Every mode gets points in proportion to its mass, a random remainder decided by one number an image.
-        start = torch.rand(b, 1, generator=self._generator).to(device)
-        steps = (torch.arange(m, device=device) + start) / m
+        first, second = torch.split(self._uniform(b).to(device), 1, dim=1)
+        steps = (torch.arange(m, device=device) + first.to(share.dtype)) / m
         chosen = torch.searchsorted(share.cumsum(dim=1).contiguous(), steps).clamp(max=share.shape[1] - 1)
         rows = torch.arange(b, device=device).unsqueeze(1)
         root = torch.linalg.cholesky(torch.linalg.inv(modes.precision) * SPREAD**2)
@@ -70,7 +79,11 @@ class PoseSampler:
         log_target = model.log_density(images, rotations, shifts_px).to(torch.float64)
         log_weight = log_target - self._log_proposal(modes, root, share, rotations, shifts_px)
         log_evidence = images.log_constant + torch.logsumexp(log_weight, dim=1) - math.log(m)
-        return log_evidence, self._draw(log_weight, rotations, shifts_px)
+        return log_evidence, self._draw(log_weight, rotations, shifts_px, second)
+
+    def _uniform(self, b: int) -> Tensor:
+        """Two uniform deviates an image, (b, 2) float64."""
+        return torch.rand(b, 2, generator=self._generator, dtype=torch.float64)
 
     def _normals(self, b: int) -> Tensor:
         """Standard normal deviates, (b, M, 5) float32: consecutive blocks of the sequence, one an image."""
@@ -87,10 +100,9 @@ class PoseSampler:
         parts = (share.log() - log_scale).unsqueeze(2) - squared / 2
         return torch.logsumexp(parts.to(torch.float64), dim=1)
 
-    def _draw(self, log_weight: Tensor, rotations: Tensor, shifts_px: Tensor) -> Draws:
+    def _draw(self, log_weight: Tensor, rotations: Tensor, shifts_px: Tensor, start: Tensor) -> Draws:
         b, device = len(log_weight), log_weight.device
         weight = torch.softmax(log_weight, dim=1)
-        start = torch.rand(b, 1, generator=self._generator, dtype=torch.float64).to(device)
         steps = (torch.arange(self.n_drawn, device=device) + start) / self.n_drawn
         drawn = torch.searchsorted(weight.cumsum(dim=1).contiguous(), steps).clamp(max=self.n_points - 1)
         count = torch.zeros(b, self.n_points, device=device).scatter_add_(
