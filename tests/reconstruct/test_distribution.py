@@ -192,18 +192,18 @@ def test_refinement_begins_with_the_same_posteriors(outcomes: dict[int, Outcome]
 def test_the_refined_maps_and_poses_agree(outcomes: dict[int, Outcome], n: int) -> None:
     one, many = outcomes[1], outcomes[n]
     assert many.events[-1]["image_gradients"] == one.events[-1]["image_gradients"]
-    # Where rounding turns one draw of one image into another, of 64 images a half here, the map moves by up to 1 %.
     last = [[e["nll"] for e in outcome.events if e["nll"] is not None][-1] for outcome in (one, many)]
-    assert last[1] == pytest.approx(last[0], rel=1e-3)
+    # A climb takes a step or not. Where rounding decides, one of the 64 images of a half ends at another pose.
+    assert last[1] == pytest.approx(last[0], rel=5e-4)
     for name in ("map.mrc", "half1.mrc", "half2.mrc"):
         volumes = [read_volume(outcome.output / name)[0] for outcome in (one, many)]
-        assert np.linalg.norm(volumes[1] - volumes[0]) < 0.05 * np.linalg.norm(volumes[0])
+        assert np.linalg.norm(volumes[1] - volumes[0]) < 0.01 * np.linalg.norm(volumes[0])
     columns = [read_star(o.output / "particles.star").tables["particles"].columns for o in (one, many)]
     evidence = np.array([c["rlnLogLikeliContribution"] for c in columns], dtype=float)
     angles = np.array([c["rlnAngleTilt"] for c in columns], dtype=float)
     assert len(evidence[0]) == N
-    assert abs(np.diff(evidence.mean(axis=1)).item()) < 1e-3 * abs(evidence.mean())
-    assert np.mean(np.abs(angles[1] - angles[0]) < 1) > 0.9
+    assert abs(np.diff(evidence.mean(axis=1)).item()) < 5e-4 * abs(evidence.mean())
+    assert np.mean(np.abs(angles[1] - angles[0]) < 0.5) > 0.95
 
 
 @pytest.mark.slow
@@ -218,18 +218,17 @@ def test_only_the_first_process_prints_and_writes(outcomes: dict[int, Outcome]) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["hf", "adam"])
+# The first searches for its rate; the other takes several gradients a step, at points that its own decisions lead to.
+@pytest.mark.parametrize(("method", "compared"), [("adam", 4), ("hf", 2)])
 def test_gradient_methods_do_not_depend_on_the_number_of_processes(
-    particles: Path, tmp_path: Path, method: str
+    particles: Path, tmp_path: Path, method: str, compared: int
 ) -> None:
     arguments = [str(particles), *SHARED, "--max-resolution", "64", "--method", method]
-    one, two = (run(n, arguments, tmp_path / str(n)) for n in (1, 2))
-    assert len(iterations(one)) == len(iterations(two)) > 0
-    for alone, shared in zip(one.events, two.events, strict=True):
-        assert shared["image_gradients"] == alone["image_gradients"]
-        assert shared["message"] == alone["message"]
-        for name in ("batch_nll", "nll", "step"):
-            assert shared[name] == (None if alone[name] is None else pytest.approx(alone[name], rel=1e-5))
+    alone, shared = (iterations(run(n, arguments, tmp_path / str(n))) for n in (1, 2))
+    for one, two in zip(alone[:compared], shared[:compared], strict=True):
+        assert two["step"] == pytest.approx(one["step"], rel=1e-5)
+        # Hessian-free takes differences of gradients, in which half of the digits are lost.
+        assert two["batch_nll"] == pytest.approx(one["batch_nll"], rel=1e-3 if method == "hf" else 1e-5)
 
 
 @pytest.mark.slow

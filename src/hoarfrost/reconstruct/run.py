@@ -143,7 +143,12 @@ def _reconstruct(
     stack = team.agree(lambda: ParticleStack.open(particles, datadir))
     settings = team.agree(
         lambda: resolve(
-            stack, options, output=output, datadir=None if datadir is None else str(datadir), version=__version__
+            stack,
+            options,
+            output=output,
+            datadir=None if datadir is None else str(datadir),
+            version=__version__,
+            processes=team.size,
         )
     )
     _check_shares(settings, team)

@@ -101,6 +101,7 @@ class Settings(BaseModel):
     epochs: float | None
     device: str
     threads: int
+    processes: int
     rotate_grid: bool
     box: int
     pixel_size_A: float
@@ -120,7 +121,15 @@ class Settings(BaseModel):
         return "\n".join(lines) + "\n"
 
 
-def resolve(stack: ParticleStack, options: Options, *, output: Path, datadir: str | None, version: str) -> Settings:
+def resolve(
+    stack: ParticleStack,
+    options: Options,
+    *,
+    output: Path,
+    datadir: str | None,
+    version: str,
+    processes: int = 1,
+) -> Settings:
     """Choose what was left open, from the data.
 
     Raises UsageError for a value that the data cannot meet, DataError for data too small to use.
@@ -171,6 +180,7 @@ def resolve(stack: ParticleStack, options: Options, *, output: Path, datadir: st
         epochs=options.epochs,
         device=device,
         threads=options.threads or torch.get_num_threads(),
+        processes=processes,
         rotate_grid=options.rotate_grid,
         box=box,
         pixel_size_A=stack.pixel_size_A,
