@@ -51,10 +51,11 @@ class HeldOut:
     gain: float
 
     @staticmethod
-    def of(nll: Tensor, empty: Tensor) -> HeldOut:
+    def of(nll: Tensor, empty: Tensor, team: Team) -> HeldOut:
         """From the NLL of each particle under the map and under an empty one, (n,) each."""
-        error = float(nll.std() / len(nll) ** 0.5) if len(nll) > 1 else float("nan")
-        return HeldOut(float(nll.mean()), error, float((empty - nll).mean()))
+        error = nll.std() / len(nll) ** 0.5 if len(nll) > 1 else torch.full_like(nll[0], torch.nan)
+        numbers = torch.stack([nll.mean(), error, (empty - nll).mean()])
+        return HeldOut(*team.from_first(lambda: numbers, numbers).tolist())
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,8 @@ class Reconstruction:
     def judge(self, band: BandModel, volume: Tensor, held_out: WhitenedImages) -> HeldOut:
         """How well a map explains the held-out particles, of which `held_out` is this process's share."""
         each = torch.stack([-band.posterior(volume, held_out).log_evidence, -held_out.log_constant], dim=1)
-        return HeldOut.of(*self.team.gather(each, len(self.held_out)).unbind(1))
+        nll, empty = self.team.gather(each, len(self.held_out)).unbind(1)
+        return HeldOut.of(nll, empty, self.team)
 
     def _may_refine(self, gain: float) -> bool:
         """Whether the images know their poses well enough for refinement."""

@@ -114,7 +114,7 @@ class Refinement:
         for visit in self.visit(e_step, self.run.held_out, searched_share=1.0):
             nll.append(-visit.log_evidence)
             empty.append(-visit.log_constant)
-        return HeldOut.of(torch.cat(nll), torch.cat(empty))
+        return HeldOut.of(torch.cat(nll), torch.cat(empty), self.run.team)
 
     def visit(self, e_step: LocalEStep, members: Tensor, searched_share: float = SEARCHED_SHARE) -> Iterator[Visit]:
         """E-step over the particles `members`, a batch for each process at a time.
@@ -174,7 +174,9 @@ class Refinement:
             maps.append(run.team.from_first(partial(solve, quadratic, start), start))
         fsc = fourier_shell_correlation(*maps)
         fsc = run.team.from_first(lambda: fsc, fsc)
-        return joined_below(filtered_halves(maps, fsc), self.coarse.r_max), fsc
+        joined = torch.stack(joined_below(filtered_halves(maps, fsc), self.coarse.r_max))
+        first, second = run.team.from_first(lambda: joined, joined)
+        return (first, second), fsc
 
     def _next_members(self) -> Tensor:
         """The particles of the next sweep: all there are to train on, or as many as a sweep takes of those left."""
