@@ -42,3 +42,15 @@ class DataError(HoarfrostError):
         where = f"{self.path}" if row is None else f"{self.path}, row {row}"
         text = f"{where}: expected {expected}, found {found}"
         super().__init__(text if hint is None else f"{text}; {hint}")
+
+
+class LostProcessError(HoarfrostError):
+    """One of several processes that work together has ended, or does not answer. Exit code 1."""
+
+
+class ToldElsewhereError(HoarfrostError):
+    """Another of several processes has told the user what ended them all; this one says nothing."""
+
+    def __init__(self, exit_code: int) -> None:
+        self.exit_code = exit_code
+        super().__init__("ended by a failure that another process has told")

@@ -159,8 +159,27 @@ def test_few_samples_agree_with_many() -> None:
     assert float((few - many).abs().median()) < 0.3
 
 
+def test_random_numbers_go_with_the_image_and_not_with_the_batch() -> None:
+    problem = Problem(10, 2.0)
+    modes = modes_at(problem)
+    whole, draws = PoseSampler(16, 4, named_generator(0, "split"))(problem.model, problem.images, modes)
+    parts, drawn = [], []
+    for first, last in ((0, 3), (3, 4), (4, 10)):
+        sampler = PoseSampler(16, 4, named_generator(0, "split"))
+        # Others sample what comes before, in two calls or in one.
+        sampler.skip(first // 2)
+        sampler.skip(first - first // 2)
+        own = torch.arange(first, last)
+        evidence, part = sampler(problem.model, problem.images[own], modes[own])
+        parts.append(evidence)
+        drawn.append(part.shifts_px)
+    torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=1e-3)
+    torch.testing.assert_close(torch.cat(drawn), draws.shifts_px, rtol=0, atol=1e-5)
+
+
 def test_draws_are_poses_of_the_posterior() -> None:
-    problem = Problem(40, 2.0)
+    # With so little noise the posterior is close to its normal approximation.
+    problem = Problem(40, 4.0)
     modes = modes_at(problem)
     _, draws = PoseSampler(64, 16, named_generator(0, "draws"))(problem.model, problem.images, modes)
     total = torch.zeros(40).index_add_(0, draws.image, draws.share)

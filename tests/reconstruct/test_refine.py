@@ -104,8 +104,9 @@ def test_each_band_limit_is_spot_checked(march: March) -> None:
     for event in checked:
         assert event.sum_error is not None
         assert event.sum_error_standard_error is not None
-        assert abs(event.sum_error) < 1
-        assert 0 < event.sum_error_standard_error < 1
+        # Sweeps miss something, now and then a whole image that sits in a wrong pose; they find nothing that is not there.
+        assert event.sum_error < 0.5
+        assert event.sum_error_standard_error > 0
 
 
 def test_the_half_maps_agree_on_detail_that_they_do_not_share(march: March) -> None:

@@ -9,7 +9,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from hoarfrost.errors import HoarfrostError, UsageError
+from hoarfrost.errors import HoarfrostError, ToldElsewhereError, UsageError
+from hoarfrost.launch import is_first
 
 EXIT_INTERRUPTED = 130
 """What shells report for a program ended by Ctrl-C."""
@@ -19,7 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that `arguments` (default: the process's own) name, and return its exit code.
 
     A user's mistake is one line on stderr, never a traceback: 2 for the command itself, 3 for a file's content, 1 for
-    what the operating system refuses. Anything else that is raised is a bug, and shows its traceback.
+    what the operating system refuses. Anything else that is raised is a bug, and shows its traceback. Of several
+    processes that torchrun started with the same mistake, one tells it.
     """
     # Read when torch loads. By default OpenMP's threads spin for long while they wait, and where another program wants
     # a core that makes an iteration nine times slower (0.65 against 6.1 s on two cores). Short spins cost nothing.
@@ -33,11 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except CycloptsError as error:
-        return _fail(f"{str(error).rstrip('.')}; see hoarfrost --help", UsageError.exit_code)
+        return _fail(f"{str(error).rstrip('.')}; see hoarfrost --help", UsageError.exit_code, told=not is_first())
+    except ToldElsewhereError as error:
+        return error.exit_code
     except HoarfrostError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _fail("interrupted", EXIT_INTERRUPTED)
+        return _fail("interrupted", EXIT_INTERRUPTED, told=not is_first())
     except BrokenPipeError:  # the reader of our output, `head` perhaps, has left: nothing to say, nobody to say it to
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -49,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _fail(message: str, exit_code: int) -> int:
-    """Print `message` as one line on stderr and return `exit_code`."""
-    print(f"hoarfrost: error: {' '.join(message.split())}", file=sys.stderr)
+def _fail(message: str, exit_code: int, *, told: bool = False) -> int:
+    """Print `message` as one line on stderr, unless another process does, and return `exit_code`."""
+    if not told:
+        print(f"hoarfrost: error: {' '.join(message.split())}", file=sys.stderr)
     return exit_code

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from hoarfrost.launch import is_first
 from hoarfrost.optim.names import MethodName
 
 
@@ -67,7 +68,7 @@ def reconstruct(
     device
         Where to compute; auto takes the GPU if there is one.
     threads
-        CPU threads to use. All cores unless given.
+        CPU threads to use. All cores unless given; processes that torchrun started share those of their machine.
     held_out
         Particles to keep aside for judging progress. 100 unless given, or a fifth if there are fewer than 500.
     datadir
@@ -86,7 +87,7 @@ def reconstruct(
     from hoarfrost.reconstruct.run import reconstruct as run
     from hoarfrost.report.pictures import draw_matches, draw_slices
 
-    with ProgressDisplay(quiet=quiet) as progress:
+    with ProgressDisplay(quiet=quiet or not is_first()) as progress:
         result = run(
             particles,
             output,
@@ -108,6 +109,8 @@ def reconstruct(
             overwrite=overwrite,
             progress=progress,
         )
+    if not is_first():
+        return
     draw_slices(output, output / "slices.png")
     draw_matches(output, output / "matches.png")
     minutes, seconds = divmod(round(result.seconds), 60)

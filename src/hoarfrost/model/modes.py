@@ -54,6 +54,22 @@ class Modes:
         self.log_mass[images, :used] = modes.log_mass[:, :used]
         self.precision[images, :used] = modes.precision[:, :used]
 
+    def packed(self) -> Tensor:
+        """All there is in one tensor, (b, m, 37) float64, in which every number is exact."""
+        parts = (self.rotations.flatten(2), self.shifts_px, self.log_mass.unsqueeze(2), self.precision.flatten(2))
+        return torch.cat([part.to(torch.float64) for part in parts], dim=2)
+
+    @staticmethod
+    def unpacked(packed: Tensor) -> Modes:
+        """The modes that `packed` made (b, m, 37) of."""
+        rotations, shifts_px, log_mass, precision = torch.split(packed, [9, 2, 1, POSE_SIZE**2], dim=2)
+        return Modes(
+            rotations.reshape(*rotations.shape[:2], 3, 3),
+            shifts_px,
+            log_mass.squeeze(2).to(torch.float32),
+            precision.reshape(*precision.shape[:2], POSE_SIZE, POSE_SIZE).to(torch.float32),
+        )
+
     def share(self) -> Tensor:
         """Share of the image's posterior mass in each mode, (b, m); zero for images without any."""
         return torch.softmax(self.log_mass, dim=1).nan_to_num(0.0)

@@ -42,40 +42,52 @@ def final_pass(run: Reconstruction, refinement: Refinement, refined: Refined) ->
     s, r_max = run.settings, refined.r_max
     run.say("Last pass over all particles, for their poses and the final map", run.final_stage, r_max)
     n, box = s.n_particles, refined.volumes[0].shape[0]
-    rotations, shifts_A = torch.empty(n, 3, 3, dtype=torch.float64), torch.empty(n, 2, dtype=torch.float64)
-    probability, log_evidence = torch.empty(n, dtype=torch.float64), torch.empty(n, dtype=torch.float64)
+    # Each process fills in its share, and zeros elsewhere.
+    rotations, shifts_A = torch.zeros(n, 3, 3, dtype=torch.float64), torch.zeros(n, 2, dtype=torch.float64)
+    probability, log_evidence = torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64)
     parts = []
     done = 0
     for half, volume in enumerate(refined.volumes):
         e_step = refinement.e_step(volume, r_max)
         statistics = LocalStatistics(box, s.box, volume.device)
         members = (refinement.in_second_half == bool(half)).nonzero().squeeze(1)
-        for indices, images, posterior in refinement.visit(e_step, members):
-            statistics.add(e_step.model, images, posterior.draws)
-            modes = posterior.modes
+        for visit in refinement.visit(e_step, members):
+            statistics.add(e_step.model, visit.images, visit.posterior.draws)
+            indices, modes = visit.indices, visit.posterior.modes
             rotations[indices] = modes.rotations[:, 0].cpu()
             best = modes.shifts_px[:, 0].cpu() * s.pixel_size_A
             # The wall about the allowed shifts gives a little.
             shifts_A[indices] = best * (s.shift_extent_A / best.norm(dim=1, keepdim=True).clamp(min=1e-9)).clamp(max=1)
             probability[indices] = modes.share()[:, 0].cpu().to(torch.float64)
-            log_evidence[indices] = posterior.log_evidence.cpu()
-            run.image_gradients += len(indices)
-            done += len(indices)
+            log_evidence[indices] = visit.posterior.log_evidence.cpu()
+            run.image_gradients += len(visit.everyone)
+            done += len(visit.everyone)
             run.report(run.final_stage, r_max, done / n)
-        parts.append(statistics.quadratic(len(members)))
+        part = statistics.quadratic(len(members))
+        run.team.sum_(*part)
+        parts.append(part)
         del e_step, statistics  # or both halves' would be in memory at once
+    run.team.sum_(rotations, shifts_A, probability, log_evidence)
 
     support = refinement.support(box)
-    # Each half starts from nothing, or what both start from would be found in both.
-    half_maps = [MStep(support, positive=False)(part, torch.zeros_like(support)) for part in parts]
-    final = (refined.volumes[0] + refined.volumes[1]) / 2
-    if s.method == "auto":
-        ridge = wiener_ridge(parts, fourier_shell_correlation(*half_maps), support)
-        (linear, kernel), (other_linear, other_kernel) = parts
-        solve = MStep(support, positive=False, shell_ridge=ridge)
-        final = solve(((linear + other_linear) / 2, (kernel + other_kernel) / 2), final)
-    maps = [fourier_resize(m.cpu().to(torch.float64), s.box, r_max) for m in (final, *half_maps)]
+    solved = run.team.from_first(
+        lambda: torch.stack(_solve(parts, support, refined, s.method)), support.new_empty(3, *support.shape)
+    )
+    maps = [fourier_resize(m.cpu().to(torch.float64), s.box, r_max) for m in solved]
     fsc = fourier_shell_correlation(maps[1], maps[2])
     limit_A = s.box * s.pixel_size_A / r_max
     resolution = max(resolution_A(fsc, s.box, s.pixel_size_A, FSC_THRESHOLD), limit_A)
     return FinalPass(maps[0], (maps[1], maps[2]), fsc, resolution, rotations, shifts_A, probability, log_evidence)
+
+
+def _solve(parts: list[tuple[Tensor, Tensor]], support: Tensor, refined: Refined, method: str) -> list[Tensor]:
+    """The map of all particles and those of the two halves, from the statistics of each half."""
+    # Each half starts from nothing, or what both start from would be found in both.
+    half_maps = [MStep(support, positive=False)(part, torch.zeros_like(support)) for part in parts]
+    final = (refined.volumes[0] + refined.volumes[1]) / 2
+    if method == "auto":
+        ridge = wiener_ridge(parts, fourier_shell_correlation(*half_maps), support)
+        (linear, kernel), (other_linear, other_kernel) = parts
+        solve = MStep(support, positive=False, shell_ridge=ridge)
+        final = solve(((linear + other_linear) / 2, (kernel + other_kernel) / 2), final)
+    return [final, *half_maps]

@@ -100,6 +100,10 @@ class LocalEStep:
         log_evidence, draws = self._sampler(self.model, images, modes)
         return LocalPosterior(modes, log_evidence, draws, len(found))
 
+    def skip(self, n_images: int) -> None:
+        """Pass over the random numbers of so many images, whose posterior is found elsewhere."""
+        self._sampler.skip(n_images)
+
     def _searched(self, images: WhitenedImages) -> Modes:
         poses = self._coarse.poses
         coarse = _narrowed(images, poses.disc)

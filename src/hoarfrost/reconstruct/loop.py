@@ -22,6 +22,7 @@ from hoarfrost.particles.prefetch import prefetched
 from hoarfrost.particles.sampling import FixedMinibatchSampler, MinibatchSampler, split_held_out
 from hoarfrost.particles.source import ParticleSource
 from hoarfrost.reconstruct.curvature import largest_curvature
+from hoarfrost.reconstruct.distribution import Team
 from hoarfrost.reconstruct.events import Event
 from hoarfrost.reconstruct.forecast import IMAGES_TO_TIME, Rates, expected_seconds, measure
 from hoarfrost.reconstruct.initialise import initial_volume
@@ -44,10 +45,11 @@ class HeldOut:
     gain: float
 
     @staticmethod
-    def of(nll: Tensor, empty: Tensor) -> HeldOut:
+    def of(nll: Tensor, empty: Tensor, team: Team) -> HeldOut:
         """From the NLL of each particle under the map and under an empty one, (n,) each."""
-        error = float(nll.std() / len(nll) ** 0.5) if len(nll) > 1 else float("nan")
-        return HeldOut(float(nll.mean()), error, float((empty - nll).mean()))
+        error = nll.std() / len(nll) ** 0.5 if len(nll) > 1 else torch.full_like(nll[0], torch.nan)
+        numbers = torch.stack([nll.mean(), error, (empty - nll).mean()])
+        return HeldOut(*team.from_first(lambda: numbers, numbers).tolist())
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,17 @@ class Optimised:
 
 
 class Reconstruction:
-    """State of one run: particles, split, counters. `optimise` is the loop; `report` receives every event."""
+    """State of one run: particles, split, counters. `optimise` is the loop; `report` receives every event.
 
-    def __init__(self, settings: Settings, source: ParticleSource, report: Callable[[Event], None]) -> None:
+    All processes of `team` are in the same state, and read their share of the particles.
+    """
+
+    def __init__(
+        self, settings: Settings, source: ParticleSource, report: Callable[[Event], None], team: Team | None = None
+    ) -> None:
         self.settings = settings
         self.source = source
+        self.team = team or Team()
         self._report = report
         self.started = time.monotonic()
         self.iteration = 0
@@ -135,14 +143,18 @@ class Reconstruction:
             volume = initial_volume(band, sample, self.diameter, self.generator("start"))
         else:
             volume = fourier_resize(previous.volume, band.box)
+        volume = self.team.from_first(lambda: volume, volume)
         if self.settings.method == "auto":
-            return AutoStage(band, support, volume, previous if isinstance(previous, AutoStage) else None)
+            return AutoStage(band, support, volume, previous if isinstance(previous, AutoStage) else None, self.team)
         spec = METHODS[self.settings.method]
         assert isinstance(self._sampler, FixedMinibatchSampler)
-        facts = Facts(largest_curvature(band, sample, self.generator(f"curvature {stage}")), self._sampler.n_batches)
+        curvature = self.team.number_from_first(
+            lambda: largest_curvature(band, sample, self.generator(f"curvature {stage}"))
+        )
+        facts = Facts(curvature, self._sampler.n_batches)
         prior = ExponentialCubicPrior().on_grid(band.box / self.settings.box)
         objective = Objective(prior, n_images=len(self.training))
-        start = Start(band, support, volume, sample, objective)
+        start = Start(band, support, volume, sample, objective, self.team)
         if previous is None:
             chosen = choose_rate(spec, start, facts)
             self._rate_factor = chosen.factor
@@ -151,23 +163,29 @@ class Reconstruction:
                     f"The base step was searched, at {chosen.image_gradients:,} image gradients, not counted below"
                 )
         rate = base_rate(spec, start, facts) * self._rate_factor
-        return GradientStage(band, support, volume, spec=spec, rate=rate, facts=facts, objective=objective)
+        return GradientStage(
+            band, support, volume, spec=spec, rate=rate, facts=facts, objective=objective, team=self.team
+        )
 
     def _run_stage(self, stage: int, band: BandModel, method: StageMethod) -> float | None:
         """Minibatches until the stage is done; returns the last held-out gain."""
         control = StageControl(plan_stage(stage, len(self.settings.stages_r_max), self.settings.method))
-        held_out = self.source.images(self.held_out, band.disc)
+        held_out = self.source.images(self.team.share(self.held_out), band.disc)
         gain: float | None = None
         iteration = 0
-        with contextlib.closing(prefetched(lambda b: self.source.images(b[0], band.disc), self._batches())) as batches:
+
+        def load(batch: tuple[Tensor, int]) -> WhitenedImages:
+            return self.source.images(self.team.share(batch[0]), band.disc)
+
+        with contextlib.closing(prefetched(load, self._batches())) as batches:
             while not self.out_of_epochs():
                 method.set_step(control.step_size)
                 if self.settings.rotate_grid and iteration:
                     method.band = self.make_band(stage, iteration)
-                (_, number), images = next(batches)
+                (indices, number), images = next(batches)
                 self._drawn.pop(0)
                 step_size = method.step_size
-                step = method.step(images, number)
+                step = method.step(images, number, len(indices))
                 iteration += 1
                 self.iteration += 1
                 self.image_gradients += step.image_gradients
@@ -186,8 +204,10 @@ class Reconstruction:
         return gain
 
     def judge(self, band: BandModel, volume: Tensor, held_out: WhitenedImages) -> HeldOut:
-        """How well a map explains the held-out particles."""
-        return HeldOut.of(-band.posterior(volume, held_out).log_evidence, -held_out.log_constant)
+        """How well a map explains the held-out particles, of which `held_out` is this process's share."""
+        each = torch.stack([-band.posterior(volume, held_out).log_evidence, -held_out.log_constant], dim=1)
+        nll, empty = self.team.gather(each, len(self.held_out)).unbind(1)
+        return HeldOut.of(nll, empty, self.team)
 
     def _may_refine(self, gain: float) -> bool:
         """Whether the images know their poses well enough for refinement."""

@@ -16,6 +16,7 @@ from hoarfrost.model.prior import ExponentialCubicPrior
 from hoarfrost.optim.online_em import OnlineEM
 from hoarfrost.optim.registry import Facts, MethodSpec
 from hoarfrost.optim.sag import SAG
+from hoarfrost.reconstruct.distribution import Team
 from hoarfrost.reconstruct.m_step import MStep
 
 
@@ -45,11 +46,15 @@ class Objective:
 
 
 class StageMethod(ABC):
-    """One method at one band limit. `volume` is the map (box, box, box), already inside `support`."""
+    """One method at one band limit. `volume` is the map (box, box, box), already inside `support`.
 
-    def __init__(self, band: BandModel, support: Tensor, volume: Tensor) -> None:
+    Every process of `team` has the same map and steps with its share of each minibatch.
+    """
+
+    def __init__(self, band: BandModel, support: Tensor, volume: Tensor, team: Team | None = None) -> None:
         self.band = band
         self.support = support
+        self.team = team or Team()
         self.parameter = torch.nn.Parameter(volume * support)
 
     @property
@@ -58,8 +63,11 @@ class StageMethod(ABC):
         return self.parameter.detach()
 
     @abstractmethod
-    def step(self, images: WhitenedImages, batch: int = 0) -> StepReport:
-        """Move the map by one minibatch, `batch` being its number where minibatches stay the same."""
+    def step(self, images: WhitenedImages, batch: int = 0, n_images: int | None = None) -> StepReport:
+        """Move the map by one minibatch, `batch` being its number where minibatches stay the same.
+
+        `images` are the team's share of it that is this process's, and `n_images` the number of all of them.
+        """
 
     @abstractmethod
     def set_step(self, size: float) -> None:
@@ -75,9 +83,17 @@ class StageMethod(ABC):
 class AutoStage(StageMethod):
     """`auto`: online expectation–maximisation, without a learning rate."""
 
-    def __init__(self, band: BandModel, support: Tensor, volume: Tensor, previous: AutoStage | None = None) -> None:
-        super().__init__(band, support, volume)
-        self.optimiser = OnlineEM([self.parameter], MStep(support))
+    def __init__(
+        self,
+        band: BandModel,
+        support: Tensor,
+        volume: Tensor,
+        previous: AutoStage | None = None,
+        team: Team | None = None,
+    ) -> None:
+        super().__init__(band, support, volume, team)
+        self._m_step = MStep(support)
+        self.optimiser = OnlineEM([self.parameter], self._solve)
         statistics = None if previous is None else previous.optimiser.statistics
         if statistics is not None:
             linear, kernel = statistics
@@ -85,16 +101,25 @@ class AutoStage(StageMethod):
             # Statistics of a narrower band say nothing of the new shells, so they count as old.
             self.optimiser.start_from(resized, step=self.optimiser.defaults["warm_up"])
 
-    def step(self, images: WhitenedImages, batch: int = 0) -> StepReport:
+    def step(self, images: WhitenedImages, batch: int = 0, n_images: int | None = None) -> StepReport:
         """E-step on the minibatch, then the M-step on the running averages."""
+        n = len(images) if n_images is None else n_images
         posterior = self.band.posterior(self.volume, images, statistics=True)
-        nll = -posterior.log_evidence.mean()
-        self.optimiser.step(lambda: (nll, self.band.quadratic(posterior, len(images))))
-        return StepReport(float(nll), float(posterior.ess.median()), len(images))
+        statistics = self.band.quadratic(posterior, n)
+        self.team.sum_(*statistics)
+        each = torch.stack([posterior.log_evidence, posterior.ess.to(torch.float64)], dim=1)
+        log_evidence, ess = self.team.gather(each, n).unbind(1)
+        nll = -log_evidence.mean()
+        self.optimiser.step(lambda: (nll, statistics))
+        return StepReport(float(nll), float(ess.median()), n)
 
     def allow_negative(self) -> None:
         """Let the map turn negative from now on: it is right by now, and its band limit makes negative lobes."""
-        self.optimiser.solve = MStep(self.support, positive=False)
+        self._m_step = MStep(self.support, positive=False)
+
+    def _solve(self, statistics: tuple[Tensor, ...], current: Tensor) -> Tensor:
+        solution: Tensor = self.team.from_first(lambda: self._m_step(statistics, current), current)
+        return solution
 
     def set_step(self, size: float) -> None:
         """ρ, the weight of the newest minibatch."""
@@ -120,26 +145,33 @@ class GradientStage(StageMethod):
         rate: float,
         facts: Facts,
         objective: Objective,
+        team: Team | None = None,
     ) -> None:
-        super().__init__(band, support, volume)
+        super().__init__(band, support, volume, team)
         self._objective = objective
         self.optimiser = spec.build([self.parameter], rate, facts)
 
-    def step(self, images: WhitenedImages, batch: int = 0) -> StepReport:
+    def step(self, images: WhitenedImages, batch: int = 0, n_images: int | None = None) -> StepReport:
         """One step; the map stays inside its support."""
+        n = len(images) if n_images is None else n_images
+        share = len(images) / n
         found: list[float] = []
 
         def closure() -> Tensor:
             self.optimiser.zero_grad()
-            nll, loss = self._objective(self.band, self.parameter * self.support, images)
-            torch.autograd.backward(loss)
-            found.append(float(nll.detach()))
-            return loss.detach()
+            means = torch.stack(self._objective(self.band, self.parameter * self.support, images)) * share
+            torch.autograd.backward(means[1])
+            assert self.parameter.grad is not None
+            sums = means.detach()
+            self.team.sum_(self.parameter.grad, sums)
+            found.append(float(sums[0]))
+            return sums[1]
 
         if isinstance(self.optimiser, SAG):
             self.optimiser.batch = batch
         self.optimiser.step(closure)  # type: ignore[arg-type]  # torch wants a float, and takes a tensor
-        return StepReport(found[0], None, len(found) * len(images))
+        self.parameter.data = self.team.from_first(lambda: self.parameter.data, self.parameter.data)
+        return StepReport(found[0], None, len(found) * n)
 
     def set_step(self, size: float) -> None:
         """The methods have schedules of their own."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from hoarfrost.model.band import VOLUME_MARGIN
 from hoarfrost.model.likelihood import WhitenedImages
 from hoarfrost.model.local_statistics import LocalStatistics
 from hoarfrost.model.mode_memory import ModeMemory
+from hoarfrost.model.modes import Modes
 from hoarfrost.reconstruct import spot_check
 from hoarfrost.reconstruct.local_e_step import Effort, LocalEStep, LocalPosterior
 from hoarfrost.reconstruct.loop import HeldOut, Optimised, Reconstruction
@@ -40,6 +42,23 @@ LEAST_GROWTH = 1.1
 # Half maps that agree less than this hold no detail that could be told from noise (Rosenthal & Henderson 2003).
 FSC_THRESHOLD = 0.143
 EDGE_SHELLS = 2
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A batch of particles after its E-step: this process's share of it, and what is known of the whole.
+
+    `indices`, `images` and `posterior` are of the share; `everyone` (n,) are the indices of all, with their
+    `log_evidence`, `log_constant` and effective number of modes `ess`, (n,) float64.
+    """
+
+    indices: Tensor
+    images: WhitenedImages
+    posterior: LocalPosterior
+    everyone: Tensor
+    log_evidence: Tensor
+    log_constant: Tensor
+    ess: Tensor
 
 
 @dataclass(frozen=True)
@@ -100,33 +119,46 @@ class Refinement:
         """How well a map explains the held-out particles, whose poses are looked for everywhere."""
         e_step = self.e_step(volume, r_max)
         nll, empty = [], []
-        for _, images, posterior in self.visit(e_step, self.run.held_out, searched_share=1.0):
-            nll.append(-posterior.log_evidence)
-            empty.append(-images.log_constant)
-        return HeldOut.of(torch.cat(nll), torch.cat(empty))
+        for visit in self.visit(e_step, self.run.held_out, searched_share=1.0):
+            nll.append(-visit.log_evidence)
+            empty.append(-visit.log_constant)
+        return HeldOut.of(torch.cat(nll), torch.cat(empty), self.run.team)
 
     def spot_check(self, volume: Tensor, r_max: float, stage: int) -> SumError:
         """The error of a sweep's sums on random training particles; a sweep that misses too much tries harder next."""
         order = torch.randperm(len(self.run.training), generator=self._generator)
         members = self.run.training[order[: spot_check.N_IMAGES]]
-        found = [p.log_evidence for _, _, p in self.visit(self.e_step(volume, r_max), members)]
+        found = [v.log_evidence for v in self.visit(self.e_step(volume, r_max), members)]
         thorough = self.e_step(volume, r_max, spot_check.THOROUGH)
-        sure = [p.log_evidence for _, _, p in self.visit(thorough, members, searched_share=1.0)]
+        sure = [v.log_evidence for v in self.visit(thorough, members, searched_share=1.0)]
         error = SumError.of(torch.cat(found), torch.cat(sure))
         if error.exceeds_budget:
             self.effort = self.effort.doubled()
             self.run.say(f"Sums miss {-error.mean:.1f} nats an image: twice as many poses are followed now", stage)
         return error
 
-    def visit(
-        self, e_step: LocalEStep, members: Tensor, searched_share: float = SEARCHED_SHARE
-    ) -> Iterator[tuple[Tensor, WhitenedImages, LocalPosterior]]:
-        """E-step over the particles `members`, a batch at a time: their indices, images and posterior."""
-        for indices, images in self.run.source.stream(torch.split(members, BATCH_SIZE), e_step.model.disc):
-            search = torch.rand(len(indices), generator=self._generator) < searched_share
-            posterior = e_step(images, self.modes[indices], search.to(images.data.device))
+    def visit(self, e_step: LocalEStep, members: Tensor, searched_share: float = SEARCHED_SHARE) -> Iterator[Visit]:
+        """E-step over the particles `members`, a batch for each process at a time.
+
+        Random numbers go with a particle's place among the members, so that it does not matter who visits it.
+        """
+        team = self.run.team
+        search = torch.rand(len(members), generator=self._generator) < searched_share
+        n_batches = math.ceil(len(members) / (BATCH_SIZE * team.size))
+        batches = members.tensor_split(n_batches)
+        stream = self.run.source.stream([team.share(batch) for batch in batches], e_step.model.disc)
+        for everyone, searched, (indices, images) in zip(batches, search.tensor_split(n_batches), stream, strict=True):
+            first, last = team.bounds(len(everyone))
+            e_step.skip(first)
+            posterior = e_step(images, self.modes[indices], searched[first:last].to(images.data.device))
+            e_step.skip(len(everyone) - last)
             self.modes[indices] = posterior.modes
-            yield indices, images, posterior
+            ess = 1 / posterior.modes.share().square().sum(dim=1)
+            each = torch.stack([posterior.log_evidence, images.log_constant, ess.to(torch.float64)], dim=1)
+            packed = self.modes[indices].packed()
+            rows = team.gather(torch.cat([each, packed.flatten(1)], dim=1), len(everyone))
+            self.modes[everyone] = Modes.unpacked(rows[:, 3:].view(-1, *packed.shape[1:]))
+            yield Visit(indices, images, posterior, everyone, *rows[:, :3].unbind(1))
 
     def support(self, box: int) -> Tensor:
         """A ball of ones of the particle's diameter: real (box, box, box)."""
@@ -146,22 +178,27 @@ class Refinement:
             e_step = self.e_step(volume, r_max)
             statistics = LocalStatistics(box, run.settings.box, volume.device)
             own = members[self.in_second_half[members] == bool(half)]
-            for indices, images, posterior in self.visit(e_step, own):
-                statistics.add(e_step.model, images, posterior.draws)
-                done += len(indices)
+            for visit in self.visit(e_step, own):
+                statistics.add(e_step.model, visit.images, visit.posterior.draws)
+                done += len(visit.everyone)
                 run.iteration += 1
-                run.image_gradients += len(indices)
+                run.image_gradients += len(visit.everyone)
                 run.report(
                     stage,
                     r_max,
                     (sweep + done / len(members)) / SWEEPS,
-                    batch_nll=-float(posterior.log_evidence.mean()),
-                    ess=float((1 / posterior.modes.share().square().sum(dim=1)).median()),
+                    batch_nll=-float(visit.log_evidence.mean()),
+                    ess=float(visit.ess.median()),
                 )
-            maps.append(solve(statistics.quadratic(len(own)), fourier_resize(volume, box)))
+            quadratic, start = statistics.quadratic(len(own)), fourier_resize(volume, box)
+            run.team.sum_(*quadratic)
+            maps.append(run.team.from_first(partial(solve, quadratic, start), start))
             del e_step, statistics  # or both halves' would be in memory at once
         fsc = fourier_shell_correlation(*maps)
-        return joined_below(filtered_halves(maps, fsc), self.coarse.r_max), fsc
+        fsc = run.team.from_first(lambda: fsc, fsc)
+        joined = torch.stack(joined_below(filtered_halves(maps, fsc), self.coarse.r_max))
+        first, second = run.team.from_first(lambda: joined, joined)
+        return (first, second), fsc
 
     def _next_members(self) -> Tensor:
         """The particles of the next sweep: all there are to train on, or as many as a sweep takes of those left."""

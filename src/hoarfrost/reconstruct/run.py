@@ -12,6 +12,7 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from hoarfrost.particles.preprocess import Preprocessor
 from hoarfrost.particles.sampling import split_held_out
 from hoarfrost.particles.source import ParticleSource
 from hoarfrost.particles.stack import ParticleStack
+from hoarfrost.reconstruct.distribution import Team, joined
 from hoarfrost.reconstruct.events import Event, EventLog, Progress
 from hoarfrost.reconstruct.finish import FinalPass, final_pass
 from hoarfrost.reconstruct.loop import Reconstruction
@@ -38,6 +40,7 @@ from hoarfrost.seeds import named_generator
 
 # Noise alone looks like a speck in one image of a hundred.
 WORTH_SAYING = 0.03
+IMAGES_PER_CHECK = 256
 # What a run folder may hold, pictures included: --overwrite replaces these and refuses a folder that holds others.
 FILES = (
     "map.mrc",
@@ -98,11 +101,15 @@ def reconstruct(
     The folder gets map.mrc (box and voxel size of the input), half1.mrc and half2.mrc, particles.star (the
     input's rows with the most probable pose, its probability and the log-evidence), events.jsonl and config.toml.
     None means: choose from the data. Lengths are in Å. `rotate_grid` turns the quadrature of orientations at each
-    iteration rather than at each stage. `memory` is what the process may use, like "2GB". `progress` is called with
-    every Event. The same seed, device and threads give the same bits.
+    iteration rather than at each stage. `memory` is what each process may use, like "2GB". `progress` is called with
+    every Event. The same seed, device, threads and processes give the same bits.
+
+    In each of several processes that torchrun started, a call takes its share of the work; the first process writes
+    the folder and calls `progress`. All return the same result.
 
     Raises UsageError for options that make no sense and for an `output` that exists without `overwrite` (which
-    replaces only what a run wrote before), DataError for particles that cannot be used.
+    replaces only what a run wrote before), DataError for particles that cannot be used, LostProcessError where one of
+    several processes is lost, and ToldElsewhereError in all but one of the processes that fail together.
     """
     started = time.monotonic()
     options = Options(
@@ -122,29 +129,50 @@ def reconstruct(
         memory=memory,
     )
     options.check()
-    output = Path(output)
-    _check_output(output, overwrite)
-    stack = ParticleStack.open(particles, datadir)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    settings = resolve(
-        stack, options, output=output, datadir=None if datadir is None else str(datadir), version=__version__
+    with joined(device, threads) as team:
+        return _reconstruct(Path(particles), Path(output), options, team, started, datadir, overwrite, progress)
+
+
+def _reconstruct(
+    particles: Path,
+    output: Path,
+    options: Options,
+    team: Team,
+    started: float,
+    datadir: str | Path | None,
+    overwrite: bool,
+    progress: Progress | None,
+) -> RunResult:
+    team.agree(lambda: _check_output(output, overwrite) if team.is_first else None)
+    stack = team.agree(lambda: ParticleStack.open(particles, datadir))
+    settings = team.agree(
+        lambda: resolve(
+            stack,
+            options,
+            output=output,
+            datadir=None if datadir is None else str(datadir),
+            version=__version__,
+            processes=team.size,
+        )
     )
-    stack.check_images()
-    source = open_source(stack, settings)
-    _prepare_output(output)
-    source.cache = PackedCache(settings.n_particles, settings.cache_bytes, output)
-    write_text_atomically(output / "config.toml", settings.to_toml())
-    log = EventLog(output / "events.jsonl")
+    _check_shares(settings, team)
+    for chunk in torch.split(torch.arange(stack.n_images), IMAGES_PER_CHECK * team.size):
+        team.agree(partial(stack.read, team.share(chunk)))
+    source = team.agree(lambda: open_source(stack, settings))
+    log = team.agree(lambda: _prepare_output(output, settings) if team.is_first else None)
+    # Only the first process is sure to have the folder.
+    source.cache = PackedCache(settings.n_particles, settings.cache_bytes, output if output.is_dir() else None)
 
     def report(event: Event) -> None:
+        if log is None:
+            return
         if event.batch_nll is not None or event.nll is not None or event.message is not None:
             log.write(event)
         if progress is not None:
             progress(event)
 
     try:
-        run = Reconstruction(settings, source, report)
+        run = Reconstruction(settings, source, report, team)
         for warning in stack.table.warnings:
             run.say(warning)
         if source.dust_share > WORTH_SAYING and source.preprocessor.removes_dust:
@@ -156,9 +184,11 @@ def reconstruct(
         refinement = Refinement(run)
         refined = refinement.march(optimised)
         final = final_pass(run, refinement, refined)
-        _write(output, stack, settings, final)
+        if team.is_first:
+            _write(output, stack, settings, final)
     finally:
-        log.close()
+        if log is not None:
+            log.close()
         source.cache.close()
     return RunResult(
         output=output,
@@ -213,8 +243,22 @@ def _check_output(output: Path, overwrite: bool) -> None:
         raise UsageError(f"{output} holds {others[0]}, which reconstruct did not write; choose another folder")
 
 
-def _prepare_output(output: Path) -> None:
-    """Make the folder, or empty it of what an earlier run left: an old map must not pass for the new run's."""
+def _check_shares(settings: Settings, team: Team) -> None:
+    """Raise UsageError where some process would have nothing to do, or where processes do not work on the same."""
+    smallest = min(settings.batch_size // 2, settings.held_out, (settings.n_particles - settings.held_out) // 4)
+    if team.size > max(1, smallest):
+        raise UsageError(
+            f"{team.size} processes are too many to share {settings.n_particles} particles in minibatches of "
+            f"{settings.batch_size} and judge by {settings.held_out}; start at most {max(1, smallest)}"
+        )
+    team.agree_on(settings.model_copy(update={"threads": 0}).model_dump_json())
+
+
+def _prepare_output(output: Path, settings: Settings) -> EventLog:
+    """Make the folder, or empty it of what an earlier run left: an old map must not pass for the new run's.
+
+    Writes the settings, and opens the log.
+    """
     try:
         output.mkdir(parents=True, exist_ok=True)
         for name in FILES:
@@ -224,6 +268,8 @@ def _prepare_output(output: Path) -> None:
         raise UsageError(f"cannot write {output}: {error.strerror or error}") from error
     if free == 0:
         raise UsageError(f"cannot write {output}: no space left on the disk")
+    write_text_atomically(output / "config.toml", settings.to_toml())
+    return EventLog(output / "events.jsonl")
 
 
 def _write(output: Path, stack: ParticleStack, settings: Settings, final: FinalPass) -> None:

@@ -105,6 +105,7 @@ class Settings(BaseModel):
     epochs: float | None
     device: str
     threads: int
+    processes: int
     rotate_grid: bool
     memory_bytes: int
     matrix_bytes: int
@@ -127,7 +128,15 @@ class Settings(BaseModel):
         return "\n".join(lines) + "\n"
 
 
-def resolve(stack: ParticleStack, options: Options, *, output: Path, datadir: str | None, version: str) -> Settings:
+def resolve(
+    stack: ParticleStack,
+    options: Options,
+    *,
+    output: Path,
+    datadir: str | None,
+    version: str,
+    processes: int = 1,
+) -> Settings:
     """Choose what was left open, from the data.
 
     Raises UsageError for a value that the data cannot meet, DataError for data too small to use.
@@ -180,6 +189,7 @@ def resolve(stack: ParticleStack, options: Options, *, output: Path, datadir: st
         epochs=options.epochs,
         device=device,
         threads=options.threads or torch.get_num_threads(),
+        processes=processes,
         rotate_grid=options.rotate_grid,
         memory_bytes=max(plan.needed_bytes, default_budget()) if budget is None else budget,
         matrix_bytes=plan.matrix_bytes,

@@ -12,6 +12,7 @@ of that subset.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from hoarfrost.model.likelihood import WhitenedImages
 from hoarfrost.model.slices import apply_normal, transform_normal_kernel
 from hoarfrost.optim.registry import Facts, MethodSpec
 from hoarfrost.reconstruct.curvature import expected_kernel
+from hoarfrost.reconstruct.distribution import Team
 from hoarfrost.reconstruct.methods import GradientStage, Objective
 
 SEARCH_FACTOR = 3.0
@@ -33,13 +35,17 @@ PROBE_RATE = 1e-6
 
 @dataclass(frozen=True)
 class Start:
-    """Where a stage begins: its model, the map's support, the first map, and a subset of the training images."""
+    """Where a stage begins: its model, the map's support, the first map, and a subset of the training images.
+
+    All processes of `team` have the whole subset.
+    """
 
     band: BandModel
     support: Tensor
     volume: Tensor
     sample: WhitenedImages
     objective: Objective
+    team: Team = dataclasses.field(default_factory=Team)
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,10 @@ def choose_rate(spec: MethodSpec, start: Start, facts: Facts) -> ChosenRate:
 
 def base_rate(spec: MethodSpec, start: Start, facts: Facts) -> float:
     """The rate that the curvature gives, before any search."""
+    return start.team.number_from_first(lambda: _base_rate(spec, start, facts))
+
+
+def _base_rate(spec: MethodSpec, start: Start, facts: Facts) -> float:
     if spec.base_rate == "unit":
         return 1.0
     if spec.base_rate == "curvature":
@@ -123,17 +133,27 @@ def _reached(spec: MethodSpec, start: Start, facts: Facts, rate: float) -> tuple
     n_seen = max(1, 2 * len(start.sample) // 3)
     seen, fresh = start.sample[:n_seen], start.sample[n_seen:]
     stage = GradientStage(
-        start.band, start.support, start.volume, spec=spec, rate=rate, facts=facts, objective=start.objective
+        start.band,
+        start.support,
+        start.volume,
+        spec=spec,
+        rate=rate,
+        facts=facts,
+        objective=start.objective,
+        team=start.team,
     )
     n_batches = max(1, n_seen // spec.batch_size)
     spent = 0
     for step in range(SEARCH_STEPS):
         batch = step % n_batches
         images = seen[batch * spec.batch_size : (batch + 1) * spec.batch_size]
-        spent += stage.step(images, batch).image_gradients
+        spent += stage.step(start.team.share(images), batch, len(images)).image_gradients
         if not bool(stage.volume.isfinite().all()):
             return math.inf, spent
+    own = start.team.share(fresh)
     with torch.no_grad():
-        _, value = start.objective(start.band, stage.volume * start.support, fresh)
+        _, value = start.objective(start.band, stage.volume * start.support, own)
+    value *= len(own) / len(fresh)
+    start.team.sum_(value)
     reached = float(value)
     return (reached if math.isfinite(reached) else math.inf), spent + len(fresh)

@@ -1,0 +1,41 @@
+"""The command line for tests of several processes: few iterations at a low band limit, then refinement in any case."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from pathlib import Path
+
+from hoarfrost.cli import main
+from hoarfrost.errors import UsageError
+from hoarfrost.reconstruct import loop, marching, settings
+from hoarfrost.reconstruct.events import Event, EventLog
+
+settings.FIRST_R_MAX = 4.0
+marching.FIRST_STAGE = marching.StagePlan((0.3,), 2, 4, 2, 2, 4)
+marching.GRADIENT_STAGE = marching.StagePlan((1.0,), 2, 4, 2, 2, 4)
+loop.LEAST_GAIN_TO_REFINE = -math.inf
+
+# Tells where this process is at its first iteration, and lets it wait there, so that a test can end it in mid-run.
+folder = os.environ.get("HALT_IN")
+if folder is not None:
+    judge = loop.Reconstruction.judge
+
+    def halted(self: loop.Reconstruction, *arguments: object) -> loop.HeldOut:
+        (Path(folder) / os.environ["RANK"]).write_text(str(os.getpid()))
+        while not (Path(folder) / "go on").exists():
+            time.sleep(0.02)
+        return judge(self, *arguments)  # type: ignore[arg-type]
+
+    loop.Reconstruction.judge = halted  # type: ignore[method-assign]
+
+if os.environ.get("FULL_DISK") is not None:
+
+    def refuse(self: EventLog, event: Event) -> None:
+        raise UsageError("cannot write events.jsonl: No space left on device")
+
+    EventLog.write = refuse  # type: ignore[method-assign]
+
+sys.exit(main(sys.argv[1:]))
