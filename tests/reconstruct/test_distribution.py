@@ -197,7 +197,8 @@ def test_the_refined_maps_and_poses_agree(outcomes: dict[int, Outcome], n: int) 
     assert last[1] == pytest.approx(last[0], rel=5e-4)
     for name in ("map.mrc", "half1.mrc", "half2.mrc"):
         volumes = [read_volume(outcome.output / name)[0] for outcome in (one, many)]
-        assert np.linalg.norm(volumes[1] - volumes[0]) < 0.03 * np.linalg.norm(volumes[0])
+        # So does its share of the map: one in 64, where all but the noise of that image stays.
+        assert np.linalg.norm(volumes[1] - volumes[0]) < 0.1 * np.linalg.norm(volumes[0])
     columns = [read_star(o.output / "particles.star").tables["particles"].columns for o in (one, many)]
     evidence = np.array([c["rlnLogLikeliContribution"] for c in columns], dtype=float)
     angles = np.array([c["rlnAngleTilt"] for c in columns], dtype=float)

@@ -104,7 +104,7 @@ def test_each_band_limit_is_spot_checked(march: March) -> None:
     for event in checked:
         assert event.sum_error is not None
         assert event.sum_error_standard_error is not None
-        # Sweeps miss something, now and then a whole image that sits in a wrong pose; they find nothing that is not there.
+        # Sweeps miss something, now and then an image that sits in a wrong pose; they find nothing that is not there.
         assert event.sum_error < 0.5
         assert event.sum_error_standard_error > 0
 
