@@ -33,9 +33,12 @@ from hoarfrost.model.likelihood import (
 )
 
 # Low-band scores of a tile of images are in memory at once; fewer leave the matrix products short of rows.
-SCORES_PER_TILE = 1 << 21
+SCORES_PER_TILE = 1 << 22
 # The maximum over so many nodes at a time is compared with the best: comparing each costs more than its score.
 NODES_PER_BLOCK = 16
+BLOCKS_PER_PIECE = 96
+# A log weight that no node has, finite because −∞ − ∞ would let nodes through that fill up the last block.
+PADDING = -1e30
 
 
 @dataclass(frozen=True)
@@ -135,56 +138,74 @@ def _tiles(images: WhitenedImages, poses: PoseModel, n_base: int) -> Iterator[_T
 
 
 class _FirstSum:
-    """Scores of all nodes at the lowest band limit, from slices (n_base, K₀)."""
+    """Scores of all nodes at the lowest band limit, from slices (n_base, K₀).
+
+    Nodes are summed in pieces that fit the cache, each of w blocks of 16 neighbours, which have much the same score.
+    Within a piece the block runs fastest, so that the maximum over a block runs along memory.
+    """
 
     def __init__(self, slices: Tensor, poses: PoseModel) -> None:
-        n_base, size = slices.shape
-        self.n_padded = -(-n_base // NODES_PER_BLOCK) * NODES_PER_BLOCK
-        padded = slices.new_zeros(self.n_padded, size)
+        n_base, self._size = slices.shape
+        n_blocks = -(-n_base // NODES_PER_BLOCK)
+        self.n_pieces = -(-n_blocks // BLOCKS_PER_PIECE)
+        self._width = -(-n_blocks // self.n_pieces)
+        self.n_padded = self.n_pieces * self._width * NODES_PER_BLOCK
+        padded = slices.new_zeros(self.n_padded, self._size)
         padded[:n_base] = slices
-        self._real, self._imaginary = 2 * padded.real, 2 * padded.imag
-        self._power = padded.real.square() + padded.imag.square()
-        self._log_weights = torch.full((self.n_padded,), -torch.inf, dtype=poses.dtype, device=slices.device)
-        self._log_weights[:n_base] = poses.base_log_weights
-        self._buffer = self._power.new_empty(0)
+        log_weights = padded.real.new_full((self.n_padded, 1), PADDING)
+        log_weights[:n_base, 0] = poses.base_log_weights
+        real, imaginary = padded.real, padded.imag
+        power = real.square() + imaginary.square()
+        ones = torch.ones_like(log_weights)
+        self._even = self._by_piece(torch.cat([2 * real, -power, log_weights, ones], dim=1))
+        self._odd = self._by_piece(2 * imaginary)
+        self._buffer = real.new_empty(0)
+
+    def _by_piece(self, table: Tensor) -> Tensor:
+        """A table (n_padded, c) by pieces: (n_pieces, 16 · w, c)."""
+        blocks = table.view(self.n_pieces, self._width, NODES_PER_BLOCK, -1)
+        return blocks.transpose(1, 2).reshape(self.n_pieces, NODES_PER_BLOCK * self._width, -1)
 
     def survivors(self, tile: _Tile, margin: float) -> _Nodes:
         """Nodes within the margin of each image's best."""
-        scores = self._scores(tile)
-        b = len(tile.images)
-        # Block n of a row is made of every (n_padded / 16)th node from n on, so that the maximum runs along memory.
-        blocks = scores.view(2, b, -1, NODES_PER_BLOCK, self.n_padded // NODES_PER_BLOCK)
-        highest = blocks.amax(dim=3).transpose(0, 1).reshape(b, tile.rows_per_image, -1)
-        least = highest.amax(dim=(1, 2)) - margin
-        image, row, block = (highest >= least[:, None, None]).nonzero().unbind(1)
-        # −∞ − ∞ would let the padding in.
-        half, place = torch.div(row, blocks.shape[2], rounding_mode="floor"), row % blocks.shape[2]
-        members = blocks[half, image, place, :, block]
-        of_block, member = ((members >= least[image, None]) & members.isfinite()).nonzero().unbind(1)
-        rows = image * tile.rows_per_image + row
-        return _Nodes(rows[of_block], member * blocks.shape[4] + block[of_block])
+        scores, highest = self._scores(tile)
+        least = highest.amax(dim=(1, 2, 3)) - margin
+        image, half, place, block = (highest >= least[:, None, None, None]).nonzero().unbind(1)
+        row = image * highest.shape[2] + place
+        piece = torch.div(block, self._width, rounding_mode="floor")
+        members = scores[piece, half, row, :, block % self._width]
+        of_block, member = ((members >= least[image, None]) & (members > PADDING / 2)).nonzero().unbind(1)
+        row = (image * 2 + half) * highest.shape[2] + place
+        return _Nodes(row[of_block], block[of_block] * NODES_PER_BLOCK + member)
 
-    def _scores(self, tile: _Tile) -> Tensor:
-        """log p up to a constant of the image, (2, b, 4 · S, n_padded), plain and turned by 180°."""
-        b, s, size = len(tile.images), tile.n_shifts, self._power.shape[1]
+    def _scores(self, tile: _Tile) -> tuple[Tensor, Tensor]:
+        """log p up to a constant of the image, and the highest of each block.
+
+        Shapes are (n_pieces, 2, b · 4 · S, 16, w), plain and turned by 180°, and (b, 2, 4 · S, n_pieces · w).
+        """
+        b, n_shifts, size = len(tile.images), tile.n_shifts, self._size
         data = tile.data[:, 0, :, :, :size].reshape(-1, size)
-        shape = (2, b, data.shape[0] // b, self.n_padded)
-        n_scores = 2 * data.shape[0] * self.n_padded
-        if len(self._buffer) < n_scores:
+        power = tile.power[:, 0, :, None, :size].expand(-1, -1, n_shifts, -1).reshape(-1, size)
+        rows = len(data)
+        shift_log_weights = tile.poses.shift_log_weights.repeat(rows // n_shifts)[:, None]
+        even = torch.cat([data.real, power, torch.ones_like(shift_log_weights), shift_log_weights], dim=1)
+        odd = data.imag.contiguous()
+        if len(self._buffer) < 2 * rows * self.n_padded:
             # One buffer for all tiles: fresh memory for each would cost more than the arithmetic in page faults.
-            self._buffer = self._power.new_empty(n_scores)
-        scores = self._buffer[:n_scores].view(2, data.shape[0], self.n_padded)
-        torch.mm(data.real.contiguous(), self._real.T, out=scores[0])
-        torch.mm(data.imag.contiguous(), self._imaginary.T, out=scores[1])
-        power = tile.power[:, 0, :, :size].reshape(-1, size)
-        bias = torch.addmm(self._log_weights, power, self._power.T, alpha=-1).view(b, -1, 1, self.n_padded)
-        by_shift = scores[0].view(b, -1, s, self.n_padded)
-        by_shift += bias
-        if s > 1:
-            by_shift += tile.poses.shift_log_weights[:, None]
-        scores[0].add_(scores[1])
-        torch.add(scores[0], scores[1], alpha=-2, out=scores[1])
-        return scores.view(shape)
+            self._buffer = even.new_empty(2 * rows * self.n_padded)
+        columns = NODES_PER_BLOCK * self._width
+        scores = self._buffer[: 2 * rows * self.n_padded].view(self.n_pieces, 2, rows, columns)
+        highest = even.new_empty(self.n_pieces, 2, rows, self._width)
+        for piece in range(self.n_pieces):
+            plain, turned = scores[piece]
+            torch.mm(even, self._even[piece].T, out=plain)
+            torch.mm(odd, self._odd[piece].T, out=turned)
+            plain.add_(turned)
+            torch.add(plain, turned, alpha=-2, out=turned)
+            torch.amax(scores[piece].view(2, rows, NODES_PER_BLOCK, -1), dim=2, out=highest[piece])
+        by_image = highest.view(self.n_pieces, 2, b, rows // b, self._width).permute(2, 1, 3, 0, 4)
+        by_block = scores.view(self.n_pieces, 2, rows, NODES_PER_BLOCK, self._width)
+        return by_block, by_image.reshape(b, 2, rows // b, -1)
 
 
 class _Bank:
