@@ -79,21 +79,23 @@ def adaptive_marginalise(
     for tile in _tiles(images, poses, first.n_padded):
         nodes = first.survivors(tile, pruning.margin)
         for level, bank in enumerate(later):
-            kept[level] += len(nodes.row)
+            kept[level] += 2 * len(nodes.row)
             scores = bank.scores(tile, nodes)
             if level + 1 < len(later):
-                nodes = nodes.among(_near_best(scores, tile.image_of(nodes.row), len(tile.images), pruning.margin))
+                best = scores.amax(dim=0)
+                least = _maximum(best, tile.image_of(nodes.row), len(tile.images)) - pruning.margin
+                nodes = nodes.among(best >= least[tile.image_of(nodes.row)])
         columns.append(_summarise(tile, nodes, scores, sums))
     log_evidence, ess, node, shift, probability = (torch.cat(c) for c in zip(*columns, strict=True))
     posterior = Posterior(log_evidence, ess, node, shift, probability)
     if sums is not None:
-        posterior.numerator, posterior.weight = torch.view_as_complex(sums.numerator), sums.weight
+        posterior.numerator, posterior.weight = torch.complex(sums.real, sums.imaginary), sums.weight
     return Pruned(posterior, kept / len(images))
 
 
 @dataclass(frozen=True)
 class _Nodes:
-    """Nodes that are left, by row: `row` (m,) of `_Tile.data`, ascending, and `base` (m,)."""
+    """Nodes that are left, in pairs half a turn apart: `row` (m,) of `_Tile`, ascending, and `base` (m,)."""
 
     row: Tensor
     base: Tensor
@@ -104,26 +106,25 @@ class _Nodes:
 
 
 class _Tile:
-    """b images under every symmetry and shift, rows in the order image, half turn, symmetry of the half, shift.
+    """b images under each of four symmetries and S shifts, in this order by rows; half a turn more only conjugates.
 
-    `data` z complex (b, 2, 4, S, K) and `power` c² real (b, 2, 4, K), as in `likelihood`.
+    `real` and `imaginary` parts of z and `power` c² are (b · 4 · S, K), `log_weights` of the shifts (b · 4 · S,).
     """
 
     def __init__(self, images: WhitenedImages, poses: PoseModel) -> None:
         self.images, self.poses = images, poses
         self.n_shifts = len(poses.shift_log_weights)
-        self.rows_per_image = 2 * len(HALF_OF_SYMMETRIES) * self.n_shifts
-        half = HALF_OF_SYMMETRIES
+        n_half = len(HALF_OF_SYMMETRIES)
+        self.rows_per_image = n_half * self.n_shifts
+        permutation, sign = poses.permutation[HALF_OF_SYMMETRIES], poses.conjugate_sign[HALF_OF_SYMMETRIES]
         z = (images.ctf * images.data)[:, None, :] * poses.conjugate_phases
-        turned = z[:, :, poses.permutation[half]].transpose(1, 2)
-        self.data = turned.new_empty(len(images), 2, *turned.shape[1:])
-        plain = self.data[:, 0]
-        plain.copy_(turned)
-        plain.imag.mul_(poses.conjugate_sign[half][:, None, :])
-        # Half a turn in the plane conjugates.
-        torch.conj_physical(plain, out=self.data[:, 1])
-        power = images.ctf.square()[:, poses.permutation[half]]
-        self.power = power[:, None].expand(-1, 2, -1, -1).contiguous()
+        z = z[:, :, permutation].transpose(1, 2)
+        size = z.shape[-1]
+        self.real = z.real.reshape(-1, size)
+        self.imaginary = (z.imag * sign[:, None, :]).reshape(-1, size)
+        power = images.ctf.square()[:, permutation].unsqueeze(2)
+        self.power = power.expand(-1, -1, self.n_shifts, -1).reshape(-1, size)
+        self.log_weights = poses.shift_log_weights.repeat(len(images) * n_half)
 
     def image_of(self, row: Tensor) -> Tensor:
         """The image of each row."""
@@ -131,8 +132,8 @@ class _Tile:
 
 
 def _tiles(images: WhitenedImages, poses: PoseModel, n_base: int) -> Iterator[_Tile]:
-    scores_per_image = 2 * len(HALF_OF_SYMMETRIES) * len(poses.shift_log_weights) * n_base
-    step = max(1, SCORES_PER_TILE // scores_per_image)
+    rows_per_image = len(HALF_OF_SYMMETRIES) * len(poses.shift_log_weights)
+    step = max(1, SCORES_PER_TILE // (rows_per_image * n_base))
     for start in range(0, len(images), step):
         yield _Tile(images[start : start + step], poses)
 
@@ -159,7 +160,7 @@ class _FirstSum:
         ones = torch.ones_like(log_weights)
         self._even = self._by_piece(torch.cat([2 * real, -power, log_weights, ones], dim=1))
         self._odd = self._by_piece(2 * imaginary)
-        self._buffer = real.new_empty(0)
+        self._buffer = real.new_empty(self.n_pieces, 0, NODES_PER_BLOCK * self._width)
 
     def _by_piece(self, table: Tensor) -> Tensor:
         """A table (n_padded, c) by pieces: (n_pieces, 16 · w, c)."""
@@ -169,43 +170,35 @@ class _FirstSum:
     def survivors(self, tile: _Tile, margin: float) -> _Nodes:
         """Nodes within the margin of each image's best."""
         scores, highest = self._scores(tile)
-        least = highest.amax(dim=(1, 2, 3)) - margin
-        image, half, place, block = (highest >= least[:, None, None, None]).nonzero().unbind(1)
-        row = image * highest.shape[2] + place
-        piece = torch.div(block, self._width, rounding_mode="floor")
-        members = scores[piece, half, row, :, block % self._width]
-        of_block, member = ((members >= least[image, None]) & (members > PADDING / 2)).nonzero().unbind(1)
-        row = (image * 2 + half) * highest.shape[2] + place
+        least = highest.view(len(tile.images), -1).amax(dim=1) - margin
+        least = least.repeat_interleave(tile.rows_per_image)
+        row, block = (highest >= least[:, None]).nonzero().unbind(1)
+        members = scores[torch.div(block, self._width, rounding_mode="floor"), row, :, block % self._width]
+        of_block, member = ((members >= least[row, None]) & (members > PADDING / 2)).nonzero().unbind(1)
         return _Nodes(row[of_block], block[of_block] * NODES_PER_BLOCK + member)
 
     def _scores(self, tile: _Tile) -> tuple[Tensor, Tensor]:
-        """log p up to a constant of the image, and the highest of each block.
+        """The better log p of each node and that half a turn away, up to a constant; and the highest of each block.
 
-        Shapes are (n_pieces, 2, b · 4 · S, 16, w), plain and turned by 180°, and (b, 2, 4 · S, n_pieces · w).
+        Shapes are (n_pieces, b · 4 · S, 16, w) and (b · 4 · S, n_pieces · w).
         """
-        b, n_shifts, size = len(tile.images), tile.n_shifts, self._size
-        data = tile.data[:, 0, :, :, :size].reshape(-1, size)
-        power = tile.power[:, 0, :, None, :size].expand(-1, -1, n_shifts, -1).reshape(-1, size)
-        rows = len(data)
-        shift_log_weights = tile.poses.shift_log_weights.repeat(rows // n_shifts)[:, None]
-        even = torch.cat([data.real, power, torch.ones_like(shift_log_weights), shift_log_weights], dim=1)
-        odd = data.imag.contiguous()
-        if len(self._buffer) < 2 * rows * self.n_padded:
+        size, rows = self._size, len(tile.real)
+        ones = torch.ones_like(tile.log_weights)
+        even = torch.cat([tile.real[:, :size], tile.power[:, :size], ones[:, None], tile.log_weights[:, None]], dim=1)
+        odd = tile.imaginary[:, :size].contiguous()
+        if self._buffer.shape[1] < rows:
             # One buffer for all tiles: fresh memory for each would cost more than the arithmetic in page faults.
-            self._buffer = even.new_empty(2 * rows * self.n_padded)
-        columns = NODES_PER_BLOCK * self._width
-        scores = self._buffer[: 2 * rows * self.n_padded].view(self.n_pieces, 2, rows, columns)
-        highest = even.new_empty(self.n_pieces, 2, rows, self._width)
+            self._buffer = even.new_empty(self.n_pieces, rows, NODES_PER_BLOCK * self._width)
+        scores = self._buffer[:, :rows]
+        turned = torch.empty_like(scores[0])
+        highest = even.new_empty(self.n_pieces, rows, self._width)
         for piece in range(self.n_pieces):
-            plain, turned = scores[piece]
-            torch.mm(even, self._even[piece].T, out=plain)
+            torch.mm(even, self._even[piece].T, out=scores[piece])
             torch.mm(odd, self._odd[piece].T, out=turned)
-            plain.add_(turned)
-            torch.add(plain, turned, alpha=-2, out=turned)
-            torch.amax(scores[piece].view(2, rows, NODES_PER_BLOCK, -1), dim=2, out=highest[piece])
-        by_image = highest.view(self.n_pieces, 2, b, rows // b, self._width).permute(2, 1, 3, 0, 4)
-        by_block = scores.view(self.n_pieces, 2, rows, NODES_PER_BLOCK, self._width)
-        return by_block, by_image.reshape(b, 2, rows // b, -1)
+            scores[piece].add_(turned.abs_())
+            torch.amax(scores[piece].view(rows, NODES_PER_BLOCK, -1), dim=1, out=highest[piece])
+        by_block = scores.view(self.n_pieces, rows, NODES_PER_BLOCK, self._width)
+        return by_block, highest.transpose(0, 1).reshape(rows, -1)
 
 
 class _Bank:
@@ -213,45 +206,38 @@ class _Bank:
 
     def __init__(self, slices: Tensor) -> None:
         self._size = slices.shape[1]
-        parts = torch.view_as_real(slices.contiguous()).flatten(1)
-        self._parts = parts.T
-        self._power = (slices.real.square() + slices.imag.square()).T
+        power = slices.real.square() + slices.imag.square()
+        self._even = torch.cat([2 * slices.real, -power], dim=1).T
+        self._odd = (2 * slices.imag).T
 
     def scores(self, tile: _Tile, nodes: _Nodes) -> Tensor:
-        """log p up to a constant of the image, (m,)."""
-        data = torch.view_as_real(tile.data[..., : self._size].contiguous()).flatten(-2).flatten(0, -2)
-        power = tile.power[..., : self._size].reshape(-1, self._size)
-        n_rows, n_base = len(data), self._parts.shape[1]
-        first_of_row = torch.zeros(n_rows + 1, dtype=torch.int64, device=data.device)
-        torch.cumsum(torch.bincount(nodes.row, minlength=n_rows), dim=0, out=first_of_row[1:])
-        poses = tile.poses
-        log_weights = poses.base_log_weights[nodes.base]
-        if tile.n_shifts > 1:
-            log_weights = log_weights + poses.shift_log_weights[nodes.row % tile.n_shifts]
-        # The rows of one image and symmetry, one a shift, have the same power and follow each other.
-        bias = _sampled(first_of_row[:: tile.n_shifts], nodes.base, log_weights, n_base, power, self._power, -1.0)
-        return _sampled(first_of_row, nodes.base, bias, n_base, data, self._parts, 2.0)
+        """log p of nodes and of those half a turn away, up to a constant of the image: (2, m)."""
+        size, rows = self._size, len(tile.real)
+        first_of_row = _counted(nodes.row, rows)
+        log_weights = tile.poses.base_log_weights[nodes.base] + tile.log_weights[nodes.row]
+        with_power = torch.cat([tile.real[:, :size], tile.power[:, :size]], dim=1)
+        even = _sampled(first_of_row, nodes.base, log_weights, with_power, self._even)
+        odd = _sampled(
+            first_of_row, nodes.base, torch.zeros_like(log_weights), tile.imaginary[:, :size].contiguous(), self._odd
+        )
+        return torch.stack([even + odd, even - odd])
 
 
-def _sampled(
-    first_of_row: Tensor, column: Tensor, values: Tensor, n_columns: int, left: Tensor, right: Tensor, alpha: float
-) -> Tensor:
-    """values + alpha · (left @ right) at the listed places only: (m,)."""
+def _counted(row: Tensor, rows: int) -> Tensor:
+    """Where each row's entries begin, given the row of each entry, ascending: (rows + 1,)."""
+    first = torch.zeros(rows + 1, dtype=torch.int64, device=row.device)
+    torch.cumsum(torch.bincount(row, minlength=rows), dim=0, out=first[1:])
+    return first
+
+
+def _sampled(first_of_row: Tensor, column: Tensor, values: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """values + left @ right at the listed places only: (m,)."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        places = torch.sparse_csr_tensor(
-            first_of_row.contiguous(),
-            column,
-            values,
-            size=(len(left), n_columns),
-            check_invariants=False,
-        )
-        result: Tensor = torch.sparse.sampled_addmm(places, left, right, beta=1.0, alpha=alpha).values()
+        size = (len(left), right.shape[1])
+        places = torch.sparse_csr_tensor(first_of_row, column, values, size=size, check_invariants=False)
+        result: Tensor = torch.sparse.sampled_addmm(places, left, right).values()
     return result
-
-
-def _near_best(scores: Tensor, image: Tensor, n_images: int, margin: float) -> Tensor:
-    return scores >= (_maximum(scores, image, n_images) - margin)[image]
 
 
 def _maximum(values: Tensor, image: Tensor, n_images: int) -> Tensor:
@@ -261,24 +247,21 @@ def _maximum(values: Tensor, image: Tensor, n_images: int) -> Tensor:
 
 
 class _Sums:
-    """Σ γ z, real (n_base, K, 2), and Σ γ c², (n_base, K)."""
+    """Σ γ Re z, Σ γ Im z and Σ γ c², (n_base, K) each."""
 
     def __init__(self, slices: Tensor, dtype: torch.dtype) -> None:
-        self.weight = torch.zeros(slices.shape, dtype=dtype, device=slices.device)
-        self.numerator = torch.zeros(*slices.shape, 2, dtype=dtype, device=slices.device)
+        shape, device = slices.shape, slices.device
+        self.real, self.imaginary, self.weight = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(3))
 
     def add(self, tile: _Tile, nodes: _Nodes, share: Tensor) -> None:
-        """Add γ of nodes, summed over all that stem from one base node before they are written."""
+        """Add γ (2, m) of nodes and those half a turn away, summed by base node before they are written."""
         base, place = torch.unique(nodes.base, return_inverse=True)
         order = torch.argsort(place, stable=True)
-        first = torch.zeros(len(base) + 1, dtype=torch.int64, device=base.device)
-        torch.cumsum(torch.bincount(place, minlength=len(base)), dim=0, out=first[1:])
-        row, share = nodes.row[order], share[order]
-        data = torch.view_as_real(tile.data).flatten(-2).flatten(0, -2)
-        power = tile.power.flatten(0, -2)
-        self.numerator.flatten(1).index_add_(0, base, _product(first, row, share, data))
-        of_power = torch.div(row, tile.n_shifts, rounding_mode="floor")
-        self.weight.index_add_(0, base, _product(first, of_power, share, power))
+        first, row = _counted(place[order], len(base)), nodes.row[order]
+        both, difference = (share[0] + share[1])[order], (share[0] - share[1])[order]
+        self.real.index_add_(0, base, _product(first, row, both, tile.real))
+        self.imaginary.index_add_(0, base, _product(first, row, difference, tile.imaginary))
+        self.weight.index_add_(0, base, _product(first, row, both, tile.power))
 
 
 def _product(first_of_row: Tensor, column: Tensor, values: Tensor, right: Tensor) -> Tensor:
@@ -293,22 +276,21 @@ def _product(first_of_row: Tensor, column: Tensor, values: Tensor, right: Tensor
 
 def _summarise(tile: _Tile, nodes: _Nodes, scores: Tensor, sums: _Sums | None) -> tuple[Tensor, ...]:
     """Log-evidence, ess, best node, its shift and its probability, (b,) each; adds to the statistics."""
-    b, image = len(tile.images), tile.image_of(nodes.row)
-    peak = _maximum(scores, image, b)
+    b, image, dtype = len(tile.images), tile.image_of(nodes.row), scores.dtype
+    better = scores.amax(dim=0)
+    peak = _maximum(better, image, b)
     likelihood = (scores - peak[image]).to(torch.float64).exp()
     count = torch.bincount(image, minlength=b)
-    total = torch.segment_reduce(likelihood, "sum", lengths=count)
-    squares = torch.segment_reduce(likelihood.square(), "sum", lengths=count)
+    total = torch.segment_reduce(likelihood.sum(dim=0), "sum", lengths=count)
+    squares = torch.segment_reduce(likelihood.square().sum(dim=0), "sum", lengths=count)
     log_evidence = tile.images.log_constant + peak.to(torch.float64) + total.log()
-    at_peak = (scores == peak[image]).nonzero().squeeze(1)
-    best = torch.full((b,), len(scores), device=image.device).scatter_reduce_(0, image[at_peak], at_peak, "amin")
-    row, base = nodes.row[best], nodes.base[best]
-    symmetry = torch.div(row, tile.n_shifts, rounding_mode="floor") % 8
-    turned = torch.div(symmetry, len(HALF_OF_SYMMETRIES), rounding_mode="floor")
-    node = tile.poses.node(turned, symmetry % len(HALF_OF_SYMMETRIES), base)
+    at_peak = (better == peak[image]).nonzero().squeeze(1)
+    best = torch.full((b,), len(better), device=image.device).scatter_reduce_(0, image[at_peak], at_peak, "amin")
+    row = nodes.row[best]
+    symmetry = torch.div(row, tile.n_shifts, rounding_mode="floor") % len(HALF_OF_SYMMETRIES)
+    node = tile.poses.node(scores[:, best].argmax(dim=0), symmetry, nodes.base[best])
     if sums is not None:
         share = likelihood / total[image]
-        heavy = (share * count[image] > DROPPED_MASS).nonzero().squeeze(1)
-        sums.add(tile, _Nodes(nodes.row[heavy], base=nodes.base[heavy]), share[heavy].to(scores.dtype))
-    dtype = scores.dtype
+        heavy = share.amax(dim=0) * count[image] > DROPPED_MASS
+        sums.add(tile, nodes.among(heavy), share[:, heavy].to(dtype))
     return log_evidence, (total.square() / squares).to(dtype), node, row % tile.n_shifts, (1 / total).to(dtype)
