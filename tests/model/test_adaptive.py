@@ -20,7 +20,7 @@ from hoarfrost.model.slices import SliceOperator
 from hoarfrost.seeds import named_generator
 
 N_IMAGES = 16
-PRUNING = Pruning((2.5, 3.2), margin=13.0)
+PRUNING = Pruning((2.5, 3.2), margin=16.0)
 EVERYTHING = Pruning((2.5, 3.2), margin=torch.inf)
 
 
@@ -57,7 +57,7 @@ def make_problem(signal: float, *, shifts: bool = True, dtype: torch.dtype = tor
     return Problem(band, band.operator.slices((volume * scale).to(dtype)), images)
 
 
-@pytest.fixture(scope="module", params=[2.0, 0.4], ids=["sharp", "broad"])
+@pytest.fixture(scope="module", params=[3.0, 1.0], ids=["sharp", "broad"])
 def problem(request: pytest.FixtureRequest) -> Problem:
     return make_problem(request.param)
 
@@ -69,9 +69,9 @@ def relative(found: Tensor | None, expected: Tensor | None) -> float:
 
 
 def test_the_problems_are_what_they_are_meant_to_be() -> None:
-    assert float(make_problem(2.0).exact().ess.median()) < 2
-    assert float(make_problem(0.4).exact().ess.median()) > 50
-    assert make_problem(2.0).slices.shape[0] % pruned.NODES_PER_BLOCK  # so that there is padding to go wrong
+    assert float(make_problem(3.0).exact().ess.median()) < 4
+    assert float(make_problem(1.0).exact().ess.median()) > 50
+    assert make_problem(3.0).slices.shape[0] % pruned.NODES_PER_BLOCK  # so that there is padding to go wrong
 
 
 def test_pruning_loses_less_than_the_budget(problem: Problem) -> None:
@@ -92,7 +92,7 @@ def test_pruning_loses_less_than_the_budget(problem: Problem) -> None:
 
 @pytest.mark.parametrize("shifts", [True, False])
 def test_nothing_is_lost_without_a_margin(shifts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = make_problem(0.4, shifts=shifts, dtype=torch.float64)
+    problem = make_problem(1.0, shifts=shifts, dtype=torch.float64)
     problem.images = problem.images[:5]
     monkeypatch.setattr(pruned, "SCORES_PER_TILE", 2 * problem.slices.shape[0] * 4 * (5 if shifts else 1))
     exact = problem.exact()
@@ -136,7 +136,7 @@ def always_worthwhile(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_adaptive_sum_keeps_to_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     always_worthwhile(monkeypatch)
-    problem = make_problem(2.0)
+    problem = make_problem(3.0)
     adaptive_sum = AdaptiveSum(named_generator(0, "checks"))
     found = adaptive_sum(problem.images, problem.slices, problem.band.poses)
     assert adaptive_sum.pruning is not None
@@ -148,7 +148,7 @@ def test_the_adaptive_sum_keeps_to_its_budget(monkeypatch: pytest.MonkeyPatch) -
 
 def test_too_small_a_margin_is_widened_before_use(monkeypatch: pytest.MonkeyPatch) -> None:
     always_worthwhile(monkeypatch)
-    problem = make_problem(0.4)
+    problem = make_problem(1.0)
     adaptive_sum = AdaptiveSum(named_generator(0, "checks"), margin=0.1)
     found = adaptive_sum(problem.images, problem.slices, problem.band.poses)
     assert adaptive_sum.margin > 1
@@ -157,10 +157,11 @@ def test_too_small_a_margin_is_widened_before_use(monkeypatch: pytest.MonkeyPatc
 
 def test_a_batch_that_fails_its_check_is_summed_exactly_and_widens_the_margin(monkeypatch: pytest.MonkeyPatch) -> None:
     always_worthwhile(monkeypatch)
-    problem = make_problem(0.4)
+    problem = make_problem(1.0)
     adaptive_sum = AdaptiveSum(named_generator(0, "checks"))
     adaptive_sum(problem.images, problem.slices, problem.band.poses)
     # As if the posteriors had grown broader since the margin was chosen.
+    monkeypatch.setattr(adaptive, "IMAGES_PER_CHECK", 1)
     adaptive_sum.pruning = Pruning((2.5,), 0.1)
     before = adaptive_sum.margin
     found = adaptive_sum(problem.images, problem.slices, problem.band.poses)
@@ -172,6 +173,29 @@ def test_a_batch_that_fails_its_check_is_summed_exactly_and_widens_the_margin(mo
     adaptive_sum(problem.images, problem.slices, problem.band.poses)
     assert adaptive_sum.pruning is not None
     assert adaptive_sum.pruning.margin == adaptive_sum.margin
+
+
+def test_a_map_that_is_not_a_number_is_left_to_the_exact_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    always_worthwhile(monkeypatch)
+    problem = make_problem(3.0)
+    adaptive_sum = AdaptiveSum(named_generator(0, "checks"))
+    adaptive_sum(problem.images, problem.slices, problem.band.poses)
+    found = adaptive_sum(problem.images, problem.slices * torch.nan, problem.band.poses)
+    assert found.log_evidence.isnan().all()
+    assert adaptive_sum.account.exact_batches == 1
+
+
+def test_one_image_in_a_hundred_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    always_worthwhile(monkeypatch)
+    monkeypatch.setattr(adaptive, "IMAGES_PER_CHECK", 200)
+    problem = make_problem(3.0)
+    adaptive_sum = AdaptiveSum(named_generator(0, "checks"))
+    checked = []
+    for _ in range(14):
+        adaptive_sum(problem.images, problem.slices, problem.band.poses, statistics=False)
+        checked.append(adaptive_sum.account.checked)
+    # Of 16 images at once the first batch gives one, and the 13th after it, when 208 have passed, three more.
+    assert checked == [1] * 13 + [4]
 
 
 def test_where_pruning_saves_nothing_poses_are_summed_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +210,7 @@ def test_where_pruning_saves_nothing_poses_are_summed_exactly(monkeypatch: pytes
 
 def test_the_same_generator_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     always_worthwhile(monkeypatch)
-    problem = make_problem(2.0)
+    problem = make_problem(3.0)
     first, second = (
         AdaptiveSum(named_generator(3, "checks"))(problem.images, problem.slices, problem.band.poses) for _ in range(2)
     )

@@ -1,13 +1,14 @@
 """When to prune the sum over poses, at which band limits and how far: chosen by images, and checked by images.
 
-A few random images of every batch are summed exactly too. What the pruned sum lost on them, log p − log p_pruned in
-nats, is averaged over the last checks; where it exceeds the budget that batch is summed again exactly, the margin is
+One image in a hundred, drawn at random, is summed exactly too. What the pruned sum lost on them, log p − log p_pruned
+in nats, is averaged over the last checks; where it exceeds the budget that batch is summed again exactly, the margin is
 widened, and the band limits are chosen anew. Where no pruning would be faster than the exact sum, all is summed exactly
 until the next choice.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -23,8 +24,10 @@ BUDGET = 0.01  # nats per image, mean
 FIRST_MARGIN = 13.0
 WIDENING = 1.25
 WIDEST_MARGIN = 60.0
-# Images summed exactly too: of each batch, one in so many; and the number of them whose errors are averaged.
-BATCH_PER_CHECK = 100
+# Images summed exactly too: one in so many, some as soon as so many have passed, since a sum over a few costs nearly as
+# much as one over ten in preparing the slices; and the number of them whose errors are averaged.
+IMAGES_PER_CHECKED = 100
+IMAGES_PER_CHECK = 1000
 CHECKS_AVERAGED = 200
 # A new choice is made this often in any case, because maps and with them posteriors change.
 BATCHES_PER_CHOICE = 50
@@ -32,9 +35,9 @@ IMAGES_FOR_CHOICE = 16
 # Band limits to choose from, as shares of the full one.
 SHARES = ((0.4,), (0.5,), (0.625,), (0.4, 0.625), (0.625, 0.8))
 LEAST_BAND = 2.0
-# The choice goes by counts, not by the clock, so that the same seed gives the same bits. Nanoseconds a node on one core,
-# a constant and a share of each coefficient, measured at 65 to 167 coefficients: of the exact sum with statistics, of
-# the first sum, and of a node that is scored again, which no matrix product does.
+# The choice goes by counts, not by the clock, so that the same seed gives the same bits. Nanoseconds a node on one
+# core, a constant and a share of each coefficient, measured at 65 to 167 coefficients: of the exact sum with
+# statistics, of the first sum, and of a node that is scored again, which no matrix product does.
 EXACT_NS, FIRST_NS, AGAIN_NS = (1.2, 0.065), (0.7, 0.033), (25.0, 0.75)
 # Pruning pays if its expected time is below this share of the exact sum's.
 WORTHWHILE = 0.7
@@ -63,21 +66,24 @@ class AdaptiveSum:
     while all is summed exactly; `account` tells what was done.
     """
 
-    def __init__(
-        self, generator: torch.Generator, *, budget: float = BUDGET, margin: float = FIRST_MARGIN
-    ) -> None:
+    def __init__(self, generator: torch.Generator, *, budget: float = BUDGET, margin: float = FIRST_MARGIN) -> None:
         self.budget, self.margin = budget, margin
         self.pruning: Pruning | None = None
         self.account = Account()
         self._generator = generator
         self._errors: deque[float] = deque(maxlen=CHECKS_AVERAGED)
         self._until_choice = 0
+        self._unchecked = 0
 
     def __call__(
         self, images: WhitenedImages, slices: Tensor, poses: PoseModel, *, statistics: bool = True
     ) -> Posterior:
         """As `marginalise`, to within the budget on the average image."""
         self.account.batches += 1
+        if not math.isfinite(float(torch.view_as_real(slices).sum())):
+            # There is no best node to prune by.
+            self.account.exact_batches += 1
+            return marginalise(images, slices, poses, statistics=statistics)
         if self._until_choice == 0:
             self._choose(images, slices, poses)
         self._until_choice -= 1
@@ -89,8 +95,12 @@ class AdaptiveSum:
         return marginalise(images, slices, poses, statistics=statistics)
 
     def _passes(self, posterior: Posterior, images: WhitenedImages, slices: Tensor, poses: PoseModel) -> bool:
-        """Whether the last images checked, some of this batch among them, lost no more than the budget."""
-        chosen = self._some(images, -(-len(images) // BATCH_PER_CHECK))
+        """Whether the last images checked lost no more than the budget; if it is time, some of this batch are."""
+        self._unchecked += len(images)
+        if self._errors and self._unchecked < IMAGES_PER_CHECK:
+            return True
+        chosen = self._some(images, -(-self._unchecked // IMAGES_PER_CHECKED))
+        self._unchecked = 0
         exact = marginalise(images[chosen], slices, poses, statistics=False)
         found = (exact.log_evidence - posterior.log_evidence[chosen]).tolist()
         self._errors.extend(found)
@@ -136,8 +146,8 @@ class AdaptiveSum:
         if self.pruning is None:
             self._say("pruning would save nothing, so poses are summed exactly")
         else:
-            bands = ", ".join(f"{r:.1f}" for r in self.pruning.bands)
-            self._say(f"pruned at r_max {bands} with a margin of {self.margin:.1f} nats")
+            limits = ", ".join(f"{r:.1f}" for r in self.pruning.bands)
+            self._say(f"pruned at r_max {limits} with a margin of {self.margin:.1f} nats")
 
     def _some(self, images: WhitenedImages, n: int) -> Tensor:
         return torch.randperm(len(images), generator=self._generator)[:n].to(images.data.device)
@@ -163,7 +173,8 @@ def _first_time(poses: PoseModel, pruning: Pruning) -> float:
 
 def _later_time(poses: PoseModel, pruning: Pruning, kept: Tensor) -> float:
     sizes = [FourierDisc(poses.disc.box, r).size for r in pruning.bands[1:]] + [poses.disc.size]
-    return sum(n * (AGAIN_NS[0] + AGAIN_NS[1] * size) for n, size in zip(kept.tolist(), sizes, strict=True))
+    each = torch.tensor(sizes, dtype=torch.float64) * AGAIN_NS[1] + AGAIN_NS[0]
+    return float((kept * each).sum())
 
 
 def _nodes(poses: PoseModel) -> int:

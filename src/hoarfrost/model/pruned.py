@@ -9,9 +9,9 @@ shells, and the last of them at the full limit, where the log-sum-exp and the st
 
     S_0 = all nodes      S_{l+1} = {j ∈ S_l : s_l(j) ≥ max s_l − margin}      log p(Ĩ) ≈ log Σ_{j ∈ S_L} w_j p(Ĩ | j)
 
-The nodes are the same at all limits. A coarser grid for the first sum was measured too: a node between the coarse ones
-is worth tens of nats more than its neighbours where images are clear, so that margins of 20 to 60 nats were needed
-where 10 do without it, and more was lost in the second sum than had been saved in the first (docs/adaptive.md).
+The nodes are the same at all limits. A coarser grid for the first sum was measured too: where images are clear, a
+pose between its nodes is worth tens of nats more than the nodes about it, so that it needs margins of 20 to 60 nats
+where the same nodes need 10 to 13, and more is lost in the second sum than was saved in the first (docs/adaptive.md).
 """
 
 from __future__ import annotations
