@@ -39,6 +39,8 @@ LEAST_BAND = 2.0
 # core, a constant and a share of each coefficient, measured at 65 to 167 coefficients: of the exact sum with
 # statistics, of the first sum, and of a node that is scored again, which no matrix product does.
 EXACT_NS, FIRST_NS, AGAIN_NS = (1.2, 0.065), (0.7, 0.033), (25.0, 0.75)
+# A further sum is worth its own loss of poses if it saves so much.
+LEVEL_PENALTY = 1.15
 # Pruning pays if its expected time is below this share of the exact sum's.
 WORTHWHILE = 0.7
 
@@ -138,6 +140,7 @@ class AdaptiveSum:
                     lost = True
                     continue
                 expected = _first_time(poses, pruning) + _later_time(poses, pruning, pruned.kept)
+                expected *= LEVEL_PENALTY ** (len(bands) - 1)
                 if expected < least:
                     least, self.pruning = expected, pruning
             if self.pruning is not None or not lost:
