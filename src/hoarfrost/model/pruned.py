@@ -1,0 +1,296 @@
+"""The sum over all poses of the quadrature without scoring most of them at the full band limit.
+
+All nodes are scored at a low band limit first. With s the score there (log p up to a constant of the image) and D the
+part of the log-likelihood that the missing shells add, the posterior at the low limit is that of the same model given
+less data, so the share of the final posterior that lies on a set of nodes is, on average, the share that the low limit
+gives it: nodes far below the best hold next to nothing. Those within a margin of the best are scored again with more
+shells, and the last of them at the full limit, where the log-sum-exp and the statistics are those of
+`likelihood.marginalise` with the other nodes left out:
+
+    S_0 = all nodes      S_{l+1} = {j ∈ S_l : s_l(j) ≥ max s_l − margin}      log p(Ĩ) ≈ log Σ_{j ∈ S_L} w_j p(Ĩ | j)
+
+The nodes are the same at all limits. A coarser grid for the first sum was measured too: where images are clear, a
+pose between its nodes is worth tens of nats more than the nodes about it, so that it needs margins of 20 to 60 nats
+where the same nodes need 10 to 13, and more is lost in the second sum than was saved in the first (docs/adaptive.md).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hoarfrost.fourier import FourierDisc
+from hoarfrost.model.likelihood import (
+    DROPPED_MASS,
+    HALF_OF_SYMMETRIES,
+    PoseModel,
+    Posterior,
+    WhitenedImages,
+)
+
+# Low-band scores of a tile of images are in memory at once; fewer leave the matrix products short of rows.
+SCORES_PER_TILE = 1 << 22
+# The maximum over so many nodes at a time is compared with the best: comparing each costs more than its score.
+NODES_PER_BLOCK = 16
+BLOCKS_PER_PIECE = 96
+# A log weight that no node has, finite because −∞ − ∞ would let nodes through that fill up the last block.
+PADDING = -1e30
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """Band limits of the sums before the last, rising, and how far below the best a node may lie to be scored again.
+
+    `bands` are in Fourier pixels, below that of the sum; `margin` is in nats, infinite to leave nothing out.
+    """
+
+    bands: tuple[float, ...]
+    margin: float
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """The posterior, and `kept` (levels,): the mean number of an image's nodes that each sum but the first scored."""
+
+    posterior: Posterior
+    kept: Tensor
+
+
+def adaptive_marginalise(
+    images: WhitenedImages, slices: Tensor, poses: PoseModel, pruning: Pruning, *, statistics: bool = True
+) -> Pruned:
+    """Sum as `marginalise` does, over the nodes that `pruning` leaves. Slices are (n_base, K).
+
+    Raises ValueError where the bands do not rise, or reach that of the slices.
+    """
+    bands = pruning.bands
+    if not bands or list(bands) != sorted(set(bands)) or bands[0] < 1 or bands[-1] >= poses.disc.r_max:
+        raise ValueError(f"bands must rise from 1 to less than {poses.disc.r_max}, found {bands}")
+    sizes = [FourierDisc(poses.disc.box, r).size for r in bands]
+    first = _FirstSum(slices[:, : sizes[0]], poses)
+    later = [_Bank(slices[:, :size]) for size in [*sizes[1:], poses.disc.size]]
+    sums = _Sums(slices, poses.dtype) if statistics else None
+    columns: list[tuple[Tensor, ...]] = []
+    kept = torch.zeros(len(later), dtype=torch.float64)
+    for tile in _tiles(images, poses, first.n_padded):
+        nodes = first.survivors(tile, pruning.margin)
+        for level, bank in enumerate(later):
+            kept[level] += 2 * len(nodes.row)
+            scores = bank.scores(tile, nodes)
+            if level + 1 < len(later):
+                best = scores.amax(dim=0)
+                least = _maximum(best, tile.image_of(nodes.row), len(tile.images)) - pruning.margin
+                nodes = nodes.among(best >= least[tile.image_of(nodes.row)])
+        columns.append(_summarise(tile, nodes, scores, sums))
+    log_evidence, ess, node, shift, probability = (torch.cat(c) for c in zip(*columns, strict=True))
+    posterior = Posterior(log_evidence, ess, node, shift, probability)
+    if sums is not None:
+        posterior.numerator, posterior.weight = torch.complex(sums.real, sums.imaginary), sums.weight
+    return Pruned(posterior, kept / len(images))
+
+
+@dataclass(frozen=True)
+class _Nodes:
+    """Nodes that are left, in pairs half a turn apart: `row` (m,) of `_Tile`, ascending, and `base` (m,)."""
+
+    row: Tensor
+    base: Tensor
+
+    def among(self, mask: Tensor) -> _Nodes:
+        chosen = mask.nonzero().squeeze(1)
+        return _Nodes(self.row[chosen], self.base[chosen])
+
+
+class _Tile:
+    """b images under each of four symmetries and S shifts, in this order by rows; half a turn more only conjugates.
+
+    `real` and `imaginary` parts of z and `power` c² are (b · 4 · S, K), `log_weights` of the shifts (b · 4 · S,).
+    """
+
+    def __init__(self, images: WhitenedImages, poses: PoseModel) -> None:
+        self.images, self.poses = images, poses
+        self.n_shifts = len(poses.shift_log_weights)
+        n_half = len(HALF_OF_SYMMETRIES)
+        self.rows_per_image = n_half * self.n_shifts
+        permutation, sign = poses.permutation[HALF_OF_SYMMETRIES], poses.conjugate_sign[HALF_OF_SYMMETRIES]
+        z = (images.ctf * images.data)[:, None, :] * poses.conjugate_phases
+        z = z[:, :, permutation].transpose(1, 2)
+        size = z.shape[-1]
+        self.real = z.real.reshape(-1, size)
+        self.imaginary = (z.imag * sign[:, None, :]).reshape(-1, size)
+        power = images.ctf.square()[:, permutation].unsqueeze(2)
+        self.power = power.expand(-1, -1, self.n_shifts, -1).reshape(-1, size)
+        self.log_weights = poses.shift_log_weights.repeat(len(images) * n_half)
+
+    def image_of(self, row: Tensor) -> Tensor:
+        """The image of each row."""
+        return torch.div(row, self.rows_per_image, rounding_mode="floor")
+
+
+def _tiles(images: WhitenedImages, poses: PoseModel, n_base: int) -> Iterator[_Tile]:
+    rows_per_image = len(HALF_OF_SYMMETRIES) * len(poses.shift_log_weights)
+    step = max(1, SCORES_PER_TILE // (rows_per_image * n_base))
+    for start in range(0, len(images), step):
+        yield _Tile(images[start : start + step], poses)
+
+
+class _FirstSum:
+    """Scores of all nodes at the lowest band limit, from slices (n_base, K₀).
+
+    Nodes are summed in pieces that fit the cache, each of w blocks of 16 neighbours, which have much the same score.
+    Within a piece the block runs fastest, so that the maximum over a block runs along memory.
+    """
+
+    def __init__(self, slices: Tensor, poses: PoseModel) -> None:
+        n_base, self._size = slices.shape
+        n_blocks = -(-n_base // NODES_PER_BLOCK)
+        self.n_pieces = -(-n_blocks // BLOCKS_PER_PIECE)
+        self._width = -(-n_blocks // self.n_pieces)
+        self.n_padded = self.n_pieces * self._width * NODES_PER_BLOCK
+        padded = slices.new_zeros(self.n_padded, self._size)
+        padded[:n_base] = slices
+        log_weights = padded.real.new_full((self.n_padded, 1), PADDING)
+        log_weights[:n_base, 0] = poses.base_log_weights
+        real, imaginary = padded.real, padded.imag
+        power = real.square() + imaginary.square()
+        ones = torch.ones_like(log_weights)
+        self._even = self._by_piece(torch.cat([2 * real, -power, log_weights, ones], dim=1))
+        self._odd = self._by_piece(2 * imaginary)
+        self._buffer = real.new_empty(self.n_pieces, 0, NODES_PER_BLOCK * self._width)
+
+    def _by_piece(self, table: Tensor) -> Tensor:
+        """A table (n_padded, c) by pieces: (n_pieces, 16 · w, c)."""
+        blocks = table.view(self.n_pieces, self._width, NODES_PER_BLOCK, -1)
+        return blocks.transpose(1, 2).reshape(self.n_pieces, NODES_PER_BLOCK * self._width, -1)
+
+    def survivors(self, tile: _Tile, margin: float) -> _Nodes:
+        """Nodes within the margin of each image's best."""
+        scores, highest = self._scores(tile)
+        least = highest.view(len(tile.images), -1).amax(dim=1) - margin
+        least = least.repeat_interleave(tile.rows_per_image)
+        row, block = (highest >= least[:, None]).nonzero().unbind(1)
+        members = scores[torch.div(block, self._width, rounding_mode="floor"), row, :, block % self._width]
+        of_block, member = ((members >= least[row, None]) & (members > PADDING / 2)).nonzero().unbind(1)
+        return _Nodes(row[of_block], block[of_block] * NODES_PER_BLOCK + member)
+
+    def _scores(self, tile: _Tile) -> tuple[Tensor, Tensor]:
+        """The better log p of each node and that half a turn away, up to a constant; and the highest of each block.
+
+        Shapes are (n_pieces, b · 4 · S, 16, w) and (b · 4 · S, n_pieces · w).
+        """
+        size, rows = self._size, len(tile.real)
+        ones = torch.ones_like(tile.log_weights)
+        even = torch.cat([tile.real[:, :size], tile.power[:, :size], ones[:, None], tile.log_weights[:, None]], dim=1)
+        odd = tile.imaginary[:, :size].contiguous()
+        if self._buffer.shape[1] < rows:
+            # One buffer for all tiles: fresh memory for each would cost more than the arithmetic in page faults.
+            self._buffer = even.new_empty(self.n_pieces, rows, NODES_PER_BLOCK * self._width)
+        scores = self._buffer[:, :rows]
+        turned = torch.empty_like(scores[0])
+        highest = even.new_empty(self.n_pieces, rows, self._width)
+        for piece in range(self.n_pieces):
+            torch.mm(even, self._even[piece].T, out=scores[piece])
+            torch.mm(odd, self._odd[piece].T, out=turned)
+            scores[piece].add_(turned.abs_())
+            torch.amax(scores[piece].view(rows, NODES_PER_BLOCK, -1), dim=1, out=highest[piece])
+        by_block = scores.view(self.n_pieces, rows, NODES_PER_BLOCK, self._width)
+        return by_block, highest.transpose(0, 1).reshape(rows, -1)
+
+
+class _Bank:
+    """Slices of all base orientations up to one band limit, and the scores of chosen nodes there."""
+
+    def __init__(self, slices: Tensor) -> None:
+        self._size = slices.shape[1]
+        power = slices.real.square() + slices.imag.square()
+        self._even = torch.cat([2 * slices.real, -power], dim=1).T
+        self._odd = (2 * slices.imag).T
+
+    def scores(self, tile: _Tile, nodes: _Nodes) -> Tensor:
+        """log p of nodes and of those half a turn away, up to a constant of the image: (2, m)."""
+        size, rows = self._size, len(tile.real)
+        first_of_row = _counted(nodes.row, rows)
+        log_weights = tile.poses.base_log_weights[nodes.base] + tile.log_weights[nodes.row]
+        with_power = torch.cat([tile.real[:, :size], tile.power[:, :size]], dim=1)
+        even = _sampled(first_of_row, nodes.base, log_weights, with_power, self._even)
+        odd = _sampled(
+            first_of_row, nodes.base, torch.zeros_like(log_weights), tile.imaginary[:, :size].contiguous(), self._odd
+        )
+        return torch.stack([even + odd, even - odd])
+
+
+def _counted(row: Tensor, rows: int) -> Tensor:
+    """Where each row's entries begin, given the row of each entry, ascending: (rows + 1,)."""
+    first = torch.zeros(rows + 1, dtype=torch.int64, device=row.device)
+    torch.cumsum(torch.bincount(row, minlength=rows), dim=0, out=first[1:])
+    return first
+
+
+def _sampled(first_of_row: Tensor, column: Tensor, values: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """values + left @ right at the listed places only: (m,)."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        size = (len(left), right.shape[1])
+        places = torch.sparse_csr_tensor(first_of_row, column, values, size=size, check_invariants=False)
+        result: Tensor = torch.sparse.sampled_addmm(places, left, right).values()
+    return result
+
+
+def _maximum(values: Tensor, image: Tensor, n_images: int) -> Tensor:
+    """The largest value of each image, (b,)."""
+    start = torch.full((n_images,), -torch.inf, dtype=values.dtype, device=values.device)
+    return start.scatter_reduce_(0, image, values, "amax")
+
+
+class _Sums:
+    """Σ γ Re z, Σ γ Im z and Σ γ c², (n_base, K) each."""
+
+    def __init__(self, slices: Tensor, dtype: torch.dtype) -> None:
+        shape, device = slices.shape, slices.device
+        self.real, self.imaginary, self.weight = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(3))
+
+    def add(self, tile: _Tile, nodes: _Nodes, share: Tensor) -> None:
+        """Add γ (2, m) of nodes and those half a turn away, summed by base node before they are written."""
+        base, place = torch.unique(nodes.base, return_inverse=True)
+        order = torch.argsort(place, stable=True)
+        first, row = _counted(place[order], len(base)), nodes.row[order]
+        both, difference = (share[0] + share[1])[order], (share[0] - share[1])[order]
+        self.real.index_add_(0, base, _product(first, row, both, tile.real))
+        self.imaginary.index_add_(0, base, _product(first, row, difference, tile.imaginary))
+        self.weight.index_add_(0, base, _product(first, row, both, tile.power))
+
+
+def _product(first_of_row: Tensor, column: Tensor, values: Tensor, right: Tensor) -> Tensor:
+    """A sparse matrix, by rows, times a dense one."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        size = (len(first_of_row) - 1, len(right))
+        left = torch.sparse_csr_tensor(first_of_row, column, values, size=size, check_invariants=False)
+    result: Tensor = left @ right
+    return result
+
+
+def _summarise(tile: _Tile, nodes: _Nodes, scores: Tensor, sums: _Sums | None) -> tuple[Tensor, ...]:
+    """Log-evidence, ess, best node, its shift and its probability, (b,) each; adds to the statistics."""
+    b, image, dtype = len(tile.images), tile.image_of(nodes.row), scores.dtype
+    better = scores.amax(dim=0)
+    peak = _maximum(better, image, b)
+    likelihood = (scores - peak[image]).to(torch.float64).exp()
+    count = torch.bincount(image, minlength=b)
+    total = torch.segment_reduce(likelihood.sum(dim=0), "sum", lengths=count)
+    squares = torch.segment_reduce(likelihood.square().sum(dim=0), "sum", lengths=count)
+    log_evidence = tile.images.log_constant + peak.to(torch.float64) + total.log()
+    at_peak = (better == peak[image]).nonzero().squeeze(1)
+    best = torch.full((b,), len(better), device=image.device).scatter_reduce_(0, image[at_peak], at_peak, "amin")
+    row = nodes.row[best]
+    symmetry = torch.div(row, tile.n_shifts, rounding_mode="floor") % len(HALF_OF_SYMMETRIES)
+    node = tile.poses.node(scores[:, best].argmax(dim=0), symmetry, nodes.base[best])
+    if sums is not None:
+        share = likelihood / total[image]
+        heavy = share.amax(dim=0) * count[image] > DROPPED_MASS
+        sums.add(tile, nodes.among(heavy), share[:, heavy].to(dtype))
+    return log_evidence, (total.square() / squares).to(dtype), node, row % tile.n_shifts, (1 / total).to(dtype)
