@@ -50,7 +50,7 @@ def test_results_have_their_fields_and_their_counts() -> None:
     size = results["size"]
     assert size["n_orientations"] == 8 * size["n_base"]
     entries = {entry["name"]: entry for entry in results["measurements"]}
-    assert len(entries) == len(results["measurements"]) == 1 + 8 + 3 + 4
+    assert len(entries) == len(results["measurements"]) == 1 + 8 + 3 + 4 + 2
     assert all(entry["seconds"] > 0 for entry in entries.values())
     for n, n_shifts in ((6, 1), (3, size["n_shifts"])):
         flop = speed.useful_flop(n, n_shifts, size["n_base"], size["n_coefficients"])

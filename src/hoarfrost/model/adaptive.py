@@ -20,7 +20,7 @@ from hoarfrost.model.likelihood import PoseModel, Posterior, WhitenedImages, mar
 from hoarfrost.model.pruned import Pruning, adaptive_marginalise
 
 BUDGET = 0.01  # nats per image, mean
-# Of 600 clear images one lost more than half its posterior at 10 to 12 nats and none at 13 (docs/adaptive.md).
+# Of 600 clear images one lost more than half its posterior at 10 to 12 nats and none at 13 (docs/speed.md).
 FIRST_MARGIN = 13.0
 WIDENING = 1.25
 WIDEST_MARGIN = 60.0

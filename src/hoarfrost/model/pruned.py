@@ -11,7 +11,7 @@ shells, and the last of them at the full limit, where the log-sum-exp and the st
 
 The nodes are the same at all limits. A coarser grid for the first sum was measured too: where images are clear, a
 pose between its nodes is worth tens of nats more than the nodes about it, so that it needs margins of 20 to 60 nats
-where the same nodes need 10 to 13, and more is lost in the second sum than was saved in the first (docs/adaptive.md).
+where the same nodes need 10 to 13, and more is lost in the second sum than was saved in the first (docs/speed.md).
 """
 
 from __future__ import annotations
