@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from hoarfrost.geometry import plane_symmetries, random_rotations
-from hoarfrost.model import likelihood
+from hoarfrost.model import likelihood, score_tile
 from hoarfrost.model.band import BandModel
 from hoarfrost.model.likelihood import WhitenedImages, marginalise, mean_nll, whiten
 from hoarfrost.model.quadrature import PosePrior
@@ -251,7 +251,7 @@ def test_poses_left_out_change_the_statistics_by_no_more_than_their_share(
     problem: Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = marginalise(problem.images, problem.base_slices, problem.band.poses)
-    monkeypatch.setattr(likelihood, "DROPPED_MASS", 0.0)
+    monkeypatch.setattr(score_tile, "DROPPED_MASS", 0.0)
     whole = marginalise(problem.images, problem.base_slices, problem.band.poses)
     assert found.numerator is not None
     assert found.weight is not None

@@ -7,10 +7,10 @@ import math
 import torch
 
 from hoarfrost.geometry import random_rotations, rotations_from_vectors
-from hoarfrost.model.likelihood import LikelyPoses
 from hoarfrost.model.local import Peaks
 from hoarfrost.model.modes import Modes, modes_of_quadrature, pose_differences
 from hoarfrost.model.quadrature import make_orientation_quadrature, make_shift_quadrature
+from hoarfrost.model.score_tile import LikelyPoses
 from hoarfrost.seeds import named_generator
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hoarfrost.model.likelihood import LikelyPoses
 from hoarfrost.model.local import POSE_SIZE, Peaks
 from hoarfrost.model.quadrature import OrientationQuadrature, ShiftQuadrature
+from hoarfrost.model.score_tile import LikelyPoses
 
 # Nodes this many angular steps apart belong to one mode of the posterior.
 REACH_STEPS = 1.6
