@@ -29,10 +29,10 @@ LARGEST_DEFAULT = 2 * GB
 DEFAULT_SHARE_OF_MACHINE = 0.5
 # Measured, with room to spare: what a particle adds to the process in all, modes, table, results and writing them.
 BYTES_PER_PARTICLE = 1300
-# Python, PyTorch and SciPy, loaded.
-PROGRAM_BYTES = 400 << 20
+# Python, PyTorch, SciPy and Numba, loaded.
+PROGRAM_BYTES = 500 << 20
 # Tiles of scores, buffers of reading, and PyTorch's own.
-WORKING_BYTES = 180 << 20
+WORKING_BYTES = 230 << 20
 BYTES_PER_SLICE_POINT = 130
 BYTES_PER_GRID_POINT = 17
 BYTES_PER_SAMPLED_POINT = 60
