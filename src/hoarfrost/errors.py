@@ -44,6 +44,12 @@ class DataError(HoarfrostError):
         super().__init__(text if hint is None else f"{text}; {hint}")
 
 
+class NotConvergedError(HoarfrostError):
+    """A run has ended and written its results, but they are not to be trusted. Exit code 4."""
+
+    exit_code = 4
+
+
 class LostProcessError(HoarfrostError):
     """One of several processes that work together has ended, or does not answer. Exit code 1."""
 

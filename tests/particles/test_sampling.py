@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hoarfrost.particles.sampling import FixedMinibatchSampler, MinibatchSampler, split_held_out
+from hoarfrost.seeds import named_generator
 
 
 @pytest.mark.parametrize(("n", "held_out"), [(100, 20), (7, 1), (50, 25)])
@@ -32,7 +33,7 @@ def test_every_particle_has_the_same_chance_of_being_held_out() -> None:
 @pytest.mark.parametrize(("n", "batch_size"), [(12, 4), (13, 5), (7, 3), (5, 5)])
 def test_every_particle_comes_once_an_epoch(n: int, batch_size: int) -> None:
     indices = torch.arange(100, 100 + n)
-    sampler = MinibatchSampler(indices, batch_size, seed=0)
+    sampler = MinibatchSampler(indices, batch_size, named_generator(0, "minibatches"))
     drawn = torch.cat([sampler.next() for _ in range(3 * n)])
     assert len(drawn) == 3 * n * batch_size
     for epoch in drawn.split(n):
@@ -41,13 +42,13 @@ def test_every_particle_comes_once_an_epoch(n: int, batch_size: int) -> None:
 
 
 def test_each_epoch_has_its_own_order() -> None:
-    sampler = MinibatchSampler(torch.arange(50), 50, seed=0)
+    sampler = MinibatchSampler(torch.arange(50), 50, named_generator(0, "minibatches"))
     assert not torch.equal(sampler.next(), sampler.next())
 
 
 def test_minibatches_are_a_function_of_the_seed() -> None:
     def draw(seed: int) -> list[list[int]]:
-        sampler = MinibatchSampler(torch.arange(30), 8, seed)
+        sampler = MinibatchSampler(torch.arange(30), 8, named_generator(seed, "minibatches"))
         return [sampler.next().tolist() for _ in range(10)]
 
     assert draw(1) == draw(1)
@@ -55,14 +56,14 @@ def test_minibatches_are_a_function_of_the_seed() -> None:
 
 
 def test_a_batch_larger_than_the_data_is_all_the_data() -> None:
-    sampler = MinibatchSampler(torch.arange(6), 100, seed=0)
+    sampler = MinibatchSampler(torch.arange(6), 100, named_generator(0, "minibatches"))
     assert sampler.batch_size == 6
     assert sorted(sampler.next().tolist()) == list(range(6))
 
 
 @pytest.mark.parametrize(("n", "batch_size", "n_batches"), [(12, 4, 3), (13, 5, 3), (7, 10, 1)])
 def test_fixed_minibatches_stay_the_same_and_come_once_an_epoch(n: int, batch_size: int, n_batches: int) -> None:
-    sampler = FixedMinibatchSampler(torch.arange(50, 50 + n), batch_size, seed=1)
+    sampler = FixedMinibatchSampler(torch.arange(50, 50 + n), batch_size, named_generator(1, "minibatches"))
     assert sampler.n_batches == n_batches
     seen: dict[int, list[int]] = {}
     for _ in range(4):
@@ -77,6 +78,6 @@ def test_fixed_minibatches_stay_the_same_and_come_once_an_epoch(n: int, batch_si
 
 
 def test_minibatches_that_never_stay_the_same_have_no_number() -> None:
-    sampler = MinibatchSampler(torch.arange(5), 2, seed=0)
+    sampler = MinibatchSampler(torch.arange(5), 2, named_generator(0, "minibatches"))
     sampler.next()
     assert sampler.number == 0

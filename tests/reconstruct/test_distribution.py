@@ -33,7 +33,7 @@ from hoarfrost.simulate.phantom import make_phantom
 SOURCES = Path(__file__).parents[2] / "src" / "hoarfrost"
 COMMAND = Path(__file__).with_name("team_command.py")
 BOX, PIXEL_A, N = 32, 8.0, 160
-SHARED = ["--shift-sigma", "8", "--shift-extent", "16", "--seed", "3", "--threads", "1"]
+SHARED = ["--shift-sigma", "8", "--shift-extent", "16", "--seed", "3", "--threads", "1", "--starts", "1"]
 # Sums over all poses at r_max 4, then refinement to r_max 5.6.
 REFINED = [*SHARED, "--max-resolution", "46"]
 # Generous for a busy machine that has few cores; what is tested is that there is an end.

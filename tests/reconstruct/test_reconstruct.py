@@ -34,7 +34,12 @@ BOX, PIXEL_A, N = 32, 8.0, 600
 LENGTH_A = BOX * PIXEL_A
 R_MAX = 5.2
 # One band limit, coarse enough for a few seconds, and as many iterations as a start may need to fall into place.
-QUICK: dict[str, Any] = {"max_resolution_A": LENGTH_A / R_MAX, "shift_sigma_A": 8.0, "shift_extent_A": 16.0}
+QUICK: dict[str, Any] = {
+    "max_resolution_A": LENGTH_A / R_MAX,
+    "shift_sigma_A": 8.0,
+    "shift_extent_A": 16.0,
+    "starts": 1,
+}
 WHOLE = {**QUICK, "epochs": 10.0, "batch_size": 50}
 SHORT = {**QUICK, "epochs": 0.4, "batch_size": 50, "held_out": 40}
 # The FSC with the truth is 1 to two digits up to shell 4 where the poses are right. The first iteration from a random
@@ -388,7 +393,7 @@ def test_the_command_line_goes_from_a_map_to_a_judged_map(tmp_path: Path, capsys
     write_volume(truth, make_phantom(24).numpy(), 10.0)
     assert main(["simulate", str(truth), "-n", "60", "-o", str(particles), "--snr", "0.5", "--seed", "2"]) == 0
     reconstruct = ["reconstruct", str(particles / "particles.star"), "-o", str(output), "--shift-sigma", "0"]
-    assert main([*reconstruct, "--max-resolution", "60", "--epochs", "3", "--quiet"]) == 0
+    assert main([*reconstruct, "--max-resolution", "60", "--epochs", "3", "--starts", "1", "--quiet"]) == 0
     printed = capsys.readouterr().out
     assert str(output / "map.mrc") in printed
     assert "still improving" in printed

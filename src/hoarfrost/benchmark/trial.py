@@ -84,7 +84,9 @@ def run_trial(
         steps = _auto(data, start, seed, budget) if method == "auto" else _baseline(data, start, method)
     else:
         trial = Trial(method.name, method.title, seed)
-        sampler = FixedMinibatchSampler(torch.arange(len(data.images)), method.batch_size, seed)
+        sampler = FixedMinibatchSampler(
+            torch.arange(len(data.images)), method.batch_size, named_generator(seed, "minibatches")
+        )
         curvature = largest_curvature(start.band, start.sample, named_generator(seed, "curvature"))
         facts = Facts(curvature, sampler.n_batches)
         trial.rate = choose_rate(method, start, facts) if rate is None else rate
@@ -125,7 +127,9 @@ def _auto(data: StudyData, start: Start, seed: int, budget: int) -> Iterator[tup
     stage = AutoStage(start.band, start.support, start.volume)
     hold = min(max(SHORTEST_HOLD, budget // AUTO_MINIBATCH // 6), LONGEST_HOLD)
     stage.optimiser.param_groups[0]["warm_up"] = hold
-    sampler = FixedMinibatchSampler(torch.arange(len(data.images)), AUTO_MINIBATCH, seed)
+    sampler = FixedMinibatchSampler(
+        torch.arange(len(data.images)), AUTO_MINIBATCH, named_generator(seed, "minibatches")
+    )
     iteration = 0
     while True:
         stage.set_step(settling(iteration, hold=hold))

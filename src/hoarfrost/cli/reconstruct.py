@@ -17,6 +17,7 @@ def reconstruct(
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
     seed: int = 0,
+    starts: int | None = None,
     max_resolution_A: Annotated[float | None, Parameter(name="--max-resolution")] = None,
     diameter_A: Annotated[float | None, Parameter(name="--diameter")] = None,
     symmetry: str = "C1",
@@ -47,6 +48,9 @@ def reconstruct(
         pictures.
     seed
         Number that all random choices follow from; the same seed repeats the run.
+    starts
+        Reconstruct from so many random starts, compare their maps, and go on with the one that explains held-out
+        particles best. Unless given, a second start follows the first and so on, up to four, until two agree.
     max_resolution_A
         Finest detail to use, in Å. A little finer than a twelfth of the box unless given; never beyond what
         helps to explain particles that were held out.
@@ -84,6 +88,7 @@ def reconstruct(
         Show no progress.
     """
     from hoarfrost.cli.progress import ProgressDisplay
+    from hoarfrost.errors import NotConvergedError
     from hoarfrost.reconstruct.run import reconstruct as run
     from hoarfrost.report.pictures import draw_matches, draw_slices
 
@@ -92,6 +97,7 @@ def reconstruct(
             particles,
             output,
             seed=seed,
+            starts=starts,
             max_resolution_A=max_resolution_A,
             diameter_A=diameter_A,
             symmetry=symmetry,
@@ -119,6 +125,8 @@ def reconstruct(
     halves = "refined apart" if result.independent_halves else "with common poses, so on the bright side"
     print(f"Resolution: {result.resolution_A:.1f} Å (FSC 0.143 of half sets {halves};")
     print(f"            the images were used to {result.band_limit_A:.1f} Å and no further)")
+    if result.starts.gains:
+        print(f"Starts:     {result.starts.n_agreeing} of {len(result.starts.gains)} agree")
     print(f"Poses:      {result.particles_path}")
     print(f"Pictures:   {output / 'slices.png'}, {output / 'matches.png'}")
     print(f"Time:       {minutes} min {seconds} s{ended}")
@@ -126,3 +134,8 @@ def reconstruct(
     print(f"Open it with: chimerax {result.map_path}")
     print("(or any viewer of MRC maps: Coot, PyMOL, 3dmod). Images alone do not tell the hand: the map may be the")
     print('mirror image of the molecule. In ChimeraX, "volume flip #1" shows the other hand.')
+    if len(result.starts.gains) > 1 and result.starts.n_agreeing == 1:
+        raise NotConvergedError(
+            f"no two of {len(result.starts.gains)} random starts agree, so do not trust this map; look at matches.png, "
+            "remove bad particles, or try more --starts"
+        )

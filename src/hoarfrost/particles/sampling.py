@@ -17,10 +17,10 @@ def split_held_out(n_images: int, held_out: int, seed: int) -> tuple[Tensor, Ten
 class MinibatchSampler:
     """Random minibatches of the indices given, every particle once an epoch, in a new order each epoch."""
 
-    def __init__(self, indices: Tensor, batch_size: int, seed: int) -> None:
+    def __init__(self, indices: Tensor, batch_size: int, generator: torch.Generator) -> None:
         self._indices = indices
         self.batch_size = min(batch_size, len(indices))
-        self._generator = named_generator(seed, "minibatches")
+        self._generator = generator
         self._queue = indices[:0]
 
     @property
@@ -43,8 +43,8 @@ class FixedMinibatchSampler:
     The indices are shuffled once and split into the fewest parts of at most `batch_size`, equal to within one.
     """
 
-    def __init__(self, indices: Tensor, batch_size: int, seed: int) -> None:
-        self._generator = named_generator(seed, "minibatches")
+    def __init__(self, indices: Tensor, batch_size: int, generator: torch.Generator) -> None:
+        self._generator = generator
         shuffled = indices[torch.randperm(len(indices), generator=self._generator)]
         self.n_batches = -(-len(indices) // batch_size)
         self._parts = torch.tensor_split(shuffled, self.n_batches)

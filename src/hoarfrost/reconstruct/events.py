@@ -17,15 +17,17 @@ from hoarfrost.errors import UsageError
 class Event:
     """The state after one iteration (one minibatch).
 
-    `stage` counts band limits from 0, `r_max` is in Fourier pixels, `step` is the method's step size. `batch_nll` is
-    the mean NLL of the minibatch before the step. `nll`, its `nll_standard_error` and `nll_gain` (how much better than
-    an empty map; comparable across band limits) are of the held-out particles and None where not computed.
-    `ess` is the median effective number of poses in the minibatch. `image_gradients` counts gradients of single
-    images so far. `fraction_done` is an estimate, 0 to 1. `sum_error` and its standard error are what a spot check of a
-    refinement stage found, nats per image (`spot_check.SumError`). `message` is something worth telling the user.
+    `start` counts random starts from 0, `stage` counts band limits from 0, `r_max` is in Fourier pixels, `step` is the
+    method's step size. `batch_nll` is the mean NLL of the minibatch before the step. `nll`, `nll_standard_error` and
+    `nll_gain` (how much better than an empty map; comparable across band limits) are of the held-out particles and None
+    where not computed. `ess` is the median effective number of poses in the minibatch. `image_gradients` counts
+    gradients of single images so far. `fraction_done` is an estimate, 0 to 1. `sum_error` and its standard error are
+    what a spot check of a refinement stage found, nats per image (`spot_check.SumError`). `message` is something worth
+    telling the user.
     """
 
     iteration: int
+    start: int
     stage: int
     r_max: float
     resolution_A: float

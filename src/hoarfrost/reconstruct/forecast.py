@@ -82,6 +82,11 @@ def expected_seconds(settings: Settings, rates: Rates) -> list[float]:
     return [*seconds, final * rates.evaluation_s]
 
 
+def expected_starts(settings: Settings) -> int:
+    """Random starts that a run will need: two that agree, or as many as were asked for."""
+    return min(2, settings.starts) if settings.until_two_agree else settings.starts
+
+
 def measure(settings: Settings, band: BandModel, images: WhitenedImages, generator: torch.Generator) -> Rates:
     """The rates of this machine, now: a few images against an empty map at the first band limit, in about two seconds.
 

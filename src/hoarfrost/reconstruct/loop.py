@@ -24,11 +24,12 @@ from hoarfrost.particles.source import ParticleSource
 from hoarfrost.reconstruct.curvature import largest_curvature
 from hoarfrost.reconstruct.distribution import Team
 from hoarfrost.reconstruct.events import Event
-from hoarfrost.reconstruct.forecast import IMAGES_TO_TIME, Rates, expected_seconds, measure
+from hoarfrost.reconstruct.forecast import IMAGES_TO_TIME, Rates, expected_seconds, expected_starts, measure
 from hoarfrost.reconstruct.initialise import initial_volume
 from hoarfrost.reconstruct.marching import LEAST_GAIN_TO_REFINE, Decision, StageControl, plan_stage
 from hoarfrost.reconstruct.methods import AutoStage, GradientStage, Objective, StageMethod
 from hoarfrost.reconstruct.settings import Settings
+from hoarfrost.reconstruct.share_done import ShareDone
 from hoarfrost.reconstruct.spot_check import SumError
 from hoarfrost.reconstruct.step_size import Start, base_rate, choose_rate
 from hoarfrost.seeds import named_generator
@@ -79,23 +80,32 @@ class Reconstruction:
         self.iteration = 0
         self.image_gradients = 0
         self.held_out, self.training = split_held_out(settings.n_particles, settings.held_out, settings.seed)
-        self._rate_factor = 1.0
-        self._sampler: MinibatchSampler | FixedMinibatchSampler
-        if settings.method == "auto":
-            self._sampler = MinibatchSampler(self.training, settings.batch_size, settings.seed)
-        else:
-            self._sampler = FixedMinibatchSampler(self.training, settings.batch_size, settings.seed)
         self._sample = self.training[
             torch.randperm(len(self.training), generator=self.generator("scale"))[:IMAGES_FOR_SCALE]
         ]
         self.diameter = settings.diameter_A / (settings.box * settings.pixel_size_A)
-        self._drawn: list[tuple[Tensor, int]] = []
-        self._costs = _shares(expected_seconds(settings, Rates()))
-        self._fraction_done = 0.0
+        self.share_done = ShareDone(expected_seconds(settings, Rates()), len(settings.stages_r_max), settings.starts)
+        self._spent_elsewhere = 0
+        self.begin(0)
 
     def generator(self, name: str) -> torch.Generator:
         """The run's random generator for one purpose."""
         return named_generator(self.settings.seed, name)
+
+    def begin(self, start: int) -> None:
+        """Go back to nothing, for another random map, other minibatches and other grids of the same run."""
+        self.start = start
+        self._spent_elsewhere = self.image_gradients
+        self._rate_factor = 1.0
+        self._drawn: list[tuple[Tensor, int]] = []
+        sampler = MinibatchSampler if self.settings.method == "auto" else FixedMinibatchSampler
+        self._sampler: MinibatchSampler | FixedMinibatchSampler = sampler(
+            self.training, self.settings.batch_size, self.generator(self._of_start("minibatches"))
+        )
+
+    def _of_start(self, name: str) -> str:
+        """The name of a random generator of the present start."""
+        return f"{name} of start {self.start}" if self.start else name
 
     def optimise(self) -> Optimised:
         """March through the stages; returns the map of the last stage whose held-out gain rose."""
@@ -118,7 +128,7 @@ class Reconstruction:
             if out_of_epochs:
                 break
             if self._may_refine(best.gain):
-                self._skip_exact_stages(stage + 1)
+                self.share_done.skip_stages(self.start, stage + 1)
                 break
         assert best is not None
         return best
@@ -126,7 +136,7 @@ class Reconstruction:
     def make_band(self, stage: int, draw: int = 0) -> BandModel:
         """The model at a stage's band limit, its quadrature turned at random."""
         s = self.settings
-        rotation = random_rotations(1, self.generator(f"grid {stage} {draw}"))[0]
+        rotation = random_rotations(1, self.generator(self._of_start(f"grid {stage} {draw}")))[0]
         r_max = s.stages_r_max[stage]
         return BandModel(s.box, r_max, self.pose_prior, rotation, device=s.device, matrix_bytes=s.matrix_bytes)
 
@@ -140,7 +150,7 @@ class Reconstruction:
         support = band.support(self.diameter)
         sample = self.source.images(self._sample, band.disc)
         if previous is None:
-            volume = initial_volume(band, sample, self.diameter, self.generator("start"))
+            volume = initial_volume(band, sample, self.diameter, self.generator(self._of_start("start")))
         else:
             volume = fourier_resize(previous.volume, band.box)
         volume = self.team.from_first(lambda: volume, volume)
@@ -214,17 +224,18 @@ class Reconstruction:
         return bool(self.settings.refined_r_max) and gain >= LEAST_GAIN_TO_REFINE
 
     def out_of_epochs(self) -> bool:
-        """Whether the image gradients that the user allows are spent."""
+        """Whether the image gradients that the user allows a start and what follows from it are spent."""
         limit = self.settings.epochs
-        return limit is not None and self.image_gradients >= limit * len(self.training)
+        return limit is not None and self.image_gradients - self._spent_elsewhere >= limit * len(self.training)
 
     def forecast(self) -> float:
         """Measure the machine for a second; the seconds that the run is expected to take, by which progress goes."""
         band = self.make_band(0)
         images = self.source.images(self._sample[:IMAGES_TO_TIME], band.disc)
         seconds = expected_seconds(self.settings, measure(self.settings, band, images, self.generator("forecast")))
-        self._costs = _shares(seconds)
-        return sum(seconds)
+        self.share_done.expect(seconds)
+        n_exact = len(self.settings.stages_r_max)
+        return expected_starts(self.settings) * sum(seconds[:n_exact]) + sum(seconds[n_exact:])
 
     def _batches(self) -> Iterator[tuple[Tensor, int]]:
         """Minibatches and their numbers, first those that an earlier stage drew and did not use."""
@@ -232,13 +243,6 @@ class Reconstruction:
         while True:
             self._drawn.append((self._sampler.next(), self._sampler.number))
             yield self._drawn[-1]
-
-    def _skip_exact_stages(self, first: int) -> None:
-        """Spread the time that was expected for sums over all poses from stage `first` over what is left."""
-        last = len(self.settings.stages_r_max)
-        skipped, left = sum(self._costs[first:last]), sum(self._costs[last:])
-        self._costs[first:last] = [0.0] * (last - first)
-        self._costs[last:] = [c * (1 + skipped / left) for c in self._costs[last:]]
 
     def report(
         self,
@@ -255,10 +259,10 @@ class Reconstruction:
     ) -> None:
         """Tell how things stand; `done` is the share of the stage that is, the final pass being the last stage."""
         s = self.settings
-        self._fraction_done = min(1.0, max(self._fraction_done, sum(self._costs[:stage]) + done * self._costs[stage]))
         self._report(
             Event(
                 iteration=self.iteration,
+                start=self.start,
                 stage=stage,
                 r_max=r_max,
                 resolution_A=s.box * s.pixel_size_A / r_max,
@@ -270,7 +274,7 @@ class Reconstruction:
                 step=step_size,
                 seconds=time.monotonic() - self.started,
                 image_gradients=self.image_gradients,
-                fraction_done=self._fraction_done,
+                fraction_done=self.share_done.at(self.start, stage, done),
                 sum_error=None if sum_error is None else sum_error.mean,
                 sum_error_standard_error=None if sum_error is None else sum_error.standard_error,
                 message=message,
@@ -286,7 +290,3 @@ class Reconstruction:
         """Report something worth a line of its own; the final pass has no band limit of its own to say it at."""
         s = self.settings
         self.report(stage, (s.stages_r_max + s.refined_r_max)[stage] if r_max is None else r_max, 0.0, message=message)
-
-
-def _shares(seconds: list[float]) -> list[float]:
-    return [part / sum(seconds) for part in seconds]

@@ -16,6 +16,7 @@ import torch
 from hoarfrost.errors import UsageError
 from hoarfrost.fourier import FourierDisc
 from hoarfrost.model.band import KERNEL_WIDTH, VOLUME_MARGIN
+from hoarfrost.model.likelihood import SCORES_PER_TILE
 from hoarfrost.model.plane_slices import bytes_of_matrices
 from hoarfrost.model.quadrature import in_plane_angles, make_orientation_quadrature
 from hoarfrost.model.slices import MATRIX_BYTES, bytes_of_matrix
@@ -30,9 +31,9 @@ DEFAULT_SHARE_OF_MACHINE = 0.5
 # Measured, with room to spare: what a particle adds to the process in all, modes, table, results and writing them.
 BYTES_PER_PARTICLE = 1300
 # Python, PyTorch, SciPy and Numba, loaded.
-PROGRAM_BYTES = 500 << 20
-# Tiles of scores, buffers of reading, and PyTorch's own.
-WORKING_BYTES = 230 << 20
+PROGRAM_BYTES = 480 << 20
+# Buffers of reading, and PyTorch's own.
+WORKING_BYTES = 165 << 20
 BYTES_PER_SLICE_POINT = 130
 BYTES_PER_GRID_POINT = 17
 BYTES_PER_SAMPLED_POINT = 60
@@ -131,7 +132,7 @@ def exact_bytes(r_max: float, box: int, matrix_bytes: int) -> int:
         building = 2 * matrix
     else:
         building = bytes_of_matrices(n_base // in_plane_angles(r_max), r_max, KERNEL_WIDTH, matrix_bytes)
-    return BYTES_PER_SLICE_POINT * points + building
+    return BYTES_PER_SLICE_POINT * points + building + 4 * SCORES_PER_TILE
 
 
 def refining_bytes(r_max: float) -> int:

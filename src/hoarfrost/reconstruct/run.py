@@ -36,6 +36,7 @@ from hoarfrost.reconstruct.loop import Reconstruction
 from hoarfrost.reconstruct.memory import GB, plan_memory
 from hoarfrost.reconstruct.refine import Refinement
 from hoarfrost.reconstruct.settings import Options, Settings, resolve
+from hoarfrost.reconstruct.starts import StartsResult, run_starts
 from hoarfrost.seeds import named_generator
 
 # Noise alone looks like a speck in one image of a hundred.
@@ -70,6 +71,7 @@ class RunResult:
     band_limit_A: float
     independent_halves: bool
     converged: bool
+    starts: StartsResult
     seconds: float
     settings: Settings
 
@@ -79,6 +81,7 @@ def reconstruct(
     output: str | Path,
     *,
     seed: int = 0,
+    starts: int | None = None,
     max_resolution_A: float | None = None,
     diameter_A: float | None = None,
     symmetry: str = "C1",
@@ -114,6 +117,7 @@ def reconstruct(
     started = time.monotonic()
     options = Options(
         seed=seed,
+        starts=starts,
         max_resolution_A=max_resolution_A,
         diameter_A=diameter_A,
         symmetry=symmetry,
@@ -180,7 +184,7 @@ def _reconstruct(
                 f"Specks that stand out from the noise are blanked out, in about {source.dust_share:.0%} of the images"
             )
         run.say(forecast_line(run.forecast(), settings))
-        optimised = run.optimise()
+        optimised, starts = run_starts(run)
         refinement = Refinement(run)
         refined = refinement.march(optimised)
         final = final_pass(run, refinement, refined)
@@ -198,6 +202,7 @@ def _reconstruct(
         band_limit_A=settings.box * settings.pixel_size_A / refined.r_max,
         independent_halves=refined.independent,
         converged=refined.converged,
+        starts=starts,
         seconds=time.monotonic() - started,
         settings=settings,
     )

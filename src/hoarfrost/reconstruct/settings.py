@@ -32,6 +32,8 @@ SMALLEST_BOX = 16
 FEWEST_PARTICLES = 20
 
 MINIBATCH = 100
+# Random starts, unless two agree before.
+MOST_STARTS = 4
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Options:
     """What the user asked for; None means: choose from the data. Lengths are in Å."""
 
     seed: int = 0
+    starts: int | None = None
     max_resolution_A: float | None = None
     diameter_A: float | None = None
     symmetry: str = "C1"
@@ -78,7 +81,13 @@ class Options:
                 raise UsageError(f"--{name} must be a positive number, found {value:g}")
         if self.shift_sigma_A is not None and not (self.shift_sigma_A >= 0 and math.isfinite(self.shift_sigma_A)):
             raise UsageError(f"--shift-sigma must be zero or positive, in Å, found {self.shift_sigma_A:g}")
-        for name, count in {"batch-size": self.batch_size, "threads": self.threads, "held-out": self.held_out}.items():
+        counts = {
+            "starts": self.starts,
+            "batch-size": self.batch_size,
+            "threads": self.threads,
+            "held-out": self.held_out,
+        }
+        for name, count in counts.items():
             if count is not None and count < 1:
                 raise UsageError(f"--{name} must be at least 1, found {count}")
         if self.memory is not None:
@@ -94,6 +103,8 @@ class Settings(BaseModel):
     output: str
     datadir: str | None
     seed: int
+    starts: int
+    until_two_agree: bool
     method: MethodName
     symmetry: str
     max_resolution_A: float
@@ -178,6 +189,8 @@ def resolve(
         output=str(output),
         datadir=datadir,
         seed=options.seed,
+        starts=MOST_STARTS if options.starts is None else options.starts,
+        until_two_agree=options.starts is None,
         method=options.method,
         symmetry="C1",
         max_resolution_A=length_A / (stages + refined)[-1],

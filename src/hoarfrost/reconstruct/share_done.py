@@ -1,0 +1,40 @@
+"""How much of a run is done, for the progress bar: it never goes back, and skipped work is spread over what is left."""
+
+from __future__ import annotations
+
+
+class ShareDone:
+    """An estimate from the seconds that each part is expected to take.
+
+    `seconds` are those of each stage. The first `n_repeated` are done for each of `starts`, one start after the other.
+    """
+
+    def __init__(self, seconds: list[float], n_repeated: int, starts: int) -> None:
+        self._n_repeated, self._starts = n_repeated, starts
+        self._largest = 0.0
+        self.expect(seconds)
+
+    def expect(self, seconds: list[float]) -> None:
+        """Take other seconds for the same parts."""
+        parts = seconds[: self._n_repeated] * self._starts + seconds[self._n_repeated :]
+        self._costs = [part / sum(parts) for part in parts]
+
+    def at(self, start: int, stage: int, done: float) -> float:
+        """Share of the run that is done, when `done` of a stage is; of those not repeated it matters not for which."""
+        last = self._starts - 1
+        part = (start if stage < self._n_repeated else last) * self._n_repeated + stage
+        self._largest = min(1.0, max(self._largest, sum(self._costs[:part]) + done * self._costs[part]))
+        return self._largest
+
+    def skip_stages(self, start: int, first: int) -> None:
+        """A start leaves out its repeated stages from `first` on."""
+        self._skip(start * self._n_repeated + first, (start + 1) * self._n_repeated)
+
+    def skip_starts(self, first: int) -> None:
+        """There are no starts from `first` on."""
+        self._skip(first * self._n_repeated, self._starts * self._n_repeated)
+
+    def _skip(self, first: int, end: int) -> None:
+        skipped, left = sum(self._costs[first:end]), sum(self._costs[end:])
+        self._costs[first:end] = [0.0] * (end - first)
+        self._costs[end:] = [cost * (1 + skipped / left) for cost in self._costs[end:]]
