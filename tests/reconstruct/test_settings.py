@@ -33,6 +33,7 @@ def choose(
     [
         ({"symmetry": "D2"}, "symmetry D2 is not supported yet"),
         ({"method": "magic"}, "method must be one of auto, sgd, momentum"),
+        ({"contrast": "grey"}, "contrast must be auto, white or black, found grey"),
         ({"device": "tpu"}, "device must be auto, cpu or cuda, found tpu"),
         ({"seed": -1}, "seed must lie between"),
         ({"seed": 2**63}, "seed must lie between"),

@@ -31,6 +31,7 @@ def reconstruct(
     datadir: Path | None = None,
     rotate_grid: Annotated[bool, Parameter(show_default=False)] = False,
     memory: str | None = None,
+    contrast: Literal["auto", "white", "black"] = "auto",
     overwrite: Annotated[bool, Parameter(show_default=False)] = False,
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], show_default=False)] = False,
 ) -> None:
@@ -78,6 +79,8 @@ def reconstruct(
     memory
         Memory that the program may use, like 2GB or 800MB. 2 GB unless given, or half of what the machine has if that
         is less.
+    contrast
+        What particles are in the images: white on dark, or black on light, which are inverted first; auto finds out.
     overwrite
         Replace the run folder if it exists.
     quiet
@@ -106,6 +109,7 @@ def reconstruct(
             datadir=datadir,
             rotate_grid=rotate_grid,
             memory=memory,
+            contrast=contrast,
             overwrite=overwrite,
             progress=progress,
         )
