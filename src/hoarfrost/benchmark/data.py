@@ -135,6 +135,7 @@ def particle_data(
     source = open_source(stack, settings)
     contrast = Contrast.decide("auto", source.contrast_z())
     source.sign = contrast.sign
+    remark = ", inverted" if contrast.sign < 0 else "" if contrast.is_clear else ", whether white or dark is not clear"
     pixel_A = settings.pixel_size_A
     poses = PosePrior(settings.shift_sigma_A / pixel_A, settings.shift_extent_A / pixel_A)
     band = BandModel(settings.box, preset.band_limit * settings.box / 2, poses, _turn(), device=settings.device)
@@ -147,7 +148,7 @@ def particle_data(
             raise UsageError(f"{reference}: expected the box of the images, {settings.box}, found {volume.shape[0]}")
         truth = fourier_resize(volume.to(torch.float64), band.box, band.r_max).to(device=band.device, dtype=band.dtype)
     return StudyData(
-        title=f"{Path(particles).name}, {len(training)} images{', inverted' if contrast.sign < 0 else ''}",
+        title=f"{Path(particles).name}, {len(training)} images{remark}",
         band=band,
         images=WhitenedImages(
             torch.cat([p.data for p in parts]),

@@ -80,7 +80,7 @@ def reconstruct(
         Memory that the program may use, like 2GB or 800MB. 2 GB unless given, or half of what the machine has if that
         is less.
     contrast
-        What particles are in the images: white on dark, or black on light, which are inverted first; auto finds out.
+        How particles look in the images: white on dark, or black on light, which are inverted first; auto finds out.
     overwrite
         Replace the run folder if it exists.
     quiet

@@ -1,21 +1,18 @@
 """The sign of the contrast: whether particles are white or dark in their images, from their coarsest Fourier shells.
 
-Density is positive. Averaged over orientations, a density at distance r from the centre contributes sinc(2 k r) to the
-transform of a particle of diameter D, so that for every shape
+Density is positive. Averaged over orientations, density at a distance r from the centre of a particle adds sinc(2|k| r)
+to its transform. Within a diameter D, r ≤ D/2, that is not negative up to |k| = 1/D. So for a particle of any shape
 
-    E[ V̂(k) ] > 0                                     for 0 < |k| ≤ 1/D,
+    E[ V̂(k) ] > 0                           for 0 < |k| ≤ 1/D.
 
-where sinc(2 k r) ≥ 0 for all r ≤ D/2. Beyond, it is negative for some shapes (hollow ones first), and a mask would mix
-that in. Offsets only weaken it, and so do filters, which are positive. Hence images of white particles have, on average,
+Offsets and filters only weaken it. Beyond 1/D the sign depends on the shape (hollow particles turn negative first), and
+a mask would mix that in, so images are not masked. White particles have on average, and dark ones have not,
 
-    s = Σ_{0 < |k| ≤ 1/D}  C(k) Re Ĩ(k)  >  0,
+    s = Σ C(k) Re Ĩ(k)  >  0                sum over 0 < |k| ≤ 1/D.
 
-and images of dark ones s < 0. DC is left out, because normalisation decides it. The s of many images are
-judged by their ranks (Wilcoxon's signed-rank test), which a few images of something else do not turn round.
-
-Where that is not clear, the user is told, and particles are taken for white, as most programs leave them. To let maps of
-both signs compete for the likelihood of held-out particles was tried: where a filter has cut the coarsest shells out,
-positivity has nothing to hold on to, and the wrong sign won in three of six data sets (docs/mathematics.md).
+DC is left out, because normalisation decides it. The s of many images are judged by their ranks (Wilcoxon's signed-rank
+test), which a few images of something else do not turn round. Where the result is not clear, the user is told, and
+particles are taken for white, as most programs leave them. docs/mathematics.md has what was measured.
 """
 
 from __future__ import annotations
@@ -63,10 +60,15 @@ class Contrast:
         return -1 if self.name == "black" else 1
 
     @property
+    def is_clear(self) -> bool:
+        """Whether the images tell."""
+        return abs(self.z) >= CLEAR_Z
+
+    @property
     def message(self) -> str | None:
         """One line to tell the user, None where particles are white and nobody doubts it."""
         seen = f"z = {self.z:.1f}"
-        if abs(self.z) < CLEAR_Z:
+        if not self.is_clear:
             if self.chosen:
                 return f"Particles are taken for {_LOOKS[self.name]}, as asked for; the images do not tell ({seen})"
             return (
