@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import hoarfrost
 from hoarfrost.benchmark.choices import choose_methods, choose_preset
+from hoarfrost.benchmark.data import particle_data
 from hoarfrost.benchmark.results import summarise
 from hoarfrost.cli import main
 from hoarfrost.errors import DataError, UsageError
 from hoarfrost.io.mrc import read_volume
 from hoarfrost.optim.registry import METHODS
+from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.report.study import write_study_report
 
 N = 300
@@ -117,6 +120,22 @@ def test_real_particles_without_a_truth(tmp_path: Path, example_particles: Path)
     assert results["data"]["shifts"] > 1
     assert [(t["method"], t["seed"]) for t in results["trials"]] == [("auto", 0), ("sgd", 0), ("auto", 1), ("sgd", 1)]
     assert "The true map is not known" in (tmp_path / "study" / "report.html").read_text()
+
+
+def test_dark_particles_are_inverted_and_the_title_says_so(
+    example_particles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preset = choose_preset("paper-real", epochs=None, n_images=None, band_limit=0.2, iterations=None)
+    white = particle_data(preset, example_particles, None, None, "cpu")
+    read = ParticleStack.read
+    monkeypatch.setattr(ParticleStack, "read", lambda stack, indices: -read(stack, indices))
+    dark = particle_data(preset, example_particles, None, None, "cpu")
+    assert torch.equal(dark.images.data, white.images.data)
+    assert torch.equal(dark.held_out.data, white.held_out.data)
+    assert dark.examples.images is not None
+    assert white.examples.images is not None
+    assert torch.equal(dark.examples.images, white.examples.images)
+    assert dark.title == white.title + ", inverted"
 
 
 @pytest.mark.parametrize(

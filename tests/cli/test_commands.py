@@ -69,7 +69,8 @@ def test_reconstruct_leaves_every_choice_to_the_verb(
     assert callable(kwargs.pop("progress"))
     chosen = {name: value for name, value in kwargs.items() if value is not None}
     assert chosen == {"seed": 0, "symmetry": "C1", "method": "auto", "device": "auto", "rotate_grid": False} | {
-        "overwrite": False
+        "contrast": "auto",
+        "overwrite": False,
     }
     assert pictures == [(Path("run"), Path("run/slices.png")), (Path("run"), Path("run/matches.png"))]
     out = capsys.readouterr().out
@@ -86,7 +87,7 @@ def test_reconstruct_hands_over_every_option(replace: Callable[..., Calls], caps
     options = (
         "--seed 3 --max-resolution 20 --diameter 180 --symmetry D2 --method sgd --epochs 2.5 --batch-size 50 "
         "--shift-sigma 5 --shift-extent 15 --device cpu --threads 2 --held-out 80 --datadir data --rotate-grid "
-        "--memory 3GB --overwrite --quiet"
+        "--memory 3GB --contrast black --overwrite --quiet"
     )
 
     assert main(["reconstruct", "particles.star", "--output", "run", *options.split()]) == 0
@@ -109,6 +110,7 @@ def test_reconstruct_hands_over_every_option(replace: Callable[..., Calls], caps
         "datadir": Path("data"),
         "rotate_grid": True,
         "memory": "3GB",
+        "contrast": "black",
         "overwrite": True,
     }
     assert "still improving" in capsys.readouterr().out

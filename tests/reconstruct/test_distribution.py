@@ -208,6 +208,23 @@ def test_the_refined_maps_and_poses_agree(outcomes: dict[int, Outcome], n: int) 
 
 
 @pytest.mark.slow
+def test_two_processes_find_the_same_contrast(particles: Path, tmp_path: Path) -> None:
+    dark = tmp_path / "dark" / particles.name
+    shutil.copytree(particles.parent, dark.parent)
+    stack = dark.with_suffix(".mrcs")
+    stack.write_bytes(stack.read_bytes()[:1024] + (-np.fromfile(stack, "<f4", offset=1024)).tobytes())
+    maps = []
+    for star in (particles, dark):
+        output = tmp_path / f"run {len(maps)}"
+        arguments = [str(star), *SHARED, "--max-resolution", "64", "--epochs", "1", "-o", str(output)]
+        ended = wait(start_with_torchrun(2, arguments))
+        assert ended.code == 0, ended.err
+        assert (ended.out + ended.err).count("images are inverted") == len(maps)
+        maps.append((output / "map.mrc").read_bytes())
+    assert maps[0] == maps[1]
+
+
+@pytest.mark.slow
 def test_only_the_first_process_prints_and_writes(outcomes: dict[int, Outcome]) -> None:
     for outcome in outcomes.values():
         assert outcome.ended.out.count("Map:  ") == 1

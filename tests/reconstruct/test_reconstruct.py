@@ -230,6 +230,58 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
     assert columns[0] == columns[1]
 
 
+@pytest.fixture(scope="module")
+def dark_particles(data: SimulatedData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same particles, dark on light."""
+    folder = tmp_path_factory.mktemp("dark") / "data"
+    shutil.copytree(data.particles_path.parent, folder)
+    stack = np.fromfile(folder / data.stack_path.name, "<f4", offset=1024)
+    with (folder / data.stack_path.name).open("r+b") as file:
+        file.seek(1024)
+        file.write((-stack).tobytes())
+    return folder / data.particles_path.name
+
+
+def test_dark_particles_give_the_map_of_white_ones_and_the_user_is_told(
+    dark_particles: Path, short_run: RunResult, tmp_path: Path
+) -> None:
+    events: list[Event] = []
+    dark = hoarfrost.reconstruct(dark_particles, tmp_path / "dark", seed=3, progress=events.append, **SHORT)
+    for name in ("map.mrc", "half1.mrc", "half2.mrc"):
+        assert (dark.output / name).read_bytes() == (short_run.output / name).read_bytes()
+    told = [event.message for event in events if event.message is not None and "dark on light" in event.message]
+    assert len(told) == 1
+    assert "images are inverted" in told[0]
+    assert told[0] in [record["message"] for record in read_events(dark.output)]
+    settings = [tomllib.loads((run.output / "config.toml").read_text(encoding="utf-8")) for run in (short_run, dark)]
+    assert [s["contrast"] for s in settings] == ["white", "black"]
+    assert settings[0]["contrast_z"] == -settings[1]["contrast_z"] > 4
+    assert not [record for record in read_events(short_run.output) if "light" in (record["message"] or "")]
+
+
+def test_the_user_may_say_what_the_particles_are(dark_particles: Path, short_run: RunResult, tmp_path: Path) -> None:
+    events: list[Event] = []
+    run = hoarfrost.reconstruct(
+        dark_particles, tmp_path / "run", seed=3, contrast="white", progress=events.append, **SHORT
+    )
+    assert run.settings.contrast == "white"
+    assert run.settings.contrast_z == -short_run.settings.contrast_z
+    assert [event.message for event in events if "as asked for, but they look dark on light" in (event.message or "")]
+    assert run.map_path.read_bytes() != short_run.map_path.read_bytes()
+
+
+def test_particles_whose_contrast_is_not_clear_are_taken_for_white_and_the_user_is_told(
+    data: SimulatedData, tmp_path: Path
+) -> None:
+    noise = hoarfrost.simulate(data.truth_path, tmp_path / "noise", n_particles=80, snr=1e-6)
+    events: list[Event] = []
+    run = hoarfrost.reconstruct(
+        noise.particles_path, tmp_path / "run", progress=events.append, **{**SHORT, "held_out": 16}
+    )
+    assert run.settings.contrast == "white"
+    assert [event.message for event in events if "do not tell whether" in (event.message or "")]
+
+
 def test_turning_the_grid_at_every_iteration_is_another_run(
     data: SimulatedData, short_run: RunResult, tmp_path: Path
 ) -> None:
@@ -419,6 +471,7 @@ def test_the_command_line_tells_mistakes_in_one_line(
     cases = [
         (["reconstruct", good, "-o", old], 2, "old run exists"),
         (["reconstruct", good, "-o", new, "--symmetry", "D7"], 2, "symmetry D7"),
+        (["reconstruct", good, "-o", new, "--contrast", "grey"], 2, "--contrast"),
         (["reconstruct", good, "-o", new, "--held-out", "500"], 2, "--held-out 500"),
         (["reconstruct", bad, "-o", new], 3, "row 7: expected finite pixel values"),
         (["reconstruct", str(tmp_path / "none.star"), "-o", new], 3, "none.star"),

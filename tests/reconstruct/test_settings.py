@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from hoarfrost.errors import DataError, UsageError
+from hoarfrost.particles.contrast import Contrast
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruct.settings import DEFAULT_LAST_EXACT_R_MAX, LARGEST_REFINED_R_MAX, Options, Settings, resolve
 
@@ -33,6 +34,7 @@ def choose(
     [
         ({"symmetry": "D2"}, "symmetry D2 is not supported yet"),
         ({"method": "magic"}, "method must be one of auto, sgd, momentum"),
+        ({"contrast": "grey"}, "contrast must be auto, white or black, found grey"),
         ({"device": "tpu"}, "device must be auto, cpu or cuda, found tpu"),
         ({"seed": -1}, "seed must lie between"),
         ({"seed": 2**63}, "seed must lie between"),
@@ -159,6 +161,8 @@ def test_a_small_box_ends_below_its_nyquist_frequency() -> None:
 
 def test_the_settings_are_toml_that_reads_back() -> None:
     settings = choose(datadir='a folder/with "quotes", a \\ and an Å', epochs=2.5, threads=3)
+    settings = settings.with_contrast(Contrast.decide("auto", -9.5))
+    assert (settings.contrast, settings.contrast_z) == ("black", -9.5)
     text = settings.to_toml()
     read = tomllib.loads(text)
     assert read == {

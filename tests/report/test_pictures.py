@@ -33,6 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = read_particles(data.true_poses_path)
     assert table.rotations is not None
     assert table.shifts_A is not None
+    (folder / "config.toml").write_text('contrast = "white"\n', encoding="utf-8")
     probability = np.linspace(0.1, 0.9, N_PARTICLES)
     write_posed_particles(
         folder / "particles.star",
@@ -72,3 +73,19 @@ def test_the_band_limit_is_where_the_map_ends() -> None:
     band_limited = fourier_resize(noise, 32, r_max=9.0)
 
     assert pictures._band_limit(band_limited) == 9.0
+
+
+def test_dark_particles_are_shown_as_the_run_took_them(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An inverted stack, whose run inverted it back, gives the same picture."""
+    draw_matches(run, tmp_path / "white.png")
+    read = ParticleStack.read
+    monkeypatch.setattr(ParticleStack, "read", lambda stack, indices: -read(stack, indices))
+    monkeypatch.setattr(pictures, "_sign", lambda _: -1)
+    draw_matches(run, tmp_path / "dark.png")
+    np.testing.assert_array_equal(imread(tmp_path / "dark.png"), imread(tmp_path / "white.png"))
+    monkeypatch.undo()
+    (tmp_path / "config.toml").write_text('contrast = "black"\n', encoding="utf-8")
+    assert pictures._sign(tmp_path) == -1
+    assert pictures._sign(run) == 1

@@ -19,6 +19,7 @@ from hoarfrost.model.ctf import CTFParameters
 from hoarfrost.model.likelihood import WhitenedImages, whiten
 from hoarfrost.model.prior import ExponentialCubicPrior
 from hoarfrost.model.quadrature import PosePrior
+from hoarfrost.particles.contrast import Contrast
 from hoarfrost.particles.sampling import split_held_out
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruct.initialise import initial_volume
@@ -132,6 +133,9 @@ def particle_data(
     )
     stack.check_images()
     source = open_source(stack, settings)
+    contrast = Contrast.decide("auto", source.contrast_z())
+    source.sign = contrast.sign
+    remark = ", inverted" if contrast.sign < 0 else "" if contrast.is_clear else ", whether white or dark is not clear"
     pixel_A = settings.pixel_size_A
     poses = PosePrior(settings.shift_sigma_A / pixel_A, settings.shift_extent_A / pixel_A)
     band = BandModel(settings.box, preset.band_limit * settings.box / 2, poses, _turn(), device=settings.device)
@@ -144,7 +148,7 @@ def particle_data(
             raise UsageError(f"{reference}: expected the box of the images, {settings.box}, found {volume.shape[0]}")
         truth = fourier_resize(volume.to(torch.float64), band.box, band.r_max).to(device=band.device, dtype=band.dtype)
     return StudyData(
-        title=f"{Path(particles).name}, {len(training)} images",
+        title=f"{Path(particles).name}, {len(training)} images{remark}",
         band=band,
         images=WhitenedImages(
             torch.cat([p.data for p in parts]),
@@ -158,7 +162,7 @@ def particle_data(
         pixel_size_A=pixel_A,
         picture_volume=None if reference is None else volume,
         ctf_source="the particles' own",
-        examples=Examples(stack.ctf[training[:N_EXAMPLES]], stack.read(training[:N_EXAMPLES])),
+        examples=Examples(stack.ctf[training[:N_EXAMPLES]], stack.read(training[:N_EXAMPLES]) * contrast.sign),
     )
 
 

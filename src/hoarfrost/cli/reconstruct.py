@@ -32,6 +32,7 @@ def reconstruct(
     datadir: Path | None = None,
     rotate_grid: Annotated[bool, Parameter(show_default=False)] = False,
     memory: str | None = None,
+    contrast: Literal["auto", "white", "black"] = "auto",
     overwrite: Annotated[bool, Parameter(show_default=False)] = False,
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], show_default=False)] = False,
 ) -> None:
@@ -82,6 +83,8 @@ def reconstruct(
     memory
         Memory that the program may use, like 2GB or 800MB. 2 GB unless given, or half of what the machine has if that
         is less.
+    contrast
+        How particles look in the images: white on dark, or black on light, which are inverted first; auto finds out.
     overwrite
         Replace the run folder if it exists.
     quiet
@@ -112,6 +115,7 @@ def reconstruct(
             datadir=datadir,
             rotate_grid=rotate_grid,
             memory=memory,
+            contrast=contrast,
             overwrite=overwrite,
             progress=progress,
         )

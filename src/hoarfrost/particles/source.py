@@ -14,6 +14,7 @@ from hoarfrost.fourier import FourierDisc
 from hoarfrost.model.ctf import evaluate_ctf
 from hoarfrost.model.likelihood import WhitenedImages, whiten
 from hoarfrost.particles.cache import PackedCache, from_records, record_size, to_records
+from hoarfrost.particles.contrast import central_disc, central_signals, signed_rank_z
 from hoarfrost.particles.prefetch import prefetched
 from hoarfrost.particles.preprocess import Preprocessor, estimate_noise_spectrum, find_dust
 from hoarfrost.particles.stack import ParticleStack
@@ -30,7 +31,8 @@ class ParticleSource:
     `noise_spectrum` is σ²(|k|), (box // 2,) float64, estimated from the background of up to 500 random
     particles among `training`; `dust_share` is the share of these that hold dust. Where that is large, what looks like
     dust is the particles themselves, and nothing is removed. `cache` keeps packed images of the band limit that was
-    last asked for, which are the same bits as without it.
+    last asked for, which are the same bits as without it. `sign` is what every image is multiplied by, 1 or −1 where
+    particles are dark; it is set before the first images are asked for. The noise has none.
     """
 
     def __init__(
@@ -46,10 +48,12 @@ class ParticleSource:
         self.cache = PackedCache.none(stack.n_images) if cache is None else cache
         self._lock = threading.Lock()
         self._at_once = max(2, PIXELS_AT_ONCE // stack.box**2)
+        self.sign = 1
         self.device = torch.device(device)
         self._mask = preprocessor.mask()
-        sample = training[torch.randperm(len(training), generator=generator)[:IMAGES_FOR_NOISE]]
-        chunks = torch.split(sample.sort().values, self._at_once)
+        sample = training[torch.randperm(len(training), generator=generator)[:IMAGES_FOR_NOISE]].sort().values
+        self._sample = sample
+        chunks = torch.split(sample, self._at_once)
         dusty = sum(int(find_dust(stack.read(chunk)).flatten(1).any(dim=1).sum()) for chunk in chunks)
         self.dust_share = dusty / len(sample)
         self.preprocessor = dataclasses.replace(preprocessor, removes_dust=self.dust_share <= LARGEST_DUST_SHARE)
@@ -89,7 +93,24 @@ class ParticleSource:
         if len(indices) == 1:
             # Torch splits sums over one large image, and no others, among threads: its last bits would depend on it.
             return self._pack(indices.repeat(2), disc)[:1]
-        return disc.pack(self.preprocessor.normalise(self.stack.read(indices)) * self._mask)
+        return disc.pack(self.preprocessor.normalise(self.stack.read(indices) * self.sign) * self._mask)
+
+    def contrast_z(self) -> float:
+        """How surely particles are white in the images as they are, from up to 500 of them: see `particles.contrast`.
+
+        Standard normal where nothing can be told, positive where particles are white, negative where they are dark.
+        """
+        disc = central_disc(self.stack.box, self.preprocessor.diameter_px)
+        frequencies_per_A = disc.coordinates / (disc.box * self.stack.pixel_size_A)
+        parts = [
+            central_signals(
+                # Not masked: a mask would mix shells, and those beyond have the other sign.
+                disc.pack(self.preprocessor.normalise(self.stack.read(chunk))),
+                evaluate_ctf(self.stack.ctf[chunk], frequencies_per_A),
+            )
+            for chunk in torch.split(self._sample, self._at_once)
+        ]
+        return signed_rank_z(torch.cat(parts))
 
     def noise_variance(self, disc: FourierDisc) -> Tensor:
         """σ² of each coefficient of the disc: (K,) float64."""

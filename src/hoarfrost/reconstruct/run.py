@@ -25,6 +25,7 @@ from hoarfrost.io.mrc import write_volume
 from hoarfrost.io.posed_star import write_posed_particles
 from hoarfrost.optim.names import MethodName
 from hoarfrost.particles.cache import PackedCache
+from hoarfrost.particles.contrast import Contrast, ContrastChoice
 from hoarfrost.particles.preprocess import Preprocessor
 from hoarfrost.particles.sampling import split_held_out
 from hoarfrost.particles.source import ParticleSource
@@ -96,6 +97,7 @@ def reconstruct(
     datadir: str | Path | None = None,
     rotate_grid: bool = False,
     memory: str | None = None,
+    contrast: ContrastChoice = "auto",
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> RunResult:
@@ -104,8 +106,9 @@ def reconstruct(
     The folder gets map.mrc (box and voxel size of the input), half1.mrc and half2.mrc, particles.star (the
     input's rows with the most probable pose, its probability and the log-evidence), events.jsonl and config.toml.
     None means: choose from the data. Lengths are in Å. `rotate_grid` turns the quadrature of orientations at each
-    iteration rather than at each stage. `memory` is what each process may use, like "2GB". `progress` is called with
-    every Event. The same seed, device, threads and processes give the same bits.
+    iteration rather than at each stage. `memory` is what each process may use, like "2GB". `contrast` tells
+    whether particles are white or black in the images; auto finds out, and black ones are inverted. `progress` is
+    called with every Event. The same seed, device, threads and processes give the same bits.
 
     In each of several processes that torchrun started, a call takes its share of the work; the first process writes
     the folder and calls `progress`. All return the same result.
@@ -131,6 +134,7 @@ def reconstruct(
         held_out=held_out,
         rotate_grid=rotate_grid,
         memory=memory,
+        contrast=contrast,
     )
     options.check()
     with joined(device, threads) as team:
@@ -163,6 +167,8 @@ def _reconstruct(
     for chunk in torch.split(torch.arange(stack.n_images), IMAGES_PER_CHECK * team.size):
         team.agree(partial(stack.read, team.share(chunk)))
     source = team.agree(lambda: open_source(stack, settings))
+    contrast = Contrast.decide(settings.contrast, team.number_from_first(source.contrast_z))
+    settings, source.sign = settings.with_contrast(contrast), contrast.sign
     log = team.agree(lambda: _prepare_output(output, settings) if team.is_first else None)
     # Only the first process is sure to have the folder.
     source.cache = PackedCache(settings.n_particles, settings.cache_bytes, output if output.is_dir() else None)
@@ -179,6 +185,8 @@ def _reconstruct(
         run = Reconstruction(settings, source, report, team)
         for warning in stack.table.warnings:
             run.say(warning)
+        if contrast.message is not None:
+            run.say(contrast.message)
         if source.dust_share > WORTH_SAYING and source.preprocessor.removes_dust:
             run.say(
                 f"Specks that stand out from the noise are blanked out, in about {source.dust_share:.0%} of the images"

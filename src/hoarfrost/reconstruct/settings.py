@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from hoarfrost.errors import DataError, UsageError
 from hoarfrost.optim.names import MethodName
 from hoarfrost.optim.registry import METHODS
+from hoarfrost.particles.contrast import CONTRASTS, Contrast, ContrastChoice
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruct.memory import default_budget, parse_memory, plan_memory
 
@@ -55,6 +56,7 @@ class Options:
     held_out: int | None = None
     rotate_grid: bool = False
     memory: str | None = None
+    contrast: ContrastChoice = "auto"
 
     def check(self) -> None:
         """Raise UsageError for a value that makes no sense whatever the data."""
@@ -64,6 +66,8 @@ class Options:
             )
         if self.method not in get_args(MethodName):
             raise UsageError(f"method must be one of {', '.join(get_args(MethodName))}, found {self.method}")
+        if self.contrast not in CONTRASTS:
+            raise UsageError(f"contrast must be auto, white or black, found {self.contrast}")
         if self.device not in ("auto", "cpu", "cuda"):
             raise UsageError(f"device must be auto, cpu or cuda, found {self.device}")
         if self.device == "cuda" and not torch.cuda.is_available():
@@ -95,7 +99,10 @@ class Options:
 
 
 class Settings(BaseModel):
-    """The resolved settings of one run; written to config.toml."""
+    """The resolved settings of one run; written to config.toml.
+
+    `contrast` is auto only until the images have been looked at, and `contrast_z` None: see `with_contrast`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -107,6 +114,8 @@ class Settings(BaseModel):
     until_two_agree: bool
     method: MethodName
     symmetry: str
+    contrast: ContrastChoice
+    contrast_z: float | None
     max_resolution_A: float
     diameter_A: float
     shift_sigma_A: float
@@ -128,6 +137,10 @@ class Settings(BaseModel):
     refined_r_max: tuple[float, ...]
     version: str
     torch_version: str
+
+    def with_contrast(self, contrast: Contrast) -> Settings:
+        """The same settings with the contrast that was found, or asked for."""
+        return self.model_copy(update={"contrast": contrast.name, "contrast_z": contrast.z})
 
     def to_toml(self) -> str:
         """TOML text, one key a line; a setting that is None is left out."""
@@ -193,6 +206,8 @@ def resolve(
         until_two_agree=options.starts is None,
         method=options.method,
         symmetry="C1",
+        contrast=options.contrast,
+        contrast_z=None,
         max_resolution_A=length_A / (stages + refined)[-1],
         diameter_A=diameter_A,
         shift_sigma_A=shift_sigma_A,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def draw_matches(run: str | Path, picture: str | Path) -> None:
     """Eight particles of run/particles.star above the projections of the map at their poses, as a PNG at `picture`.
 
     Shown is the particle of median pose probability in each eighth of the stack, so neither the best nor the worst,
-    low-passed to the map's band; the projections carry the particle's CTF and shift.
+    low-passed to the map's band, inverted if the run inverted them; the projections carry the particle's CTF and shift.
     """
     run = Path(run)
     volume, _ = read_volume(run / "map.mrc")
@@ -60,7 +61,7 @@ def draw_matches(run: str | Path, picture: str | Path) -> None:
     parts = np.array_split(np.arange(stack.n_images), min(N_MATCHES, stack.n_images))
     chosen = torch.tensor([part[np.argsort(probability[part])[len(part) // 2]] for part in parts])
     disc = FourierDisc(stack.box, _band_limit(torch.from_numpy(volume)))
-    particles = disc.unpack(disc.pack(stack.read(chosen)))
+    particles = disc.unpack(disc.pack(stack.read(chosen))) * _sign(run)
     projections = disc.unpack(_project(torch.from_numpy(volume), stack, chosen, disc))
     figure = Figure(figsize=(1.6 * len(parts), 4.1), layout="constrained")
     grid = figure.subplots(2, len(parts), squeeze=False)
@@ -71,6 +72,12 @@ def draw_matches(run: str | Path, picture: str | Path) -> None:
             grid[row][column].imshow(images[column].numpy(), cmap="gray", origin="lower")
             grid[row][column].set_axis_off()
     _save(figure, Path(picture))
+
+
+def _sign(run: Path) -> int:
+    """What the run multiplied its images by."""
+    settings = tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
+    return -1 if settings["contrast"] == "black" else 1
 
 
 def _band_limit(volume: Tensor) -> float:
