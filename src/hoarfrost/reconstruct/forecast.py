@@ -21,7 +21,7 @@ from hoarfrost.model.band import VOLUME_MARGIN, BandModel
 from hoarfrost.model.likelihood import WhitenedImages
 from hoarfrost.model.local import LocalModel
 from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature, make_shift_quadrature
-from hoarfrost.reconstruct.marching import EXPECTED_SHARE_OF_EXACT, SWEEPS, plan_stage, sweep_size
+from hoarfrost.reconstruct.marching import EXPECTED_SHARE_OF_EXACT, EXPECTED_SWEEPS, plan_stage, sweep_size
 from hoarfrost.reconstruct.settings import Settings
 
 # Before a machine is measured: that of two cores.
@@ -71,10 +71,10 @@ def expected_seconds(settings: Settings, rates: Rates) -> list[float]:
         seconds.append((images + checked) * exact_products(r_max, s) * rates.product_s)
     last = s.stages_r_max[0]
     for r_max in s.refined_r_max:
-        images = SWEEPS * sweep_size(n_training) if allowed > 0 else 0
+        images = EXPECTED_SWEEPS * sweep_size(n_training) if allowed > 0 else 0
         allowed -= images
         last = r_max if images else last
-        maps = 2 * SWEEPS * _map_evaluations(r_max) if images else 0
+        maps = 2 * EXPECTED_SWEEPS * _map_evaluations(r_max) if images else 0
         visits = (images + s.held_out) * visit_evaluations(r_max) if images else 0
         seconds.append((visits + maps) * rates.evaluation_s)
     last = last if s.refined_r_max else s.stages_r_max[-1]

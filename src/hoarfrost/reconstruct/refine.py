@@ -31,7 +31,7 @@ from hoarfrost.reconstruct import spot_check
 from hoarfrost.reconstruct.local_e_step import Effort, LocalEStep, LocalPosterior
 from hoarfrost.reconstruct.loop import HeldOut, Optimised, Reconstruction
 from hoarfrost.reconstruct.m_step import MStep, filter_shells
-from hoarfrost.reconstruct.marching import SWEEPS, sweep_size
+from hoarfrost.reconstruct.marching import is_last_sweep, share_of_sweeps, sweep_size
 from hoarfrost.reconstruct.spot_check import SumError
 
 KEPT_MODES = 4
@@ -97,8 +97,10 @@ class Refinement:
                 continue
             stage = len(s.stages_r_max) + number
             volumes, fsc = found.volumes, torch.zeros(0)
-            for sweep in range(SWEEPS):
-                volumes, fsc = self._sweep(stage, r_max, volumes, sweep)
+            gains: list[float] = []
+            while not is_last_sweep(gains):
+                volumes, fsc, gain = self._sweep(stage, r_max, volumes, len(gains))
+                gains.append(gain)
             found = Refined(volumes, r_max, independent=True, converged=not self.run.out_of_epochs())
             common = (volumes[0] + volumes[1]) / 2
             sum_error = self.spot_check(common, r_max, stage)
@@ -167,13 +169,16 @@ class Refinement:
 
     def _sweep(
         self, stage: int, r_max: float, volumes: tuple[Tensor, Tensor], sweep: int
-    ) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        """New half maps (box, box, box), each filtered by what it can be trusted, and their FSC (box // 2 + 1,)."""
+    ) -> tuple[tuple[Tensor, Tensor], Tensor, float]:
+        """New half maps (box, box, box), each filtered by what it can be trusted, and their FSC (box // 2 + 1,).
+
+        Also how much better than an empty map the old ones explain an image, in nats.
+        """
         run = self.run
         box = 2 * math.floor(r_max) + VOLUME_MARGIN
         solve = MStep(self.support(box), positive=False)
         members = self._next_members()
-        maps, done = [], 0
+        maps, done, gain = [], 0, 0.0
         for half, volume in enumerate(volumes):
             e_step = self.e_step(volume, r_max)
             statistics = LocalStatistics(box, run.settings.box, volume.device)
@@ -181,12 +186,13 @@ class Refinement:
             for visit in self.visit(e_step, own):
                 statistics.add(e_step.model, visit.images, visit.posterior.draws)
                 done += len(visit.everyone)
+                gain += float((visit.log_evidence - visit.log_constant).sum())
                 run.iteration += 1
                 run.image_gradients += len(visit.everyone)
                 run.report(
                     stage,
                     r_max,
-                    (sweep + done / len(members)) / SWEEPS,
+                    share_of_sweeps(sweep + done / len(members)),
                     batch_nll=-float(visit.log_evidence.mean()),
                     ess=float(visit.ess.median()),
                 )
@@ -198,7 +204,7 @@ class Refinement:
         fsc = run.team.from_first(lambda: fsc, fsc)
         joined = torch.stack(joined_below(filtered_halves(maps, fsc), self.coarse.r_max))
         first, second = run.team.from_first(lambda: joined, joined)
-        return (first, second), fsc
+        return (first, second), fsc, gain / len(members)
 
     def _next_members(self) -> Tensor:
         """The particles of the next sweep: all there are to train on, or as many as a sweep takes of those left."""
