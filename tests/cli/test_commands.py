@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hoarfrost.cli import main
+from hoarfrost.reconstruct.starts import StartsResult
 
 Calls = list[tuple[tuple[Any, ...], dict[str, Any]]]
 
@@ -42,6 +43,7 @@ RESULT = SimpleNamespace(
     band_limit_A=35.8,
     independent_halves=False,
     converged=True,
+    starts=StartsResult((31.0, 29.5), (None, 48.0), (True, True), 0),
     seconds=154.4,
 )
 
@@ -76,16 +78,33 @@ def test_reconstruct_leaves_every_choice_to_the_verb(
     out = capsys.readouterr().out
     assert "run/map.mrc" in out
     assert "38.2 Å" in out
+    assert "2 of 2 agree, to 48 Å" in out
     assert "2 min 34 s" in out
     assert "chimerax run/map.mrc" in out
     assert "still improving" not in out
 
 
 @pytest.mark.usefixtures("pictures")
+def test_starts_that_do_not_agree_are_told_and_exit_4(
+    replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str]
+) -> None:
+    lonely = StartsResult((3.0, 1.0, 2.0), (None, 90.0, 80.0), (True, False, False), 0)
+    replace("reconstruct", "run", SimpleNamespace(**{**vars(RESULT), "starts": lonely}))
+    assert main(["reconstruct", "particles.star", "-o", "run"]) == 4
+    shown = capsys.readouterr()
+    assert "1 of 3 agree" in shown.out
+    assert "run/map.mrc" in shown.out
+    assert "no two of 3 random starts agree" in shown.err
+    replace("reconstruct", "run", SimpleNamespace(**{**vars(RESULT), "starts": StartsResult()}))
+    assert main(["reconstruct", "particles.star", "-o", "run"]) == 0
+    assert "agree" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("pictures")
 def test_reconstruct_hands_over_every_option(replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str]) -> None:
     calls = replace("reconstruct", "run", SimpleNamespace(**{**vars(RESULT), "converged": False}))
     options = (
-        "--seed 3 --max-resolution 20 --diameter 180 --symmetry D2 --method sgd --epochs 2.5 --batch-size 50 "
+        "--seed 3 --starts 2 --max-resolution 20 --diameter 180 --symmetry D2 --method sgd --epochs 2.5 --batch-size 50 "
         "--shift-sigma 5 --shift-extent 15 --device cpu --threads 2 --held-out 80 --datadir data --rotate-grid "
         "--memory 3GB --contrast black --overwrite --quiet"
     )
@@ -96,6 +115,7 @@ def test_reconstruct_hands_over_every_option(replace: Callable[..., Calls], caps
     del kwargs["progress"]
     assert kwargs == {
         "seed": 3,
+        "starts": 2,
         "max_resolution_A": 20.0,
         "diameter_A": 180.0,
         "symmetry": "D2",

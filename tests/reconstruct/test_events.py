@@ -14,6 +14,7 @@ from hoarfrost.reconstruct.events import Event, EventLog
 
 EVENT = Event(
     iteration=3,
+    start=0,
     stage=0,
     r_max=6.0,
     resolution_A=42.5,

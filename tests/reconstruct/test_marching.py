@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 
@@ -10,10 +11,13 @@ from hoarfrost.reconstruct.marching import (
     FIRST_STAGE,
     LAST_STAGE,
     LATER_STAGE,
+    MOST_SWEEPS,
     Decision,
     StageControl,
     StagePlan,
+    is_last_sweep,
     plan_stage,
+    share_of_sweeps,
 )
 
 PLAN = StagePlan(
@@ -99,3 +103,21 @@ def test_steps_of_a_plan_shrink_and_checks_fit(plan: StagePlan) -> None:
     assert all(0 < step <= 1 for step in plan.steps)
     assert plan.patience % plan.check_every == 0
     assert plan.least_iterations <= plan.expected_iterations <= plan.most_iterations
+
+
+def test_a_refinement_stage_ends_when_sweeps_gain_little() -> None:
+    assert not is_last_sweep([])
+    assert not is_last_sweep([10.0])
+    assert not is_last_sweep([10.0, 11.0])
+    assert is_last_sweep([10.0, 11.0, 11.1])
+    assert is_last_sweep([10.0, 9.0])
+    assert not is_last_sweep([-2.0, 1.0])
+    rising = [2.0**n for n in range(20)]
+    assert next(n for n in range(20) if is_last_sweep(rising[:n])) == MOST_SWEEPS
+
+
+def test_the_share_of_sweeps_rises_and_stays_below_one() -> None:
+    shares = [share_of_sweeps(done / 10) for done in range(10 * MOST_SWEEPS + 1)]
+    assert shares[0] == 0
+    assert all(0 < later - earlier < 0.04 for earlier, later in itertools.pairwise(shares))
+    assert shares[-1] < 1

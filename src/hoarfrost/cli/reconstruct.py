@@ -130,7 +130,7 @@ def reconstruct(
     print(f"Resolution: {result.resolution_A:.1f} Å (FSC 0.143 of half sets {halves};")
     print(f"            the images were used to {result.band_limit_A:.1f} Å and no further)")
     if result.starts.gains:
-        print(f"Starts:     {result.starts.n_agreeing} of {len(result.starts.gains)} agree")
+        print(f"Starts:     {result.starts.summary()}")
     print(f"Poses:      {result.particles_path}")
     print(f"Pictures:   {output / 'slices.png'}, {output / 'matches.png'}")
     print(f"Time:       {minutes} min {seconds} s{ended}")

@@ -8,7 +8,6 @@ poses, before the best of them is refined.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -45,6 +44,12 @@ class StartsResult:
         """Starts that agree with the chosen one, itself included."""
         return sum(self.agrees)
 
+    def summary(self) -> str:
+        """Like "2 of 3 agree, to 48 Å", the resolution being the finest of those that agree."""
+        limits_A = [r for r, agrees in zip(self.resolution_A, self.agrees, strict=True) if agrees and r is not None]
+        limit = f", to {min(limits_A):.0f} Å" if limits_A else ""
+        return f"{self.n_agreeing} of {len(self.gains)} agree{limit}"
+
 
 def run_starts(run: Reconstruction) -> tuple[Optimised, StartsResult]:
     """Optimise from one random start after the other; go on with the best.
@@ -60,14 +65,8 @@ def run_starts(run: Reconstruction) -> tuple[Optimised, StartsResult]:
         if number == 0:
             continue
         result = compare(run, found)
-        agree = result.n_agreeing
-        finest_A = min((r for r in result.resolution_A if r is not None), default=math.inf)
-        run.say(
-            f"{agree} of {number + 1} random starts agree, to {finest_A:.0f} Å"
-            if agree > 1
-            else f"No two of {number + 1} random starts agree"
-        )
-        if settings.until_two_agree and agree > 1:
+        run.say(f"Random starts so far: {result.summary()}")
+        if settings.until_two_agree and result.n_agreeing > 1:
             run.share_done.skip_starts(number + 1)
             break
     return found[result.chosen], result
