@@ -104,9 +104,9 @@ def test_starts_that_do_not_agree_are_told_and_exit_4(
 def test_reconstruct_hands_over_every_option(replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str]) -> None:
     calls = replace("reconstruct", "run", SimpleNamespace(**{**vars(RESULT), "converged": False}))
     options = (
-        "--seed 3 --starts 2 --max-resolution 20 --diameter 180 --symmetry D2 --method sgd --epochs 2.5 --batch-size 50 "
-        "--shift-sigma 5 --shift-extent 15 --device cpu --threads 2 --held-out 80 --datadir data --rotate-grid "
-        "--memory 3GB --contrast black --overwrite --quiet"
+        "--seed 3 --starts 2 --max-resolution 20 --diameter 180 --symmetry D2 --method sgd --epochs 2.5 "
+        "--batch-size 50 --shift-sigma 5 --shift-extent 15 --device cpu --threads 2 --held-out 80 --datadir data "
+        "--rotate-grid --memory 3GB --contrast black --overwrite --quiet"
     )
 
     assert main(["reconstruct", "particles.star", "--output", "run", *options.split()]) == 0
