@@ -13,6 +13,7 @@ all the points 0.09) and turns rounding errors into other poses, so that no two 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -41,6 +42,10 @@ class Draws:
     rotations: Tensor
     shifts_px: Tensor
     share: Tensor
+
+    def weighted(self, weight: Tensor) -> Draws:
+        """The same, an image's shares summing to its weight; `weight` is (b,)."""
+        return dataclasses.replace(self, share=self.share * weight.to(self.share)[self.image])
 
 
 class PoseSampler:

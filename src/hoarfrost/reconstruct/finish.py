@@ -24,7 +24,8 @@ class FinalPass:
     """Maps in the images' box (N, N, N) and what is known of each of n particles, in the order of the STAR file.
 
     `rotations` (n, 3, 3) and `shifts_A` (n, 2): the best pose of the most probable mode; `probability` (n,): that
-    mode's share of the posterior; `log_evidence` (n,): log p(Ĩ | V) in nats. `fsc` is between the two half maps.
+    mode's share of the posterior; `log_evidence` (n,): log p(Ĩ | V) in nats; `junk` (n,): the probability that there is
+    no particle, zero without refinement. `fsc` is between the two half maps.
     """
 
     volume: Tensor
@@ -35,6 +36,7 @@ class FinalPass:
     shifts_A: Tensor
     probability: Tensor
     log_evidence: Tensor
+    junk: Tensor
 
 
 def final_pass(run: Reconstruction, refinement: Refinement, refined: Refined) -> FinalPass:
@@ -44,7 +46,7 @@ def final_pass(run: Reconstruction, refinement: Refinement, refined: Refined) ->
     n, box = s.n_particles, refined.volumes[0].shape[0]
     # Each process fills in its share, and zeros elsewhere.
     rotations, shifts_A = torch.zeros(n, 3, 3, dtype=torch.float64), torch.zeros(n, 2, dtype=torch.float64)
-    probability, log_evidence = torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64)
+    probability, log_evidence, junk = torch.zeros(3, n, dtype=torch.float64).unbind()
     parts = []
     done = 0
     for half, volume in enumerate(refined.volumes):
@@ -52,7 +54,7 @@ def final_pass(run: Reconstruction, refinement: Refinement, refined: Refined) ->
         statistics = LocalStatistics(box, s.box, volume.device)
         members = (refinement.in_second_half == bool(half)).nonzero().squeeze(1)
         for visit in refinement.visit(e_step, members):
-            statistics.add(e_step.model, visit.images, visit.posterior.draws)
+            statistics.add(e_step.model, visit.images, refinement.without_junk(visit))
             indices, modes = visit.indices, visit.posterior.modes
             rotations[indices] = modes.rotations[:, 0].cpu()
             best = modes.shifts_px[:, 0].cpu() * s.pixel_size_A
@@ -60,6 +62,7 @@ def final_pass(run: Reconstruction, refinement: Refinement, refined: Refined) ->
             shifts_A[indices] = best * (s.shift_extent_A / best.norm(dim=1, keepdim=True).clamp(min=1e-9)).clamp(max=1)
             probability[indices] = modes.share()[:, 0].cpu().to(torch.float64)
             log_evidence[indices] = visit.posterior.log_evidence.cpu()
+            junk[indices] = refinement.junk.probability(visit.posterior.log_evidence, visit.images.log_constant).cpu()
             run.image_gradients += len(visit.everyone)
             done += len(visit.everyone)
             run.report(run.final_stage, r_max, done / n)
@@ -67,7 +70,7 @@ def final_pass(run: Reconstruction, refinement: Refinement, refined: Refined) ->
         run.team.sum_(*part)
         parts.append(part)
         del e_step, statistics  # or both halves' would be in memory at once
-    run.team.sum_(rotations, shifts_A, probability, log_evidence)
+    run.team.sum_(rotations, shifts_A, probability, log_evidence, junk)
 
     support = refinement.support(box)
     solved = run.team.from_first(
@@ -77,7 +80,7 @@ def final_pass(run: Reconstruction, refinement: Refinement, refined: Refined) ->
     fsc = fourier_shell_correlation(maps[1], maps[2])
     limit_A = s.box * s.pixel_size_A / r_max
     resolution = max(resolution_A(fsc, s.box, s.pixel_size_A, FSC_THRESHOLD), limit_A)
-    return FinalPass(maps[0], (maps[1], maps[2]), fsc, resolution, rotations, shifts_A, probability, log_evidence)
+    return FinalPass(maps[0], (maps[1], maps[2]), fsc, resolution, rotations, shifts_A, probability, log_evidence, junk)
 
 
 def _solve(parts: list[tuple[Tensor, Tensor]], support: Tensor, refined: Refined, method: str) -> list[Tensor]:

@@ -24,10 +24,12 @@ from hoarfrost.fourier import FourierDisc, fourier_resize, radius_grid
 from hoarfrost.fsc import fourier_shell_correlation
 from hoarfrost.model.band import VOLUME_MARGIN
 from hoarfrost.model.likelihood import WhitenedImages
+from hoarfrost.model.local_posterior import Draws
 from hoarfrost.model.local_statistics import LocalStatistics
 from hoarfrost.model.mode_memory import ModeMemory
 from hoarfrost.model.modes import Modes
 from hoarfrost.reconstruct import spot_check
+from hoarfrost.reconstruct.junk import JunkShare
 from hoarfrost.reconstruct.local_e_step import Effort, LocalEStep, LocalPosterior
 from hoarfrost.reconstruct.loop import HeldOut, Optimised, Reconstruction
 from hoarfrost.reconstruct.m_step import MStep, filter_shells
@@ -87,6 +89,7 @@ class Refinement:
         self.in_second_half = (torch.randperm(n, generator=run.generator("halves")) % 2).bool()
         self._generator = run.generator("refinement")
         self._queue = run.training[:0]
+        self.junk = JunkShare()
 
     def march(self, start: Optimised) -> Refined:
         """Through the local stages, until the half maps differ at the band limit."""
@@ -95,6 +98,8 @@ class Refinement:
         for number, r_max in enumerate(s.refined_r_max):
             if r_max < LEAST_GROWTH * start.band.r_max or self.run.out_of_epochs():
                 continue
+            if not found.independent:
+                self.junk.begin()
             stage = len(s.stages_r_max) + number
             volumes, fsc = found.volumes, torch.zeros(0)
             gains: list[float] = []
@@ -162,6 +167,12 @@ class Refinement:
             self.modes[everyone] = Modes.unpacked(rows[:, 3:].view(-1, *packed.shape[1:]))
             yield Visit(indices, images, posterior, everyone, *rows[:, :3].unbind(1))
 
+    def without_junk(self, visit: Visit) -> Draws:
+        """The poses of a visit's images, each image with the probability that it holds a particle."""
+        self.junk.count(self.junk.probability(visit.log_evidence, visit.log_constant))
+        junk = self.junk.probability(visit.posterior.log_evidence, visit.images.log_constant)
+        return visit.posterior.draws.weighted(1 - junk)
+
     def support(self, box: int) -> Tensor:
         """A ball of ones of the particle's diameter: real (box, box, box)."""
         inside = radius_grid(box, 3) <= self.run.diameter * box / 2
@@ -184,7 +195,7 @@ class Refinement:
             statistics = LocalStatistics(box, run.settings.box, volume.device)
             own = members[self.in_second_half[members] == bool(half)]
             for visit in self.visit(e_step, own):
-                statistics.add(e_step.model, visit.images, visit.posterior.draws)
+                statistics.add(e_step.model, visit.images, self.without_junk(visit))
                 done += len(visit.everyone)
                 gain += float((visit.log_evidence - visit.log_constant).sum())
                 run.iteration += 1
@@ -200,6 +211,7 @@ class Refinement:
             run.team.sum_(*quadratic)
             maps.append(run.team.from_first(partial(solve, quadratic, start), start))
             del e_step, statistics  # or both halves' would be in memory at once
+        self.junk.learn()
         fsc = fourier_shell_correlation(*maps)
         fsc = run.team.from_first(lambda: fsc, fsc)
         joined = torch.stack(joined_below(filtered_halves(maps, fsc), self.coarse.r_max))

@@ -196,6 +196,11 @@ def _reconstruct(
         refinement = Refinement(run)
         refined = refinement.march(optimised)
         final = final_pass(run, refinement, refined)
+        junk = float(final.junk.mean())
+        if junk > WORTH_SAYING:
+            run.say(
+                f"About {junk:.0%} of the images hold nothing that the map explains", run.final_stage, refined.r_max
+            )
         if team.is_first:
             _write(output, stack, settings, final)
     finally:
@@ -297,5 +302,6 @@ def _write(output: Path, stack: ParticleStack, settings: Settings, final: FinalP
         {
             "rlnMaxValueProbDistribution": final.probability.numpy(),
             "rlnLogLikeliContribution": final.log_evidence.numpy(),
+            "hoarfrostJunkProbability": final.junk.numpy(),
         },
     )
