@@ -17,6 +17,7 @@ from hoarfrost.model.band import BandModel
 from hoarfrost.model.likelihood import WhitenedImages
 from hoarfrost.model.prior import ExponentialCubicPrior
 from hoarfrost.model.quadrature import PosePrior
+from hoarfrost.model.symmetry import PointGroup
 from hoarfrost.optim.registry import METHODS, Facts
 from hoarfrost.particles.prefetch import prefetched
 from hoarfrost.particles.sampling import FixedMinibatchSampler, MinibatchSampler, split_held_out
@@ -89,6 +90,7 @@ class Reconstruction:
             torch.randperm(len(self.training), generator=self.generator("scale"))[:IMAGES_FOR_SCALE]
         ]
         self.diameter = settings.diameter_A / (settings.box * settings.pixel_size_A)
+        self.group = PointGroup(settings.symmetry)
         self._drawn: list[tuple[Tensor, int]] = []
         self._costs = _shares(expected_seconds(settings, Rates()))
         self._fraction_done = 0.0
@@ -128,7 +130,9 @@ class Reconstruction:
         s = self.settings
         rotation = random_rotations(1, self.generator(f"grid {stage} {draw}"))[0]
         r_max = s.stages_r_max[stage]
-        return BandModel(s.box, r_max, self.pose_prior, rotation, device=s.device, matrix_bytes=s.matrix_bytes)
+        return BandModel(
+            s.box, r_max, self.pose_prior, rotation, group=self.group, device=s.device, matrix_bytes=s.matrix_bytes
+        )
 
     @property
     def pose_prior(self) -> PosePrior:

@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from hoarfrost.errors import DataError, UsageError
+from hoarfrost.model.symmetry import PointGroup
 from hoarfrost.optim.names import MethodName
 from hoarfrost.optim.registry import METHODS
 from hoarfrost.particles.stack import ParticleStack
@@ -55,10 +56,7 @@ class Options:
 
     def check(self) -> None:
         """Raise UsageError for a value that makes no sense whatever the data."""
-        if self.symmetry.upper() != "C1":
-            raise UsageError(
-                f"symmetry {self.symmetry} is not supported yet; only C1 is (expected C1, found {self.symmetry})"
-            )
+        PointGroup(self.symmetry)
         if self.method not in get_args(MethodName):
             raise UsageError(f"method must be one of {', '.join(get_args(MethodName))}, found {self.method}")
         if self.device not in ("auto", "cpu", "cuda"):
@@ -179,7 +177,7 @@ def resolve(
         datadir=datadir,
         seed=options.seed,
         method=options.method,
-        symmetry="C1",
+        symmetry=PointGroup(options.symmetry).name,
         max_resolution_A=length_A / (stages + refined)[-1],
         diameter_A=diameter_A,
         shift_sigma_A=shift_sigma_A,
