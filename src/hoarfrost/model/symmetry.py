@@ -30,8 +30,9 @@ from hoarfrost.model.spectrum import POINTS_PER_CHUNK, WindowTaps
 
 LARGEST_FOLD = 99
 WIDTH, OVERSAMPLING = 4, 2
-# Fields go smoothly to zero from this share of half the grid to its face, beyond all that is wanted of them: an FFT
-# takes them for periodic, and a jump at the faces would ring inside.
+# Fields go smoothly to zero from a little beyond what is wanted of them to the grid's face, and from this share of the
+# way at the latest: an FFT takes them for periodic, and a jump at the faces would ring inside.
+MARGIN = 0.1
 FLAT = 0.85
 EXACT = 1e-9
 
@@ -100,7 +101,7 @@ class PointGroup:
         field = self._over_permutations(field)
         values = field.flatten()[index]
         if len(self.cosets) > 1:
-            grid = _finer_grid(_faded(field))
+            grid = _finer_grid(_faded(field, radius))
             taps = WindowTaps(OVERSAMPLING * n, OVERSAMPLING, KaiserBessel(WIDTH, OVERSAMPLING), device=device)
             for coset in self.cosets[1:].to(device):
                 for first in range(0, len(index), POINTS_PER_CHUNK):
@@ -146,9 +147,10 @@ class PointGroup:
         return turns @ group[traces.argmax(dim=-1)]
 
 
-def _faded(field: Tensor) -> Tensor:
+def _faded(field: Tensor, radius: float) -> Tensor:
     half = field.shape[-1] / 2
-    share = ((radius_grid(field.shape[-1], 3, field.device) / half - FLAT) / (1 - FLAT)).clamp(0, 1)
+    flat = min(radius / half + MARGIN, FLAT)
+    share = ((radius_grid(field.shape[-1], 3, field.device) / half - flat) / (1 - flat)).clamp(0, 1)
     return field * (0.5 + 0.5 * torch.cos(math.pi * share)).to(field.dtype)
 
 

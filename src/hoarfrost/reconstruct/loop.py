@@ -90,7 +90,8 @@ class Reconstruction:
             torch.randperm(len(self.training), generator=self.generator("scale"))[:IMAGES_FOR_SCALE]
         ]
         self.diameter = settings.diameter_A / (settings.box * settings.pixel_size_A)
-        self.group = PointGroup(settings.symmetry)
+        # `auto` begins without symmetry (`impose`).
+        self.group = PointGroup("C1" if settings.method == "auto" else settings.symmetry)
         self._drawn: list[tuple[Tensor, int]] = []
         self._costs = _shares(expected_seconds(settings, Rates()))
         self._fraction_done = 0.0
@@ -107,7 +108,7 @@ class Reconstruction:
         for stage in range(len(stages)):
             band = self.make_band(stage)
             method = self._start_stage(stage, band, method)
-            gain = self._run_stage(stage, band, method)
+            gain = self.run_stage(stage, band, method)
             out_of_epochs = self.out_of_epochs()
             if best is not None and (gain is None or gain < best.gain):
                 if out_of_epochs:
@@ -171,7 +172,7 @@ class Reconstruction:
             band, support, volume, spec=spec, rate=rate, facts=facts, objective=objective, team=self.team
         )
 
-    def _run_stage(self, stage: int, band: BandModel, method: StageMethod) -> float | None:
+    def run_stage(self, stage: int, band: BandModel, method: StageMethod) -> float | None:
         """Minibatches until the stage is done; returns the last held-out gain."""
         control = StageControl(plan_stage(stage, len(self.settings.stages_r_max), self.settings.method))
         held_out = self.source.images(self.team.share(self.held_out), band.disc)

@@ -32,6 +32,7 @@ from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruct.distribution import Team, joined
 from hoarfrost.reconstruct.events import Event, EventLog, Progress
 from hoarfrost.reconstruct.finish import FinalPass, final_pass
+from hoarfrost.reconstruct.impose import impose_symmetry
 from hoarfrost.reconstruct.loop import Reconstruction
 from hoarfrost.reconstruct.memory import GB, plan_memory
 from hoarfrost.reconstruct.refine import Refinement
@@ -180,7 +181,7 @@ def _reconstruct(
                 f"Specks that stand out from the noise are blanked out, in about {source.dust_share:.0%} of the images"
             )
         run.say(forecast_line(run.forecast(), settings))
-        optimised = run.optimise()
+        optimised = impose_symmetry(run, run.optimise())
         refinement = Refinement(run)
         refined = refinement.march(optimised)
         final = final_pass(run, refinement, refined)
