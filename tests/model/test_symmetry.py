@@ -11,7 +11,7 @@ from hoarfrost.fourier import FourierDisc, fourier_resize, radius_grid
 from hoarfrost.geometry import random_rotations
 from hoarfrost.model.band import BandModel
 from hoarfrost.model.plane_slices import PlaneSliceOperator
-from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature
+from hoarfrost.model.quadrature import PosePrior, in_plane_angles, make_orientation_quadrature
 from hoarfrost.model.slices import SliceOperator
 from hoarfrost.model.symmetry import PointGroup
 from hoarfrost.model.symmetry_axes import Axes, find_axes, in_frame
@@ -82,40 +82,41 @@ def test_without_symmetry_nothing_changes() -> None:
 def test_the_average_is_that_of_the_turned_maps(name: str, error: float) -> None:
     group = PointGroup(name)
     expected = torch.stack([blobs(some_centres() @ g.T) for g in group.rotations]).mean(dim=0)
-    assert relative(group(blobs(some_centres())), expected) < error
+    # Beyond the ball that it fills, the average is zero.
+    inside = radius_grid(BOX, 3) <= 0.45 * BOX
+    assert relative(group(blobs(some_centres())) * inside, expected * inside) < error
     # What is symmetric stays as it is.
-    assert relative(group(expected), expected) < error
+    assert relative(group(expected) * inside, expected * inside) < error
 
 
 @pytest.mark.parametrize(("name", "error"), [(n, 1e-6) for n in ON_GRID] + [(n, 2e-3) for n in BETWEEN])
 def test_the_average_is_an_orthogonal_projection(name: str, error: float) -> None:
     group = PointGroup(name)
     one, other = limited_noise(1), limited_noise(2)
-    averaged = group(one)
-    inside = (radius_grid(BOX, 3) <= 0.4 * BOX).float()
-    assert relative(group(averaged * (radius_grid(BOX, 3) < BOX / 2)) * inside, averaged * inside) < 10 * error
-    difference = float((averaged * other).sum() - (one * group(other)).sum())
+    averaged = group(fourier_resize(make_phantom(64, seed=3), BOX, R_MAX))  # no content at the faces
+    assert relative(group(averaged), averaged) < max(error, 5e-4)
+    difference = float((group(one) * other).sum() - (one * group(other)).sum())
     assert abs(difference) < error * float(one.norm() * other.norm())
-    assert float(averaged.norm()) <= float(one.norm())
+    assert float(group(one).norm()) <= float(one.norm())
 
 
 @pytest.mark.parametrize("name", ["D2", "C7", "I"])
 @pytest.mark.parametrize("by_planes", [False, True])
 def test_statistics_are_those_of_every_equivalent_pose(name: str, by_planes: bool) -> None:
     disc, box, group, generator = FourierDisc(32, 5.2), 16, PointGroup(name), named_generator(0, "statistics")
-    rotations = make_orientation_quadrature(5.2).base_rotations[:22]
-    slices = torch.randn(22, disc.size, generator=generator, dtype=torch.complex64)
-    weights = torch.rand(22, disc.size, generator=generator)
+    rotations = make_orientation_quadrature(5.2).base_rotations[: 2 * in_plane_angles(5.2)]
+    slices = torch.randn(len(rotations), disc.size, generator=generator, dtype=torch.complex64)
+    weights = torch.rand(len(rotations), disc.size, generator=generator)
     operator = PlaneSliceOperator if by_planes else SliceOperator
     linear, kernel = operator(disc, box, rotations, group=group).adjoint_and_kernel(slices, weights)
     every = [SliceOperator(disc, box, rotations @ g).adjoint_and_kernel(slices, weights) for g in group.rotations]
     inside = radius_grid(box, 3) <= 0.425 * box
     expected = torch.stack([e[0] for e in every]).mean(dim=0)
-    assert relative(linear * inside, expected * inside) < 5e-3
+    assert relative(linear * inside, expected * inside) < 1e-2
     # Of the kernel, what joins two points of the support.
     reached = radius_grid(2 * box, 3) <= 0.8 * box
     expected = torch.stack([e[1] for e in every]).mean(dim=0)
-    assert relative(kernel * reached, expected * reached) < 1e-2
+    assert relative(kernel * reached, expected * reached) < 2e-2
 
 
 def test_gradients_are_symmetric() -> None:
