@@ -84,7 +84,7 @@ class PointGroup:
         if self.order == 1:
             return volume
         n = volume.shape[-1]
-        return centred_window(self.average(centred_window(volume, 2 * n), n / 2), n)
+        return centred_window(self.average(centred_window(volume, 2 * n), n / 2), n).contiguous()
 
     def average(self, field: Tensor, radius: float) -> Tensor:
         """S f of a real field (n, n, n) up to `radius` voxels from the origin, zero beyond; the radius is below n / 2.
