@@ -5,6 +5,8 @@ A rotation matrix R takes the reference frame to the image frame, x_img = R x_vo
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -37,6 +39,21 @@ def random_rotations(n: int, generator: torch.Generator, dtype: torch.dtype = to
     """n rotations uniform on SO(3), (n, 3, 3): unit quaternions from normal deviates (Shoemake 1992)."""
     quaternions = torch.randn(n, 4, generator=generator, dtype=torch.float64)
     return rotations_from_quaternions(quaternions).to(dtype)
+
+
+def rotation_grid(n: int) -> Tensor:
+    """n rotations that cover SO(3) evenly, (n, 3, 3) float64: super-Fibonacci spirals (Alexa 2022, CVPR)."""
+    psi = 1.533751168755204288118041  # real root of ψ⁴ = ψ + 4
+    s = torch.arange(n, dtype=torch.float64) + 0.5
+    inner, outer = torch.sqrt(s / n), torch.sqrt(1 - s / n)
+    alpha, beta = 2 * math.pi * s / math.sqrt(2), 2 * math.pi * s / psi
+    quaternions = [
+        inner * torch.sin(alpha),
+        inner * torch.cos(alpha),
+        outer * torch.sin(beta),
+        outer * torch.cos(beta),
+    ]
+    return rotations_from_quaternions(torch.stack(quaternions, dim=-1))
 
 
 def rotations_from_quaternions(quaternions: Tensor) -> Tensor:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from hoarfrost.evaluate.align import Alignment, align, resample
-from hoarfrost.evaluate.search import ball, rotation_grid, typical_diameter
+from hoarfrost.evaluate.search import ball, typical_diameter
 from hoarfrost.fourier import centred_window, fourier_resize, soft_sphere
 from hoarfrost.fsc import fourier_shell_correlation
-from hoarfrost.geometry import random_rotations
+from hoarfrost.geometry import random_rotations, rotation_grid
 from hoarfrost.simulate.phantom import make_phantom
 
 BOX = 32

@@ -18,6 +18,7 @@ from hoarfrost.model.local_statistics import LocalStatistics
 from hoarfrost.model.modes import Modes
 from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature, make_shift_quadrature
 from hoarfrost.model.slices import SliceOperator, apply_normal, transform_normal_kernel
+from hoarfrost.model.symmetry import PointGroup
 from hoarfrost.reconstruct.local_e_step import Effort, LocalEStep
 from hoarfrost.seeds import named_generator
 
@@ -218,3 +219,15 @@ def test_the_statistics_are_those_of_the_slice_operator() -> None:
     applied = apply_normal(transform_normal_kernel(kernel), volume)
     expected = apply_normal(transform_normal_kernel(expected_kernel / 200), volume)
     assert float((applied - expected)[inside].norm() / expected[inside].norm()) < 0.015
+
+
+def test_one_of_the_equivalent_poses_of_a_symmetric_map_stands_for_all() -> None:
+    group, problem = PointGroup("D2"), Problem(12, 1.2)
+    problem.volume = group(problem.volume)
+    exact = fine_log_evidence(problem, 14.0)
+    coarse = BandModel(N, 4.0, PRIOR, random_rotations(1, named_generator(5, "grid"))[0], group=group)
+    e_step = LocalEStep(
+        problem.volume.float(), problem.disc, coarse, PRIOR, Effort(64, 1e-6, 512), named_generator(0, "e-step test")
+    )
+    found = e_step(problem.images, Modes.none(12, 4), torch.ones(12, dtype=torch.bool))
+    assert abs(float((found.log_evidence - exact).mean())) < 0.2

@@ -11,6 +11,7 @@ from hoarfrost.model.local import Peaks
 from hoarfrost.model.modes import Modes, modes_of_quadrature, pose_differences
 from hoarfrost.model.quadrature import make_orientation_quadrature, make_shift_quadrature
 from hoarfrost.model.score_tile import LikelyPoses
+from hoarfrost.model.symmetry import PointGroup
 from hoarfrost.seeds import named_generator
 
 
@@ -101,3 +102,11 @@ def test_neighbouring_nodes_are_one_mode_and_distant_ones_two() -> None:
     assert torch.equal(modes.rotations[0, 0], rotations[0])
     assert torch.equal(modes.rotations[0, 1], rotations[far])
     assert torch.equal(modes.shifts_px[0, 0], shifts.shifts_px[1])
+
+
+def test_poses_that_show_a_symmetric_map_alike_are_one_mode() -> None:
+    group = PointGroup("D7")
+    modes = some_modes(torch.tensor([[0.0, 2.0, 1.0]]))
+    modes.rotations[0, 2] = modes.rotations[0, 1] @ group.rotations[9]
+    assert modes.tidied(1e-3, group).log_mass.tolist() == [[2.0, 0.0]]
+    assert modes.tidied(1e-3).log_mass.tolist() == [[2.0, 1.0, 0.0]]

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from hoarfrost.fourier import FourierDisc, fourier_resize
 from hoarfrost.geometry import plane_symmetries, random_rotations, rotations_about_z
-from hoarfrost.model.slices import KaiserBessel, SliceOperator, apply_normal, transform_normal_kernel
+from hoarfrost.model.kaiser_bessel import KaiserBessel
+from hoarfrost.model.slices import SliceOperator, apply_normal, transform_normal_kernel
 from hoarfrost.seeds import named_generator
 
 GENERATOR_NAME = "slices test"

@@ -425,7 +425,7 @@ def test_an_image_without_sense_is_named_before_any_work(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"symmetry": "D2"}, "symmetry D2"),
+        ({"symmetry": "Q2"}, "symmetry must be"),
         ({"held_out": 400}, "--held-out 400"),
         ({"max_resolution_A": 5.0}, "finer than"),
         ({"diameter_A": 1000.0}, "exceeds the box"),
@@ -470,7 +470,7 @@ def test_the_command_line_tells_mistakes_in_one_line(
     new, old = str(tmp_path / "run"), str(tmp_path / "old run")
     cases = [
         (["reconstruct", good, "-o", old], 2, "old run exists"),
-        (["reconstruct", good, "-o", new, "--symmetry", "D7"], 2, "symmetry D7"),
+        (["reconstruct", good, "-o", new, "--symmetry", "D7h"], 2, "T, O or I (like C4, D7), found 'D7h'"),
         (["reconstruct", good, "-o", new, "--contrast", "grey"], 2, "--contrast"),
         (["reconstruct", good, "-o", new, "--held-out", "500"], 2, "--held-out 500"),
         (["reconstruct", bad, "-o", new], 3, "row 7: expected finite pixel values"),

@@ -32,7 +32,7 @@ def choose(
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ({"symmetry": "D2"}, "symmetry D2 is not supported yet"),
+        ({"symmetry": "D0"}, "symmetry must be Cn or Dn with n from 1 to 99, T, O or I (like C4, D7), found 'D0'"),
         ({"method": "magic"}, "method must be one of auto, sgd, momentum"),
         ({"contrast": "grey"}, "contrast must be auto, white or black, found grey"),
         ({"device": "tpu"}, "device must be auto, cpu or cuda, found tpu"),

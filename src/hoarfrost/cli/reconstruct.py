@@ -58,7 +58,7 @@ def reconstruct(
     diameter_A
         Diameter of the particle, in Å. 85 % of the box unless given.
     symmetry
-        Point group of the molecule in Schönflies notation.
+        Point group of the molecule: Cn or Dn with any n (C4, D7), T, O or I. Not detected.
     method
         How to optimise: auto needs no learning rate and is the fastest; the others are those of `hoarfrost benchmark`.
     epochs

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hoarfrost.fourier import fft3_centred, fourier_resize, radius_grid
-from hoarfrost.geometry import rotations_from_quaternions
+from hoarfrost.geometry import rotation_grid
 from hoarfrost.model.spectrum import SpectrumSampler
 
 N_ROTATIONS = 4500
@@ -50,21 +50,6 @@ def typical_diameter(volume: Tensor) -> float:
     offset = math.sqrt(sum((c - n // 2) ** 2 for c in centre))
     about_origin = float((weight * radius_grid(n, 3).square()).sum() / total)
     return max(2 * math.sqrt(5 / 3 * max(about_origin - offset**2, 0.0)), n / 8)
-
-
-def rotation_grid(n: int) -> Tensor:
-    """n rotations that cover SO(3) evenly, (n, 3, 3) float64: super-Fibonacci spirals (Alexa 2022, CVPR)."""
-    psi = 1.533751168755204288118041  # real root of ψ⁴ = ψ + 4
-    s = torch.arange(n, dtype=torch.float64) + 0.5
-    inner, outer = torch.sqrt(s / n), torch.sqrt(1 - s / n)
-    alpha, beta = 2 * math.pi * s / math.sqrt(2), 2 * math.pi * s / psi
-    quaternions = [
-        inner * torch.sin(alpha),
-        inner * torch.cos(alpha),
-        outer * torch.sin(beta),
-        outer * torch.cos(beta),
-    ]
-    return rotations_from_quaternions(torch.stack(quaternions, dim=-1))
 
 
 def search(volume: Tensor, reference: Tensor, r_max: float, scale: float) -> list[Candidate]:

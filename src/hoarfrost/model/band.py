@@ -13,6 +13,7 @@ from hoarfrost.model.likelihood import PoseModel, Posterior, WhitenedImages, mar
 from hoarfrost.model.plane_slices import PlaneSliceOperator
 from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature, make_shift_quadrature
 from hoarfrost.model.slices import MATRIX_BYTES, SliceOperator, bytes_of_matrix
+from hoarfrost.model.symmetry import PointGroup
 
 # The map's box exceeds 2 r_max by this, so that its support is not blurred by the grid.
 VOLUME_MARGIN = 6
@@ -23,7 +24,8 @@ class BandModel:
     """The likelihood of packed images of `image_box` pixels up to r_max, as a function of a small real volume.
 
     The volume (box, box, box) spans the same length as the images; box = 2 ⌊r_max⌋ + 6. `rotation` (3, 3) turns the
-    whole quadrature of orientations, so that no direction of the map is special.
+    whole quadrature of orientations, so that no direction of the map is special. The volume is to have the symmetry of
+    `group`, over which gradients and the quadratic's terms are averaged.
     """
 
     def __init__(
@@ -34,11 +36,13 @@ class BandModel:
         rotation: Tensor,
         *,
         kernel_width: int = KERNEL_WIDTH,
+        group: PointGroup | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         matrix_bytes: int = MATRIX_BYTES,
     ) -> None:
         self.r_max = r_max
+        self.group = group or PointGroup()
         self.device = torch.device(device)
         self.dtype = dtype
         self.box = 2 * math.floor(r_max) + VOLUME_MARGIN
@@ -56,6 +60,7 @@ class BandModel:
             self.box,
             orientations.base_rotations,
             kernel_width=kernel_width,
+            group=self.group,
             device=device,
             dtype=dtype,
             matrix_bytes=matrix_bytes,

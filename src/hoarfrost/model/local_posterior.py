@@ -25,6 +25,7 @@ from hoarfrost.geometry import rotations_from_vectors
 from hoarfrost.model.likelihood import WhitenedImages
 from hoarfrost.model.local import POSE_SIZE, LocalModel
 from hoarfrost.model.modes import Modes, pose_differences
+from hoarfrost.model.symmetry import PointGroup
 
 # s: wider than the normal approximation, so that no part of the posterior is seen too rarely. Mixing in a second, twice
 # as wide, changed neither the mean nor the spread of the sums.
@@ -51,11 +52,16 @@ class Draws:
 class PoseSampler:
     """Draws `n_points` points about the modes of each image, of which `n_drawn` go on as `Draws`.
 
-    Both are powers of two, or the Sobol sequence would lose its balance.
+    Both are powers of two, or the Sobol sequence would lose its balance. Of a map with the symmetry of `group` each
+    mode stands for as many as the group has rotations. The proposal is the mean over all of them: they do not overlap,
+    so that near a mode it is q over their number, and one of them is sampled for all.
     """
 
-    def __init__(self, n_points: int, n_drawn: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, n_points: int, n_drawn: int, generator: torch.Generator, group: PointGroup | None = None
+    ) -> None:
         self.n_points, self.n_drawn = n_points, n_drawn
+        self._group = group or PointGroup()
         seeds = torch.randint(2**31, (2,), generator=generator).tolist()
         self._generator = torch.Generator().manual_seed(seeds[0])
         self._sobol = SobolEngine(POSE_SIZE, scramble=True, seed=seeds[1])  # type: ignore[no-untyped-call]
@@ -100,14 +106,15 @@ class PoseSampler:
         normal: Tensor = torch.special.ndtri(uniform).to(torch.float32)
         return normal.view(b, self.n_points, POSE_SIZE)
 
-    @staticmethod
-    def _log_proposal(modes: Modes, root: Tensor, share: Tensor, rotations: Tensor, shifts_px: Tensor) -> Tensor:
+    def _log_proposal(self, modes: Modes, root: Tensor, share: Tensor, rotations: Tensor, shifts_px: Tensor) -> Tensor:
         """log q at points (b, M): float64."""
-        apart = pose_differences(modes.rotations.unsqueeze(2), modes.shifts_px.unsqueeze(2), rotations, shifts_px)
+        apart = pose_differences(
+            modes.rotations.unsqueeze(2), modes.shifts_px.unsqueeze(2), rotations, shifts_px, self._group
+        )
         squared = torch.einsum("bcmx,bcxy,bcmy->bcm", apart, modes.precision / SPREAD**2, apart)
         log_scale = root.diagonal(dim1=-2, dim2=-1).log().sum(-1) + POSE_SIZE / 2 * math.log(2 * math.pi)
         parts = (share.log() - log_scale).unsqueeze(2) - squared / 2
-        return torch.logsumexp(parts.to(torch.float64), dim=1)
+        return torch.logsumexp(parts.to(torch.float64), dim=1) - math.log(self._group.order)
 
     def _draw(self, log_weight: Tensor, rotations: Tensor, shifts_px: Tensor, chance: Tensor) -> Draws:
         """The points of one part of the sequence for each image; `chance` (b, 1) says which."""

@@ -11,11 +11,14 @@ from torch import Tensor
 from hoarfrost.model.local import POSE_SIZE, Peaks
 from hoarfrost.model.quadrature import OrientationQuadrature, ShiftQuadrature
 from hoarfrost.model.score_tile import LikelyPoses
+from hoarfrost.model.symmetry import PointGroup
 
 # Nodes this many angular steps apart belong to one mode of the posterior.
 REACH_STEPS = 1.6
 # Modes closer than so many standard deviations of the better one are one.
 MERGED_SIGMAS = 2.0
+# Of an image's likely nodes, under a large point group; more would take too much memory.
+MOST_NODES = 4096
 
 
 @dataclass(frozen=True)
@@ -93,13 +96,16 @@ class Modes:
         moved.precision[image, place] = peaks.precision
         return moved
 
-    def tidied(self, least_share: float) -> Modes:
-        """Best first, without those that are one with a better mode or hold less than `least_share` of the mass."""
+    def tidied(self, least_share: float, group: PointGroup | None = None) -> Modes:
+        """Best first, without those that are one with a better mode or hold less than `least_share` of the mass.
+
+        Poses that show a map of symmetry `group` alike are one.
+        """
         order = self.log_mass.argsort(dim=1, descending=True, stable=True)
         rows = torch.arange(len(order), device=order.device).unsqueeze(1)
         rotations, shifts_px = self.rotations[rows, order], self.shifts_px[rows, order]
         log_mass, precision = self.log_mass[rows, order], self.precision[rows, order]
-        apart = pose_differences(rotations.unsqueeze(2), shifts_px.unsqueeze(2), rotations, shifts_px)
+        apart = pose_differences(rotations.unsqueeze(2), shifts_px.unsqueeze(2), rotations, shifts_px, group)
         squared = torch.einsum("bijx,bixy,bijy->bij", apart, precision, apart)
         twin = (squared < MERGED_SIGMAS**2) & log_mass.isfinite().unsqueeze(2)
         twin = torch.triu(twin, diagonal=1).any(dim=1)
@@ -112,13 +118,21 @@ class Modes:
         return Modes(rotations[rows, order], shifts_px[rows, order], log_mass[rows, order], precision[rows, order])
 
 
-def pose_differences(rotations: Tensor, shifts_px: Tensor, to_rotations: Tensor, to_shifts_px: Tensor) -> Tensor:
+def pose_differences(
+    rotations: Tensor,
+    shifts_px: Tensor,
+    to_rotations: Tensor,
+    to_shifts_px: Tensor,
+    group: PointGroup | None = None,
+) -> Tensor:
     """(ω, s) that takes each pose to another, float32 (…, 5), exact to second order in small angles.
 
     `rotations` (…, 3, 3) and `shifts_px` (…, 2) broadcast against those of the others, which lack one leading axis of
-    pairs: from (b, i, 1, …) to (b, j, …) gives (b, i, j, 5).
+    pairs: from (b, i, 1, …) to (b, j, …) gives (b, i, j, 5). With a `group`, to the nearest pose that is equivalent.
     """
     turn = rotations.transpose(-1, -2) @ to_rotations.unsqueeze(-4)
+    if group is not None:
+        turn = group.nearest(turn)
     # sin(angle) · axis is the antisymmetric part; past a right angle it would shrink again, so it is stretched there.
     part = turn - turn.transpose(-1, -2)
     vector = torch.stack([part[..., 2, 1], part[..., 0, 2], part[..., 1, 0]], dim=-1) / 2
@@ -134,17 +148,26 @@ def pose_differences(rotations: Tensor, shifts_px: Tensor, to_rotations: Tensor,
 
 
 def modes_of_quadrature(
-    likely: LikelyPoses, n_images: int, orientations: OrientationQuadrature, shifts: ShiftQuadrature, most: int
+    likely: LikelyPoses,
+    n_images: int,
+    orientations: OrientationQuadrature,
+    shifts: ShiftQuadrature,
+    most: int,
+    group: PointGroup | None = None,
 ) -> Modes:
-    """Up to `most` modes of each image among likely nodes, best first: the best node of each neighbourhood."""
+    """Up to `most` modes of each image among likely nodes, best first: the best node of each neighbourhood.
+
+    The neighbourhoods of poses that show a map of symmetry `group` alike are one.
+    """
+    group = group or PointGroup()
     device = likely.node.device
     order = torch.argsort(likely.probability, descending=True, stable=True)
     order = order[torch.argsort(likely.image[order], stable=True)]
     image, probability = likely.image[order], likely.probability[order]
     count = torch.bincount(image, minlength=n_images)
     rank = torch.arange(len(image), device=device) - (count.cumsum(0) - count)[image]
-    # Of thousands of nodes only the first hundreds can begin a mode.
-    kept = rank < 16 * most
+    # Of thousands of nodes only the first hundreds can begin a mode; of a symmetric map, as many for each rotation.
+    kept = rank < min(16 * most * group.order, max(16 * most, MOST_NODES))
     width = int(rank[kept].max()) + 1
     left = torch.zeros(n_images, width, device=device)
     node = torch.zeros(n_images, width, dtype=torch.int64, device=device)
@@ -158,7 +181,8 @@ def modes_of_quadrature(
     modes, rows = Modes.none(n_images, most, device), torch.arange(n_images, device=device)
     for place in range(most):
         highest, best = left.max(dim=1)
-        near = torch.einsum("bx,blx->bl", single[rows, best], single) > nearest_trace
+        alike = (rotations[rows, best].unsqueeze(1) @ group.rotations.to(device)).to(torch.float32).flatten(2)
+        near = torch.bmm(single, alike.transpose(1, 2)).amax(dim=2) > nearest_trace
         modes.rotations[:, place] = rotations[rows, best]
         modes.shifts_px[:, place] = shifts.shifts_px.to(device)[shift[rows, best]]
         modes.log_mass[:, place] = torch.where(highest > 0, (left * near).sum(dim=1).log(), -math.inf)

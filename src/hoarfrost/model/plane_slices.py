@@ -23,16 +23,17 @@ from scipy.special import j1
 from torch import Tensor
 
 from hoarfrost.fourier import FourierDisc, centred_window, fft3_centred, radius_grid
+from hoarfrost.model.kaiser_bessel import KaiserBessel
 from hoarfrost.model.slices import (
     MATRIX_BYTES,
     AdjointGrid,
     InterpolationMatrix,
-    KaiserBessel,
     SeparableInterpolation,
     SliceOperator,
     bytes_of_matrix,
     interpolation,
 )
+from hoarfrost.model.symmetry import PointGroup
 from hoarfrost.model.workers import each
 
 # Node spacing and how far nodes reach beyond r_max, in Fourier pixels. The planes' part of the error of slices is then
@@ -61,6 +62,7 @@ class PlaneSliceOperator:
         rotations: Tensor,
         *,
         kernel_width: int = 3,
+        group: PointGroup | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         matrix_bytes: int = MATRIX_BYTES,
@@ -73,7 +75,7 @@ class PlaneSliceOperator:
         self._planes = self._rotations[:: len(in_plane), :2]
         self._window = KaiserBessel(kernel_width, OVERSAMPLING)
         self._matrix_bytes = matrix_bytes
-        self._grid = AdjointGrid(box, disc.box, self._window, device=device, dtype=dtype)
+        self._grid = AdjointGrid(box, disc.box, self._window, group=group, device=device, dtype=dtype)
         self._points = (disc.coordinates.to(torch.float64) @ in_plane).reshape(-1, 2)
         nodes = _half_lattice(disc.r_max, *SLICE_NODES)
         self._even, self._odd = (self._to(_prediction(self._points, nodes, SLICE_RADIUS, sign)) for sign in (1, -1))

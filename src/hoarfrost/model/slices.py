@@ -9,50 +9,21 @@ large to keep.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
 from hoarfrost.fourier import FourierDisc, centred_window, fft3_centred, radius_grid
+from hoarfrost.model.kaiser_bessel import KaiserBessel
+from hoarfrost.model.symmetry import PointGroup
 
 POINTS_PER_CHUNK = 1 << 17
 POINTS_PER_EXPANSION = 1 << 14
 # Of the sparse matrix and its transpose. Building them takes as much again for a moment.
 MATRIX_BYTES = 256 << 20
-
-
-@dataclass(frozen=True)
-class KaiserBessel:
-    """The interpolation window φ(u) = I₀(β √(1 − (2u/w)²)) / w of w grid steps, for an oversampled grid."""
-
-    width: int
-    oversampling: float
-    chosen_beta: float | None = None
-
-    @property
-    def beta(self) -> float:
-        """Shape parameter; unless chosen, that of least worst error for this width and oversampling (Beatty 2005)."""
-        if self.chosen_beta is not None:
-            return self.chosen_beta
-        w, s = self.width, self.oversampling
-        return math.pi * math.sqrt((w / s) ** 2 * (s - 0.5) ** 2 - 0.8)
-
-    def __call__(self, offset: Tensor) -> Tensor:
-        """φ at offsets in grid steps, zero outside ± w/2."""
-        inside = (1 - (2 * offset / self.width) ** 2).clamp(min=0)
-        values: Tensor = torch.special.i0(self.beta * inside.sqrt()) / self.width
-        return values
-
-    def transform(self, frequency: Tensor) -> Tensor:
-        """∫ φ(u) exp(−2πi f u) du at f in cycles per grid step: sinh(√(β² − (π w f)²)) / √(…)."""
-        argument = self.beta**2 - (math.pi * self.width * frequency) ** 2
-        root = argument.abs().sqrt().clamp(min=1e-12)
-        return torch.where(argument > 0, torch.sinh(root) / root, torch.sin(root) / root)
 
 
 class InterpolationMatrix:
@@ -182,12 +153,20 @@ class AdjointGrid:
     """From sums on the oversampled grid of frequencies back to space: what the adjoints of slice operators share.
 
     The grid is 2 · `oversampling` times the volume's box: twice because the normal operator's kernel reaches that far.
+    Both results are averaged over the rotations of `group`, here where the fields are known beyond the volume's box.
     """
 
     def __init__(
-        self, box: int, image_box: int, window: KaiserBessel, *, device: torch.device | str, dtype: torch.dtype
+        self,
+        box: int,
+        image_box: int,
+        window: KaiserBessel,
+        *,
+        group: PointGroup | None = None,
+        device: torch.device | str,
+        dtype: torch.dtype,
     ) -> None:
-        self.box, self.image_box = box, image_box
+        self.box, self.image_box, self._group = box, image_box, group or PointGroup()
         self.grid_box = round(2 * window.oversampling * box)
         axis = (torch.arange(2 * box, dtype=torch.float64) - box) / self.grid_box
         gain = (1 / window.transform(axis)).to(device=device, dtype=dtype)
@@ -195,11 +174,12 @@ class AdjointGrid:
 
     def volume(self, table: Tensor) -> Tensor:
         """Σ Pᵀ s, real (box, box, box), of slices' values spread onto the grid, complex (G³,), which is overwritten."""
-        return centred_window(self._to_space(table), self.box) / self.image_box
+        field = self._group.average(self._to_space(table), self.box / 2)
+        return centred_window(field, self.box) / self.image_box
 
     def kernel(self, table: Tensor) -> Tensor:
         """Kernel of Σ Pᵀ W P, real (2 box, 2 box, 2 box), of weights spread onto the grid, real (G³,)."""
-        return self._to_space(table) / (self.image_box**2)
+        return self._group.average(self._to_space(table), self.box) / (self.image_box**2)
 
     def _to_space(self, table: Tensor) -> Tensor:
         """Window-corrected real-space array (2 box,)³ of real or complex numbers on the grid.
@@ -235,7 +215,8 @@ class SliceOperator:
     """Volume → central slices at fixed rotations, the exact adjoint, and the kernel of the normal operator.
 
     The volume has `box` voxels over the same length as the images' `disc.box` pixels, so that both share their
-    Fourier pixels; `box` need only exceed 2 r_max. `rotations` is (n, 3, 3), reference → image frame.
+    Fourier pixels; `box` need only exceed 2 r_max. `rotations` is (n, 3, 3), reference → image frame. With a `group`,
+    adjoint and kernel are averaged over it, as if the slices were of the average of the volume.
 
     Raises ValueError where the volume's box cannot hold r_max.
     """
@@ -248,6 +229,7 @@ class SliceOperator:
         *,
         kernel_width: int = 4,
         oversampling: int = 2,
+        group: PointGroup | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         matrix_bytes: int = MATRIX_BYTES,
@@ -258,7 +240,7 @@ class SliceOperator:
         self.box = box
         self.n_slices = rotations.shape[0]
         window = KaiserBessel(kernel_width, oversampling)
-        self._grid = AdjointGrid(box, disc.box, window, device=device, dtype=dtype)
+        self._grid = AdjointGrid(box, disc.box, window, group=group, device=device, dtype=dtype)
         self._grid_box, self._gain = self._grid.grid_box, self._grid.gain
         plane = disc.coordinates.to(torch.float64)
         points = torch.einsum("kc,ncx->nkx", plane, rotations.to("cpu", torch.float64)[:, :2, :])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hoarfrost.fourier import centred_window, fft3_centred
-from hoarfrost.model.slices import KaiserBessel
+from hoarfrost.model.kaiser_bessel import KaiserBessel
 
 POINTS_PER_CHUNK = 1 << 14
 TABLE_SIZE = 61440  # a multiple of every width up to 6

@@ -51,7 +51,7 @@ def final_pass(run: Reconstruction, refinement: Refinement, refined: Refined) ->
     done = 0
     for half, volume in enumerate(refined.volumes):
         e_step = refinement.e_step(volume, r_max)
-        statistics = LocalStatistics(box, s.box, volume.device)
+        statistics = LocalStatistics(box, s.box, volume.device, run.group)
         members = (refinement.in_second_half == bool(half)).nonzero().squeeze(1)
         for visit in refinement.visit(e_step, members):
             statistics.add(e_step.model, visit.images, refinement.without_junk(visit))

@@ -76,7 +76,7 @@ class LocalEStep:
             LocalModel(_resized(volume, r), FourierDisc(disc.box, r), prior)
             for r in climbing_bands(coarse.r_max, disc.r_max)
         ]
-        self._sampler = PoseSampler(effort.n_points, effort.n_drawn, generator)
+        self._sampler = PoseSampler(effort.n_points, effort.n_drawn, generator, coarse.group)
 
     @property
     def model(self) -> LocalModel:
@@ -108,7 +108,8 @@ class LocalEStep:
         poses = self._coarse.poses
         coarse = _narrowed(images, poses.disc)
         likely = likely_poses(coarse, self._coarse_slices, poses, self._effort.least_share)
-        return modes_of_quadrature(likely, len(images), poses.orientations, poses.shifts, self._effort.most_modes)
+        most, group = self._effort.most_modes, self._coarse.group
+        return modes_of_quadrature(likely, len(images), poses.orientations, poses.shifts, most, group)
 
     def _climbed_to_last(self, images: WhitenedImages, modes: Modes) -> Modes:
         """Modes of the quadrature, after the climbs at all band limits but the last."""
@@ -121,7 +122,7 @@ class LocalEStep:
     def _climb(self, model: LocalModel, images: WhitenedImages, modes: Modes, steps: int) -> Modes:
         image, place = modes.log_mass.isfinite().nonzero().unbind(1)
         peaks = model.climb(images[image], modes.rotations[image, place], modes.shifts_px[image, place], steps)
-        return modes.with_peaks(image, place, peaks).tidied(self._effort.least_share)
+        return modes.with_peaks(image, place, peaks).tidied(self._effort.least_share, self._coarse.group)
 
 
 def climbing_bands(first: float, last: float) -> list[float]:

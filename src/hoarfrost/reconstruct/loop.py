@@ -17,6 +17,7 @@ from hoarfrost.model.band import BandModel
 from hoarfrost.model.likelihood import WhitenedImages
 from hoarfrost.model.prior import ExponentialCubicPrior
 from hoarfrost.model.quadrature import PosePrior
+from hoarfrost.model.symmetry import PointGroup
 from hoarfrost.optim.registry import METHODS, Facts
 from hoarfrost.particles.prefetch import prefetched
 from hoarfrost.particles.sampling import FixedMinibatchSampler, MinibatchSampler, split_held_out
@@ -84,6 +85,8 @@ class Reconstruction:
             torch.randperm(len(self.training), generator=self.generator("scale"))[:IMAGES_FOR_SCALE]
         ]
         self.diameter = settings.diameter_A / (settings.box * settings.pixel_size_A)
+        # `auto` begins without symmetry (`impose`).
+        self.group = PointGroup("C1" if settings.method == "auto" else settings.symmetry)
         self.share_done = ShareDone(expected_seconds(settings, Rates()), len(settings.stages_r_max), settings.starts)
         self._spent_elsewhere = 0
         self.begin(0)
@@ -115,7 +118,7 @@ class Reconstruction:
         for stage in range(len(stages)):
             band = self.make_band(stage)
             method = self._start_stage(stage, band, method)
-            gain = self._run_stage(stage, band, method)
+            gain = self.run_stage(stage, band, method)
             out_of_epochs = self.out_of_epochs()
             if best is not None and (gain is None or gain < best.gain):
                 if out_of_epochs:
@@ -138,7 +141,9 @@ class Reconstruction:
         s = self.settings
         rotation = random_rotations(1, self.generator(self._of_start(f"grid {stage} {draw}")))[0]
         r_max = s.stages_r_max[stage]
-        return BandModel(s.box, r_max, self.pose_prior, rotation, device=s.device, matrix_bytes=s.matrix_bytes)
+        return BandModel(
+            s.box, r_max, self.pose_prior, rotation, group=self.group, device=s.device, matrix_bytes=s.matrix_bytes
+        )
 
     @property
     def pose_prior(self) -> PosePrior:
@@ -177,7 +182,7 @@ class Reconstruction:
             band, support, volume, spec=spec, rate=rate, facts=facts, objective=objective, team=self.team
         )
 
-    def _run_stage(self, stage: int, band: BandModel, method: StageMethod) -> float | None:
+    def run_stage(self, stage: int, band: BandModel, method: StageMethod) -> float | None:
         """Minibatches until the stage is done; returns the last held-out gain."""
         control = StageControl(plan_stage(stage, len(self.settings.stages_r_max), self.settings.method))
         held_out = self.source.images(self.team.share(self.held_out), band.disc)

@@ -170,7 +170,8 @@ class GradientStage(StageMethod):
         if isinstance(self.optimiser, SAG):
             self.optimiser.batch = batch
         self.optimiser.step(closure)  # type: ignore[arg-type]  # torch wants a float, and takes a tensor
-        self.parameter.data = self.team.from_first(lambda: self.parameter.data, self.parameter.data)
+        # Gradients are symmetric, but steps scaled voxel by voxel are so only as far as the grid is.
+        self.parameter.data = self.team.from_first(lambda: self.band.group(self.parameter.data), self.parameter.data)
         return StepReport(found[0], None, len(found) * n)
 
     def set_step(self, size: float) -> None:

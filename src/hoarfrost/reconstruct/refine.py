@@ -192,7 +192,7 @@ class Refinement:
         maps, done, gain = [], 0, 0.0
         for half, volume in enumerate(volumes):
             e_step = self.e_step(volume, r_max)
-            statistics = LocalStatistics(box, run.settings.box, volume.device)
+            statistics = LocalStatistics(box, run.settings.box, volume.device, run.group)
             own = members[self.in_second_half[members] == bool(half)]
             for visit in self.visit(e_step, own):
                 statistics.add(e_step.model, visit.images, self.without_junk(visit))

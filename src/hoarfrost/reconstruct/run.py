@@ -33,6 +33,7 @@ from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruct.distribution import Team, joined
 from hoarfrost.reconstruct.events import Event, EventLog, Progress
 from hoarfrost.reconstruct.finish import FinalPass, final_pass
+from hoarfrost.reconstruct.impose import impose_symmetry
 from hoarfrost.reconstruct.loop import Reconstruction
 from hoarfrost.reconstruct.memory import GB, plan_memory
 from hoarfrost.reconstruct.refine import Refinement
@@ -193,6 +194,7 @@ def _reconstruct(
             )
         run.say(forecast_line(run.forecast(), settings))
         optimised, starts = run_starts(run)
+        optimised = impose_symmetry(run, optimised)
         refinement = Refinement(run)
         refined = refinement.march(optimised)
         final = final_pass(run, refinement, refined)

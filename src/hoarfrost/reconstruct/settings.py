@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from hoarfrost.errors import DataError, UsageError
+from hoarfrost.model.symmetry import PointGroup
 from hoarfrost.optim.names import MethodName
 from hoarfrost.optim.registry import METHODS
 from hoarfrost.particles.contrast import CONTRASTS, Contrast, ContrastChoice
@@ -60,10 +61,7 @@ class Options:
 
     def check(self) -> None:
         """Raise UsageError for a value that makes no sense whatever the data."""
-        if self.symmetry.upper() != "C1":
-            raise UsageError(
-                f"symmetry {self.symmetry} is not supported yet; only C1 is (expected C1, found {self.symmetry})"
-            )
+        PointGroup(self.symmetry)
         if self.method not in get_args(MethodName):
             raise UsageError(f"method must be one of {', '.join(get_args(MethodName))}, found {self.method}")
         if self.contrast not in CONTRASTS:
@@ -205,7 +203,7 @@ def resolve(
         starts=MOST_STARTS if options.starts is None else options.starts,
         until_two_agree=options.starts is None,
         method=options.method,
-        symmetry="C1",
+        symmetry=PointGroup(options.symmetry).name,
         contrast=options.contrast,
         contrast_z=None,
         max_resolution_A=length_A / (stages + refined)[-1],

@@ -1,0 +1,38 @@
+"""The interpolation window of all non-uniform FFTs here, and its transform (β after Beatty 2005)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class KaiserBessel:
+    """The interpolation window φ(u) = I₀(β √(1 − (2u/w)²)) / w of w grid steps, for an oversampled grid."""
+
+    width: int
+    oversampling: float
+    chosen_beta: float | None = None
+
+    @property
+    def beta(self) -> float:
+        """Shape parameter; unless chosen, that of least worst error for this width and oversampling (Beatty 2005)."""
+        if self.chosen_beta is not None:
+            return self.chosen_beta
+        w, s = self.width, self.oversampling
+        return math.pi * math.sqrt((w / s) ** 2 * (s - 0.5) ** 2 - 0.8)
+
+    def __call__(self, offset: Tensor) -> Tensor:
+        """φ at offsets in grid steps, zero outside ± w/2."""
+        inside = (1 - (2 * offset / self.width) ** 2).clamp(min=0)
+        values: Tensor = torch.special.i0(self.beta * inside.sqrt()) / self.width
+        return values
+
+    def transform(self, frequency: Tensor) -> Tensor:
+        """∫ φ(u) exp(−2πi f u) du at f in cycles per grid step: sinh(√(β² − (π w f)²)) / √(…)."""
+        argument = self.beta**2 - (math.pi * self.width * frequency) ** 2
+        root = argument.abs().sqrt().clamp(min=1e-12)
+        return torch.where(argument > 0, torch.sinh(root) / root, torch.sin(root) / root)

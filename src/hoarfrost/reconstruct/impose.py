@@ -1,0 +1,39 @@
+"""A point group imposed on a map that was found without it.
+
+Random starts with a symmetry of their own are caught in wrong solutions more often than starts without, and so are
+maps whose axes were placed while they were still vague. So `auto` sums over all poses and refines in C1, finds the axes
+in the refined map (`model.symmetry_axes`), moves it there, averages it over the group and refines it again, from the
+band limit where refinement began. Where there was no refinement it goes on with the sums over all poses for a while.
+"""
+
+from __future__ import annotations
+
+from hoarfrost.fourier import fourier_resize
+from hoarfrost.model.symmetry import PointGroup
+from hoarfrost.model.symmetry_axes import find_axes, in_frame
+from hoarfrost.reconstruct.loop import Optimised, Reconstruction
+from hoarfrost.reconstruct.methods import AutoStage
+from hoarfrost.reconstruct.refine import Refinement
+
+
+def impose_symmetry(run: Reconstruction, found: Optimised) -> Optimised:
+    """The map with the symmetry that the settings ask for, which `run` keeps to from now on."""
+    group = PointGroup(run.settings.symmetry)
+    if group.order == run.group.order:
+        return found
+    stage = run.settings.stages_r_max.index(found.band.r_max)
+    refined = Refinement(run).march(found)
+    common = (refined.volumes[0] + refined.volumes[1]) / 2
+    run.group = group
+    band = run.make_band(stage)
+    support = band.support(run.diameter)
+    volume = fourier_resize(common, band.box)
+    axes = find_axes(volume, group, band.r_max)
+    symmetric = group(in_frame(volume, axes)) * support
+    symmetric = run.team.from_first(lambda: symmetric, symmetric)
+    run.say(f"Axes of {group.name} found: turned about them, the map correlates by {axes.correlation:.2f}", stage)
+    if refined.independent:
+        return Optimised(symmetric, band, found.gain, found.converged)
+    method = AutoStage(band, support, symmetric.clamp(min=0), team=run.team)
+    gain = run.run_stage(stage, band, method)
+    return Optimised(method.volume, band, found.gain if gain is None else gain, not run.out_of_epochs())
