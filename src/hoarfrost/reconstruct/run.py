@@ -106,10 +106,11 @@ def reconstruct(
 
     The folder gets map.mrc (box and voxel size of the input), half1.mrc and half2.mrc, particles.star (the
     input's rows with the most probable pose, its probability and the log-evidence), events.jsonl and config.toml.
-    None means: choose from the data. Lengths are in Å. `rotate_grid` turns the quadrature of orientations at each
-    iteration rather than at each stage. `memory` is what each process may use, like "2GB". `contrast` tells
-    whether particles are white or black in the images; auto finds out, and black ones are inverted. `progress` is
-    called with every Event. The same seed, device, threads and processes give the same bits.
+    None means: choose from the data. Lengths are in Å. `starts` is the number of random starts; None goes on until
+    two agree, up to four. `rotate_grid` turns the quadrature of orientations at each iteration rather than at each
+    stage. `memory` is what each process may use, like "2GB". `contrast` tells whether particles are white or black in
+    the images; auto finds out, and black ones are inverted. `progress` is called with every Event. The same seed,
+    device, threads and processes give the same bits.
 
     In each of several processes that torchrun started, a call takes its share of the work; the first process writes
     the folder and calls `progress`. All return the same result.
