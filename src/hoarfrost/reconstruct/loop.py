@@ -87,7 +87,9 @@ class Reconstruction:
         self.diameter = settings.diameter_A / (settings.box * settings.pixel_size_A)
         # `auto` begins without symmetry (`impose`).
         self.group = PointGroup("C1" if settings.method == "auto" else settings.symmetry)
-        self.share_done = ShareDone(expected_seconds(settings, Rates()), len(settings.stages_r_max), settings.starts)
+        self.share_done = ShareDone(
+            expected_seconds(settings, Rates()), len(settings.stages_r_max), expected_starts(settings)
+        )
         self._spent_elsewhere = 0
         self.begin(0)
 

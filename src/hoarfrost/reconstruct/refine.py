@@ -114,6 +114,7 @@ class Refinement:
             if edge < FSC_THRESHOLD:
                 limit_A = s.box * s.pixel_size_A / r_max
                 self.run.say(f"Half maps refined apart do not agree at {limit_A:.1f} Å: no more detail", stage)
+                self.run.share_done.skip_to_last(stage + 1)
                 break
         return found
 

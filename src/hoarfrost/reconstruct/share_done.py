@@ -21,18 +21,28 @@ class ShareDone:
 
     def at(self, start: int, stage: int, done: float) -> float:
         """Share of the run that is done, when `done` of a stage is; of those not repeated it matters not for which."""
-        last = self._starts - 1
-        part = (start if stage < self._n_repeated else last) * self._n_repeated + stage
+        part = self._part(start, stage)
         self._largest = min(1.0, max(self._largest, sum(self._costs[:part]) + done * self._costs[part]))
         return self._largest
 
     def skip_stages(self, start: int, first: int) -> None:
         """A start leaves out its repeated stages from `first` on."""
-        self._skip(start * self._n_repeated + first, (start + 1) * self._n_repeated)
+        if start < self._starts:
+            self._skip(start * self._n_repeated + first, (start + 1) * self._n_repeated)
+
+    def skip_to_last(self, first: int) -> None:
+        """Of the stages not repeated, those from `first` on to before the last are left out."""
+        self._skip(self._part(0, first), len(self._costs) - 1)
 
     def skip_starts(self, first: int) -> None:
         """There are no starts from `first` on."""
-        self._skip(first * self._n_repeated, self._starts * self._n_repeated)
+        if first < self._starts:
+            self._skip(first * self._n_repeated, self._starts * self._n_repeated)
+
+    def _part(self, start: int, stage: int) -> int:
+        # A start more than expected is still the last one.
+        last = self._starts - 1
+        return (min(start, last) if stage < self._n_repeated else last) * self._n_repeated + stage
 
     def _skip(self, first: int, end: int) -> None:
         skipped, left = sum(self._costs[first:end]), sum(self._costs[end:])
