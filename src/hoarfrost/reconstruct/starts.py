@@ -111,7 +111,7 @@ def consensus(run: Reconstruction, best: Optimised, compared: Comparison) -> Opt
     """The mean of the maps that agree, if it explains held-out particles better than the best of them.
 
     What is wrong in each is wrong in its own way, and refinement is slow to mend it: on beta-galactosidase one start
-    ended at 37 Å by itself, from the mean with another at 28 Å.
+    ended at 37 Å by itself, from the mean with another at 29 Å.
     """
     result, band = compared.result, compared.band
     members = [volume for volume, agrees in zip(compared.aligned, result.agrees, strict=True) if agrees]
