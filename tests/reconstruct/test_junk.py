@@ -84,7 +84,7 @@ def refine(particles: Path, truth: torch.Tensor) -> FinalPass:
     settings = resolve(stack, options, output=Path("run"), datadir=None, version="0")
     run = Reconstruction(settings, open_source(stack, settings), lambda event: None)
     band = run.make_band(0)
-    start = Optimised(fourier_resize(truth, band.box, band.r_max), band, gain=100.0, converged=True)
+    start = Optimised(fourier_resize(truth, band.box, band.r_max), stage=0, gain=100.0, converged=True)
     refinement = Refinement(run)
     return final_pass(run, refinement, refinement.march(start))
 

@@ -69,7 +69,7 @@ def march(data: SimulatedData) -> March:
     run = Reconstruction(settings, open_source(stack, settings), events.append)
     band = run.make_band(0)
     truth = torch.from_numpy(read_volume(data.truth_path)[0]).float()
-    start = Optimised(fourier_resize(truth, band.box, band.r_max), band, gain=100.0, converged=True)
+    start = Optimised(fourier_resize(truth, band.box, band.r_max), stage=0, gain=100.0, converged=True)
     refinement = Refinement(run)
     refined = refinement.march(start)
     return March(refined, final_pass(run, refinement, refined), settings, events)

@@ -56,6 +56,7 @@ def test_starts_that_agree_end_the_search(data: SimulatedData, tmp_path: Path) -
     assert starts.chosen == int(np.argmax(starts.gains))
     assert starts.agrees[starts.chosen]
     assert starts.resolution_A[starts.chosen] is None
+    assert all(agreed_A is None or agreed_A >= result.band_limit_A for agreed_A in starts.resolution_A)
     assert {event.start for event in events} == set(range(n))
     done = [event.fraction_done for event in events]
     assert done == sorted(done)

@@ -50,8 +50,8 @@ def reconstruct(
     seed
         Number that all random choices follow from; the same seed repeats the run.
     starts
-        Reconstruct from so many random starts, compare their maps, and go on with the one that explains held-out
-        particles best. Unless given, a second start follows the first and so on, up to four, until two agree.
+        Begin from so many random maps, compare what becomes of them, and go on with the mean of those that agree.
+        Unless given, a second start follows the first and so on, up to four, until two agree.
     max_resolution_A
         Finest detail to use, in Å. A little finer than a twelfth of the box unless given; never beyond what
         helps to explain particles that were held out.
@@ -138,7 +138,7 @@ def reconstruct(
     print(f"Open it with: chimerax {result.map_path}")
     print("(or any viewer of MRC maps: Coot, PyMOL, 3dmod). Images alone do not tell the hand: the map may be the")
     print('mirror image of the molecule. In ChimeraX, "volume flip #1" shows the other hand.')
-    if len(result.starts.gains) > 1 and result.starts.n_agreeing == 1:
+    if result.starts.n_agreeing == 1:
         raise NotConvergedError(
             f"no two of {len(result.starts.gains)} random starts agree, so do not trust this map; look at matches.png, "
             "remove bad particles, or try more --starts"

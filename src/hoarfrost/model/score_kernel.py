@@ -113,7 +113,7 @@ def _by_numba(products: Tensor, bias: Tensor, shift_log_weights: Tensor) -> Bloc
 
 
 def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compile on first use, and keep the result on disk where there is a folder to keep it in."""
+    """Compile on first use, and keep the result on disk beside Python's own, where that folder can be written."""
 
     def decorate(function: Callable[..., Any]) -> Any:
         try:

@@ -8,6 +8,10 @@ band limit where refinement began. Where there was no refinement it goes on with
 
 from __future__ import annotations
 
+import dataclasses
+
+from torch import Tensor
+
 from hoarfrost.fourier import fourier_resize
 from hoarfrost.model.symmetry import PointGroup
 from hoarfrost.model.symmetry_axes import find_axes, in_frame
@@ -21,19 +25,22 @@ def impose_symmetry(run: Reconstruction, found: Optimised) -> Optimised:
     group = PointGroup(run.settings.symmetry)
     if group.order == run.group.order:
         return found
-    stage = run.settings.stages_r_max.index(found.band.r_max)
     refined = Refinement(run).march(found)
     common = (refined.volumes[0] + refined.volumes[1]) / 2
     run.group = group
-    band = run.make_band(stage)
+    band = run.make_band(found.stage)
     support = band.support(run.diameter)
     volume = fourier_resize(common, band.box)
-    axes = find_axes(volume, group, band.r_max)
-    symmetric = group(in_frame(volume, axes)) * support
-    symmetric = run.team.from_first(lambda: symmetric, symmetric)
-    run.say(f"Axes of {group.name} found: turned about them, the map correlates by {axes.correlation:.2f}", stage)
+
+    def imposed() -> Tensor:
+        axes = find_axes(volume, group, band.r_max)
+        told = f"Axes of {group.name} found: turned about them, the map correlates by {axes.correlation:.2f}"
+        run.say(told, found.stage)
+        return group(in_frame(volume, axes)) * support
+
+    symmetric = run.team.from_first(imposed, volume)
     if refined.independent:
-        return Optimised(symmetric, band, found.gain, found.converged)
+        return dataclasses.replace(found, volume=symmetric)
     method = AutoStage(band, support, symmetric.clamp(min=0), team=run.team)
-    gain = run.run_stage(stage, band, method)
-    return Optimised(method.volume, band, found.gain if gain is None else gain, not run.out_of_epochs())
+    gain = run.run_stage(found.stage, band, method)
+    return Optimised(method.volume, found.stage, found.gain if gain is None else gain, not run.out_of_epochs())

@@ -56,10 +56,13 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Optimised:
-    """Where the loop ended: the map (box, box, box) of `band`; `converged` unless it ran out of epochs."""
+    """Where the loop ended: the map (box, box, box) of stage number `stage`; `converged` unless it ran out of epochs.
+
+    The stage's model is not kept: with its quadrature and matrices it takes hundreds of megabytes.
+    """
 
     volume: Tensor
-    band: BandModel
+    stage: int
     gain: float
     converged: bool
 
@@ -126,10 +129,10 @@ class Reconstruction:
                 if out_of_epochs:
                     best = dataclasses.replace(best, converged=False)
                     break
-                limit_A = self.settings.box * self.settings.pixel_size_A / best.band.r_max
+                limit_A = self.settings.box * self.settings.pixel_size_A / stages[best.stage]
                 self.say(f"Detail beyond {limit_A:.1f} Å does not explain held-out particles any better", stage)
                 break
-            best = Optimised(method.volume, band, gain if gain is not None else float("-inf"), not out_of_epochs)
+            best = Optimised(method.volume, stage, gain if gain is not None else float("-inf"), not out_of_epochs)
             if out_of_epochs:
                 break
             if self._may_refine(best.gain):

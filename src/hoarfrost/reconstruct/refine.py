@@ -94,9 +94,10 @@ class Refinement:
     def march(self, start: Optimised) -> Refined:
         """Through the local stages, until the half maps differ at the band limit."""
         s = self.run.settings
-        found = Refined((start.volume, start.volume), start.band.r_max, independent=False, converged=start.converged)
+        first = s.stages_r_max[start.stage]
+        found = Refined((start.volume, start.volume), first, independent=False, converged=start.converged)
         for number, r_max in enumerate(s.refined_r_max):
-            if r_max < LEAST_GROWTH * start.band.r_max or self.run.out_of_epochs():
+            if r_max < LEAST_GROWTH * first or self.run.out_of_epochs():
                 continue
             if not found.independent:
                 self.junk.begin()

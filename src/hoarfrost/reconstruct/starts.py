@@ -17,7 +17,6 @@ from torch import Tensor
 from hoarfrost.evaluate.align import align
 from hoarfrost.fourier import fourier_resize
 from hoarfrost.fsc import fourier_shell_correlation, resolution_A
-from hoarfrost.model.band import BandModel
 from hoarfrost.reconstruct.loop import Optimised, Reconstruction
 
 # Maps agree up to the shell where their FSC falls below this, as a map does with a known structure.
@@ -53,15 +52,6 @@ class StartsResult:
         return f"{self.n_agreeing} of {len(self.gains)} agree{limit}"
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Starts beside each other: their maps (box, box, box) laid on the best one, up to the limit of `band`."""
-
-    result: StartsResult
-    aligned: list[Tensor]
-    band: BandModel
-
-
 def run_starts(run: Reconstruction) -> tuple[Optimised, StartsResult]:
     """Optimise from one random start after the other; go on with the mean of those that agree, or with the best.
 
@@ -69,26 +59,29 @@ def run_starts(run: Reconstruction) -> tuple[Optimised, StartsResult]:
     """
     settings = run.settings
     found: list[Optimised] = []
-    compared: Comparison | None = None
+    going_on, result = None, StartsResult()
     for number in range(settings.starts):
         run.begin(number)
         found.append(run.optimise())
         if number == 0:
             continue
-        compared = compare(run, found)
-        run.say(f"Random starts so far: {compared.result.summary()}")
-        if settings.until_two_agree and compared.result.n_agreeing > 1:
+        going_on, result = compare(run, found)
+        run.say(f"Random starts so far: {result.summary()}")
+        if settings.until_two_agree and result.n_agreeing > 1:
             run.share_done.skip_starts(number + 1)
             break
-    if compared is None:
-        return found[0], StartsResult()
-    best = found[compared.result.chosen]
-    return consensus(run, best, compared), compared.result
+    return going_on or found[0], result
 
 
-def compare(run: Reconstruction, found: list[Optimised]) -> Comparison:
-    """Judge the starts by the same particles at the same band limit, and each map against the best."""
-    band = min((start.band for start in found), key=lambda band: band.r_max)
+def compare(run: Reconstruction, found: list[Optimised]) -> tuple[Optimised, StartsResult]:
+    """Judge the starts by the same particles at the same band limit, and each map against the best.
+
+    Returns what to go on with: the mean of the maps that agree, if it explains held-out particles better than the best
+    of them. What is wrong in each is wrong in its own way, and refinement is slow to mend it: on beta-galactosidase one
+    start ended at 37 Å by itself, from the mean with another at 29 Å.
+    """
+    stage = min(start.stage for start in found)
+    band = run.make_band(stage)
     held_out = run.source.images(run.team.share(run.held_out), band.disc)
     volumes = [fourier_resize(start.volume, band.box) for start in found]
     gains = [run.judge(band, volume, held_out).gain for volume in volumes]
@@ -101,28 +94,17 @@ def compare(run: Reconstruction, found: list[Optimised]) -> Comparison:
             resolutions.append(None)
             continue
         volumes[number] = run.team.from_first(partial(_onto, volumes[chosen], volume), volume)
-        limit = partial(agreement_A, volumes[number], volumes[chosen], length_A)
-        resolutions.append(run.team.number_from_first(limit))
-    agrees = tuple(found_A is None or found_A < coarsest_A for found_A in resolutions)
-    return Comparison(StartsResult(tuple(gains), tuple(resolutions), agrees, chosen), volumes, band)
-
-
-def consensus(run: Reconstruction, best: Optimised, compared: Comparison) -> Optimised:
-    """The mean of the maps that agree, if it explains held-out particles better than the best of them.
-
-    What is wrong in each is wrong in its own way, and refinement is slow to mend it: on beta-galactosidase one start
-    ended at 37 Å by itself, from the mean with another at 29 Å.
-    """
-    result, band = compared.result, compared.band
-    members = [volume for volume, agrees in zip(compared.aligned, result.agrees, strict=True) if agrees]
-    if len(members) == 1:
-        return best
-    mean = torch.stack(members).mean(dim=0)
-    held_out = run.source.images(run.team.share(run.held_out), band.disc)
-    gain = run.judge(band, mean, held_out).gain
-    if not gain > result.gains[result.chosen]:
-        return best
-    return Optimised(mean, band, gain, best.converged)
+        found_A = run.team.number_from_first(partial(agreement_A, volumes[number], volumes[chosen], length_A))
+        # Maps hold a little beyond the band limit, which their ends in space put there.
+        resolutions.append(max(found_A, length_A / band.r_max))
+    agrees = tuple(agreed_A is None or agreed_A < coarsest_A for agreed_A in resolutions)
+    result = StartsResult(tuple(gains), tuple(resolutions), agrees, chosen)
+    if result.n_agreeing > 1:
+        mean = torch.stack([volume for volume, agree in zip(volumes, agrees, strict=True) if agree]).mean(dim=0)
+        gain = run.judge(band, mean, held_out).gain
+        if gain > gains[chosen]:
+            return Optimised(mean, stage, gain, found[chosen].converged), result
+    return found[chosen], result
 
 
 def agreement_A(aligned: Tensor, reference: Tensor, length_A: float) -> float:
