@@ -22,6 +22,8 @@ Draw = Callable[[str | Path, str | Path], None]
 """Draws a run folder into a PNG file."""
 
 N_MATCHES = 8
+# Fourier pixels of the images. At the finest limits particles show nothing but noise.
+MATCHES_R_MAX = 10.0
 AXES = "zyx"
 DOTS_PER_INCH = 130
 
@@ -51,7 +53,8 @@ def draw_matches(run: str | Path, picture: str | Path) -> None:
     """Eight particles of run/particles.star above the projections of the map at their poses, as a PNG at `picture`.
 
     Shown is the particle of median pose probability in each eighth of the stack, so neither the best nor the worst,
-    low-passed to the map's band, inverted if the run inverted them; the projections carry the particle's CTF and shift.
+    inverted if the run inverted them; the projections carry the particle's CTF and shift. Both are low-passed to the
+    map's band, or to where an eye still finds a particle in its noise.
     """
     run = Path(run)
     volume, _ = read_volume(run / "map.mrc")
@@ -60,12 +63,13 @@ def draw_matches(run: str | Path, picture: str | Path) -> None:
     probability = np.array(stack.table.star.tables["particles"].columns["rlnMaxValueProbDistribution"], dtype=float)
     parts = np.array_split(np.arange(stack.n_images), min(N_MATCHES, stack.n_images))
     chosen = torch.tensor([part[np.argsort(probability[part])[len(part) // 2]] for part in parts])
-    disc = FourierDisc(stack.box, _band_limit(torch.from_numpy(volume)))
+    disc = FourierDisc(stack.box, min(_band_limit(torch.from_numpy(volume)), MATCHES_R_MAX))
     particles = disc.unpack(disc.pack(stack.read(chosen))) * _sign(run)
     projections = disc.unpack(_project(torch.from_numpy(volume), stack, chosen, disc))
+    limit_A = stack.box * stack.pixel_size_A / disc.r_max
     figure = Figure(figsize=(1.6 * len(parts), 4.1), layout="constrained")
     grid = figure.subplots(2, len(parts), squeeze=False)
-    figure.suptitle("Particles, low-passed (top), and the map's projections at their poses, with CTF (bottom)")
+    figure.suptitle(f"Particles (top) and the map's projections at their poses, with CTF (bottom), to {limit_A:.0f} Å")
     for column, index in enumerate(chosen.tolist()):
         grid[0][column].set_title(f"particle {index + 1}\np = {probability[index]:.2f}", fontsize=9)
         for row, images in enumerate((particles, projections)):
