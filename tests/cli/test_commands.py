@@ -140,13 +140,14 @@ def test_simulate_hands_over_every_option(replace: Callable[..., Calls], capsys:
     calls = replace("simulate", "dataset", None)
     options = (
         "--snr 0.1 --box 64 --pixel-size 4.5 --ctf-from ctf.star --defocus-range 5000 20000 --voltage 200 --cs 2 "
-        "--amplitude-contrast 0.07 --shift-sigma 6 --seed 4 --overwrite"
+        "--amplitude-contrast 0.07 --shift-sigma 6 --seed 4 --overwrite --shares 0.3 0.7 --noise-from noise.star "
+        "--scale-sigma 0.2 --preferred 1.5 --junk 0.1"
     )
 
-    assert main(["simulate", "map.mrc", "-n", "500", "-o", "out", *options.split()]) == 0
+    assert main(["simulate", "map.mrc", "model.pdb", "-n", "500", "-o", "out", *options.split()]) == 0
 
     [(args, kwargs)] = calls
-    assert args == (Path("map.mrc"), Path("out"))
+    assert args == ([Path("map.mrc"), Path("model.pdb")], Path("out"))
     assert kwargs == {
         "n_particles": 500,
         "snr": 0.1,
@@ -158,6 +159,11 @@ def test_simulate_hands_over_every_option(replace: Callable[..., Calls], capsys:
         "cs_mm": 2.0,
         "amplitude_contrast": 0.07,
         "shift_sigma_A": 6.0,
+        "shares": [0.3, 0.7],
+        "noise_from": Path("noise.star"),
+        "scale_sigma": 0.2,
+        "preferred": 1.5,
+        "junk": 0.1,
         "seed": 4,
         "overwrite": True,
     }

@@ -14,7 +14,7 @@ from hoarfrost.io.mrc import read_volume, write_volume
 from hoarfrost.io.particles_star import read_particles
 from hoarfrost.io.star import write_star
 from hoarfrost.particles.stack import ParticleStack
-from hoarfrost.simulate import dataset
+from hoarfrost.simulate import dataset, particles
 from hoarfrost.simulate.dataset import FILES, simulate
 from hoarfrost.simulate.image_formation import ImageFormation
 from hoarfrost.simulate.parameters import Optics, draw_ctfs, draw_poses
@@ -61,7 +61,7 @@ def files_in(folder: Path) -> list[str]:
 def test_truth_poses_and_ctfs_explain_the_images(
     phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataset, "COEFFICIENTS_PER_CHUNK", 5000)  # several chunks
+    monkeypatch.setattr(particles, "COEFFICIENTS_PER_CHUNK", 5000)  # several chunks
     data = simulate(phantom, tmp_path / "new" / "out", n_particles=200, snr=0.2, shift_sigma_A=6, seed=3)
     assert files_in(data.truth_path.parent) == sorted(FILES)
     assert files_in(tmp_path / "new") == ["out"]

@@ -6,65 +6,62 @@ From Python::
     data = hoarfrost.simulate("map.mrc", "simulated/", n_particles=5000, snr=0.05)
     print(data.particles_path)
 
-The noise is white with standard deviation 1, and the volume is scaled so that
+The noise has standard deviation 1, and the volumes are scaled, all by one factor, so that
 
     SNR = mean over images of var(CTF-modulated projection over the box) / var(noise).
+
+That is the SNR of particles whose scale is 1; `hoarfrost.simulate.difficulties` has what can be made harder.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
+import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor
-
-from hoarfrost.errors import DataError, UsageError
-from hoarfrost.fourier import fourier_resize
-from hoarfrost.io.mrc import read_volume, write_stack, write_volume
+from hoarfrost.errors import UsageError
+from hoarfrost.io.mrc import write_stack, write_volume
 from hoarfrost.io.star import write_star
-from hoarfrost.model.ctf import CTFParameters
-from hoarfrost.seeds import named_generator
-from hoarfrost.simulate.image_formation import ImageFormation
-from hoarfrost.simulate.parameters import (
-    Optics,
-    draw_ctfs,
-    draw_ctfs_from_star,
-    draw_poses,
-)
-from hoarfrost.simulate.tables import optics_tables, with_poses
+from hoarfrost.simulate.difficulties import Difficulties, draw_contents
+from hoarfrost.simulate.noise import NoiseFilter, read_noise_spectrum
+from hoarfrost.simulate.parameters import Optics, draw_ctfs, draw_ctfs_from_star, draw_poses
+from hoarfrost.simulate.particles import SimulatedParticles
+from hoarfrost.simulate.structures import SMALLEST_BOX, read_structures
+from hoarfrost.simulate.tables import optics_tables, with_contents, with_poses
 
 FILES = ("particles.mrcs", "particles.star", "true_poses.star", "truth.mrc")
-COEFFICIENTS_PER_CHUNK = 1 << 19
-IMAGES_FOR_SCALE = 1000
-SMALLEST_BOX = 16
+_TRUTHS = re.compile(r"truth[1-9][0-9]*\.mrc")
 
 
 @dataclass(frozen=True)
 class SimulatedData:
     """Where `simulate` put its files, and what they hold.
 
-    `truth_path` is the map in the units of the images: its slice times the CTF is the noiseless image.
+    `truth_paths` are the structures in the units of the images: a slice times the CTF, and times the particle's scale
+    where it has one, is the noiseless image.
     """
 
     particles_path: Path
     true_poses_path: Path
     stack_path: Path
-    truth_path: Path
+    truth_paths: tuple[Path, ...]
     n_particles: int
     box: int
     pixel_size_A: float
 
+    @property
+    def truth_path(self) -> Path:
+        """The only structure, or the first."""
+        return self.truth_paths[0]
+
 
 def simulate(
-    map_path: str | Path,
+    map_path: str | Path | Sequence[str | Path],
     output: str | Path,
     *,
     n_particles: int = 5000,
@@ -77,76 +74,78 @@ def simulate(
     cs_mm: float = 2.7,
     amplitude_contrast: float = 0.1,
     shift_sigma_A: float = 0.0,
+    shares: Sequence[float] | None = None,
+    noise_from: str | Path | None = None,
+    scale_sigma: float = 0.0,
+    preferred: float = 0.0,
+    junk: float = 0.0,
     seed: int = 0,
     overwrite: bool = False,
 ) -> SimulatedData:
-    """Make particle images of a map, protein positive, in a new folder, and say where they are.
+    """Make particle images of one or several structures, protein positive, in a new folder, and say where they are.
 
-    The folder gets the stack, its STAR file without poses, one with the true poses, and the true map.
+    The folder gets the stack, its STAR file without poses, one with the true poses, and the true map: truth.mrc, or
+    truth1.mrc, truth2.mrc … of several, with rlnClassNumber beside the true poses.
 
-    `box` pixels span the length of the map, so a smaller box than the map's has larger pixels; it must be even.
-    `pixel_size_A` replaces the voxel size in the map's header. `ctf_from` is a STAR file to draw CTFs from,
-    in place of the optics given here. Orientations are uniform, shifts normal with `shift_sigma_A` along x and y.
-    Everything follows from `seed`. The SNR holds for the mean of the first 1,000 images.
+    A structure is an MRC map, or an atomic model (.pdb, .cif, also with .gz), which needs `box` and `pixel_size_A`.
+    `box` pixels span the length of the (first) map, so a smaller box than the map's has larger pixels; it must be even.
+    `pixel_size_A` replaces the voxel size in the maps' headers, unless there is an atomic model: see
+    `hoarfrost.simulate.structures`, also for the relative strength of several structures. `ctf_from` is a STAR file to
+    draw CTFs from, in place of the optics given here. Orientations are uniform, or with views that concentrate about
+    ±z of the reference by κ = `preferred` (see `hoarfrost.simulate.preferred_views`); shifts are normal with
+    `shift_sigma_A` along x and y.
+
+    Each particle is of a random structure by `shares`, equal unless given. `noise_from` is a STAR file of particles
+    whose background gives the noise its spectrum, in place of white. The signal of each particle is multiplied by a
+    number from the normal distribution (1, `scale_sigma`) between 0.2 and 2: hoarfrostTrueScale. `junk` is the share
+    of images without a particle, half of them noise alone, half with a wrong object of the same mean strength:
+    hoarfrostTrueJunk is 1, the scale 0, and class and pose mean nothing.
+
+    Everything follows from `seed`. The SNR holds for the mean of the first 1,000 images, were they of scale 1 and none
+    of them junk.
 
     Raises UsageError for arguments that make no sense, and for an output that exists unless `overwrite`, which
-    replaces only what `simulate` wrote before; DataError for a map or STAR file that cannot be used.
+    replaces only what `simulate` wrote before; DataError for a map, model or STAR file that cannot be used.
     """
+    paths = [map_path] if isinstance(map_path, str | Path) else list(map_path)
     optics = Optics((float(defocus_range_A[0]), float(defocus_range_A[1])), voltage_kV, cs_mm, amplitude_contrast)
+    difficulties = Difficulties(shares, scale_sigma, preferred, junk)
     _check(n_particles=n_particles, snr=snr, box=box, pixel_size_A=pixel_size_A, shift_sigma_A=shift_sigma_A)
     optics.check()
+    difficulties.check(len(paths))
     output = Path(output)
     _check_output(output, overwrite)
-    volume, pixel_size_A = _read_map(map_path, box, pixel_size_A)
-    box = volume.shape[0]
+    spectrum = None if noise_from is None else read_noise_spectrum(noise_from, seed)
+    volumes, pixel_size_A = read_structures(paths, box, pixel_size_A)
+    box = volumes[0].shape[0]
     ctf = draw_ctfs(n_particles, optics, seed) if ctf_from is None else draw_ctfs_from_star(n_particles, ctf_from, seed)
-    rotations, shifts_A = draw_poses(n_particles, shift_sigma_A, seed)
+    poses = draw_poses(n_particles, shift_sigma_A, seed, preferred)
+    contents = draw_contents(n_particles, len(volumes), difficulties, seed)
+    noise_filter = None if spectrum is None else NoiseFilter(spectrum, box)
+    several = len(volumes) > 1
+    truths = [f"truth{number + 1}.mrc" for number in range(len(volumes))] if several else ["truth.mrc"]
+    stack_name, star_name, poses_name = FILES[:3]
 
     with _folder(output) as folder:
-        particles = _Particles(volume, pixel_size_A, rotations, shifts_A, ctf, snr, seed)
-        stack, star, poses, truth = (folder / name for name in FILES)
-        write_stack(stack, n_particles, (box, box), pixel_size_A, particles.noisy_images())
-        write_volume(truth, (volume * particles.scale).numpy(), pixel_size_A)
-        optics_table, table = optics_tables(ctf, box, pixel_size_A, stack.name)
-        write_star(star, [optics_table, table])
-        write_star(poses, [optics_table, with_poses(table, rotations, shifts_A)])
-    stack, star, poses, truth = (output / name for name in FILES)
-    return SimulatedData(star, poses, stack, truth, n_particles, box, pixel_size_A)
-
-
-class _Particles:
-    """The images of a data set, made a chunk at a time."""
-
-    def __init__(
-        self,
-        volume: Tensor,
-        pixel_size_A: float,
-        rotations: Tensor,
-        shifts_A: Tensor,
-        ctf: CTFParameters,
-        snr: float,
-        seed: int,
-    ) -> None:
-        self._formation = ImageFormation(volume, pixel_size_A)
-        self._parameters = rotations, shifts_A, ctf
-        self._chunk = max(1, COEFFICIENTS_PER_CHUNK // self._formation.disc.size)
-        self._seed = seed
-        variances = [self._formation.variance(packed) for packed in self._packed(IMAGES_FOR_SCALE)]
-        self.scale = math.sqrt(snr / float(torch.cat(variances).mean()))
-
-    def _packed(self, limit: int) -> Iterator[Tensor]:
-        """Noiseless coefficients of the unscaled volume for the first `limit` particles, (b, K) a chunk."""
-        rotations, shifts_A, ctf = self._parameters
-        for start in range(0, min(limit, len(rotations)), self._chunk):
-            chunk = slice(start, min(start + self._chunk, limit))
-            yield self._formation.packed(rotations[chunk], shifts_A[chunk], ctf[chunk])
-
-    def noisy_images(self) -> Iterator[npt.NDArray[np.float32]]:
-        """Images float32 (b, box, box) a chunk, with white noise of standard deviation 1."""
-        noise = named_generator(self._seed, "noise")
-        for packed in self._packed(len(self._parameters[0])):
-            images = self._formation.disc.unpack(packed) * self.scale
-            yield (images + torch.randn(images.shape, generator=noise)).numpy()
+        particles = SimulatedParticles(volumes, pixel_size_A, poses, ctf, contents, snr, seed, noise_filter)
+        write_stack(folder / stack_name, n_particles, (box, box), pixel_size_A, particles.noisy_images())
+        for name, volume in zip(truths, volumes, strict=True):
+            write_volume(folder / name, (volume * particles.scale).numpy(), pixel_size_A)
+        optics_table, table = optics_tables(ctf, box, pixel_size_A, stack_name)
+        write_star(folder / star_name, [optics_table, table])
+        told = with_contents(
+            with_poses(table, *poses), contents, classes=several, scales=scale_sigma > 0, junk=junk > 0
+        )
+        write_star(folder / poses_name, [optics_table, told])
+    return SimulatedData(
+        output / star_name,
+        output / poses_name,
+        output / stack_name,
+        tuple(output / name for name in truths),
+        n_particles,
+        box,
+        pixel_size_A,
+    )
 
 
 def _check(*, n_particles: int, snr: float, box: int | None, pixel_size_A: float | None, shift_sigma_A: float) -> None:
@@ -162,19 +161,6 @@ def _check(*, n_particles: int, snr: float, box: int | None, pixel_size_A: float
         raise UsageError(f"the shifts' deviation must be 0 Å or more, not {shift_sigma_A:g}")
 
 
-def _read_map(path: str | Path, box: int | None, pixel_size_A: float | None) -> tuple[Tensor, float]:
-    """The map on `box` voxels over its own length, and its pixel size in Å."""
-    values, map_pixel_A = read_volume(path, pixel_size_A)
-    n = values.shape[0]
-    if box is None and (n < SMALLEST_BOX or n % 2):
-        raise DataError(path, expected=f"an even box of {SMALLEST_BOX} voxels or more", found=f"{n}", hint="give a box")
-    if values.max() == values.min():
-        raise DataError(path, expected="a map with contrast", found="one value in every voxel")
-    box = n if box is None else box
-    # Also where the box stays: the images hold nothing beyond Nyquist, and neither must the truth.
-    return fourier_resize(torch.from_numpy(values), box), n * map_pixel_A / box
-
-
 def _check_output(output: Path, overwrite: bool) -> None:
     if not output.exists():
         return
@@ -182,7 +168,9 @@ def _check_output(output: Path, overwrite: bool) -> None:
         raise UsageError(f"{output} exists; choose another folder or overwrite it")
     if not output.is_dir():
         raise UsageError(f"{output} is a file; choose another folder")
-    others = sorted(entry.name for entry in output.iterdir() if entry.name not in FILES)
+    others = sorted(
+        entry.name for entry in output.iterdir() if entry.name not in FILES and not _TRUTHS.fullmatch(entry.name)
+    )
     if others:
         raise UsageError(f"{output} holds {others[0]}, which simulate did not write; choose another folder")
 

@@ -41,10 +41,13 @@ class ImageFormation:
     def packed(self, rotations: Tensor, shifts_A: Tensor, ctf: CTFParameters) -> Tensor:
         """S_t C P_R V of n poses and CTFs, the shifts (n, 2) in Å: complex64 (n, K), packed as in `disc`."""
         length_A = self.box * self._pixel_size_A
-        transfer = evaluate_ctf(ctf, self._plane / length_A)
         angle = (-2 * math.pi / length_A) * (shifts_A.to(torch.float64) @ self._plane.T)
-        factor = transfer * torch.polar(torch.ones_like(angle), angle)
+        factor = self.transfer(ctf) * torch.polar(torch.ones_like(angle), angle)
         return self.slices(rotations) * factor.to(torch.complex64)
+
+    def transfer(self, ctf: CTFParameters) -> Tensor:
+        """C of n CTFs, real: float64 (n, K)."""
+        return evaluate_ctf(ctf, self._plane / (self.box * self._pixel_size_A))
 
     def images(self, rotations: Tensor, shifts_A: Tensor, ctf: CTFParameters) -> Tensor:
         """The same as real images: float32 (n, N, N)."""

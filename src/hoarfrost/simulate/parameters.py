@@ -14,6 +14,7 @@ from hoarfrost.io.star import read_star
 from hoarfrost.io.star_optics import read_optics
 from hoarfrost.model.ctf import CTFParameters
 from hoarfrost.seeds import named_generator
+from hoarfrost.simulate.preferred_views import preferred_rotations
 
 LARGEST_ASTIGMATISM_A = 500.0
 
@@ -40,9 +41,12 @@ class Optics:
             raise UsageError(f"the amplitude contrast must lie between 0 and 1, not {self.amplitude_contrast:g}")
 
 
-def draw_poses(n: int, shift_sigma_A: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Uniform rotations (n, 3, 3) and normal shifts (n, 2) in Å, float64."""
-    rotations = random_rotations(n, named_generator(seed, "rotations"))
+def draw_poses(n: int, shift_sigma_A: float, seed: int, preferred: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Rotations (n, 3, 3), uniform or with `preferred` views (their κ), and normal shifts (n, 2) in Å, float64."""
+    if preferred > 0:
+        rotations = preferred_rotations(n, preferred, named_generator(seed, "preferred views"))
+    else:
+        rotations = random_rotations(n, named_generator(seed, "rotations"))
     shifts = torch.randn(n, 2, generator=named_generator(seed, "shifts"), dtype=torch.float64)
     return rotations, shifts * shift_sigma_A
 

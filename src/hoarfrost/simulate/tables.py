@@ -9,6 +9,7 @@ from torch import Tensor
 from hoarfrost.geometry import relion_deg_from_rotations
 from hoarfrost.io.star import StarTable
 from hoarfrost.model.ctf import CTFParameters
+from hoarfrost.simulate.difficulties import Contents
 
 
 def optics_tables(ctf: CTFParameters, box: int, pixel_size_A: float, stack_name: str) -> tuple[StarTable, StarTable]:
@@ -47,6 +48,18 @@ def with_poses(particles: StarTable, rotations: Tensor, shifts_A: Tensor) -> Sta
         columns[name] = _decimals(values)
     for name, values in zip(("rlnOriginXAngst", "rlnOriginYAngst"), -shifts_A.T, strict=True):
         columns[name] = _decimals(values)
+    return StarTable(particles.name, columns)
+
+
+def with_contents(particles: StarTable, contents: Contents, *, classes: bool, scales: bool, junk: bool) -> StarTable:
+    """The block with what the images hold: columns for the class from 1, the scale, and 1 for junk, where asked for."""
+    columns = dict(particles.columns)
+    if classes:
+        columns["rlnClassNumber"] = [str(number + 1) for number in contents.classes.tolist()]
+    if scales:
+        columns["hoarfrostTrueScale"] = _decimals(contents.scales)
+    if junk:
+        columns["hoarfrostTrueJunk"] = [str(int(is_junk)) for is_junk in contents.junk.tolist()]
     return StarTable(particles.name, columns)
 
 
