@@ -41,6 +41,7 @@ RESULT = SimpleNamespace(
     particles_path=Path("run/particles.star"),
     resolution_A=38.24,
     band_limit_A=35.8,
+    halves=SimpleNamespace(unmasked_A=38.24, corrected_A=36.9, is_from_unmasked=True),
     independent_halves=False,
     converged=True,
     starts=StartsResult((31.0, 29.5), (None, 48.0), (True, True), 0),
@@ -50,12 +51,21 @@ RESULT = SimpleNamespace(
 
 @pytest.fixture
 def pictures(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, Path]]:
-    """The pictures that were asked for, none of which is drawn."""
+    """The pictures that were asked for, none of which is drawn; the run's views are even."""
     asked: list[tuple[Path, Path]] = []
-    module = ModuleType("hoarfrost.report.pictures")
-    for name in ("draw_slices", "draw_matches"):
-        setattr(module, name, lambda run, picture: asked.append((run, picture)))
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+    homes = {
+        "pictures": ("draw_slices", "draw_matches"),
+        "resolution": ("draw_fsc",),
+        "orientations": ("draw_orientations",),
+    }
+    for home, names in homes.items():
+        module = ModuleType(f"hoarfrost.report.{home}")
+        for name in names:
+            setattr(module, name, lambda run, picture: asked.append((run, picture)))
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    views = ModuleType("hoarfrost.evaluate.views")
+    setattr(views, "read_views", lambda run: SimpleNamespace(summary=lambda: "even"))  # noqa: B010
+    monkeypatch.setitem(sys.modules, views.__name__, views)
     return asked
 
 
@@ -74,10 +84,13 @@ def test_reconstruct_leaves_every_choice_to_the_verb(
         "contrast": "auto",
         "overwrite": False,
     }
-    assert pictures == [(Path("run"), Path("run/slices.png")), (Path("run"), Path("run/matches.png"))]
+    names = ("slices", "matches", "fsc", "orientations")
+    assert pictures == [(Path("run"), Path(f"run/{name}.png")) for name in names]
     out = capsys.readouterr().out
     assert "run/map.mrc" in out
-    assert "38.2 Å" in out
+    assert "38.2 Å (FSC 0.143, without mask, of half maps with common poses" in out
+    assert "38.2 Å without mask, 36.9 Å in it" in out
+    assert "Views:      even" in out
     assert "2 of 2 agree, to 48 Å" in out
     assert "2 min 34 s" in out
     assert "chimerax run/map.mrc" in out

@@ -16,12 +16,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import hoarfrost
 from hoarfrost.cli import main
 from hoarfrost.errors import DataError, UsageError
 from hoarfrost.evaluate.report import EvaluationReport
+from hoarfrost.fsc import fourier_shell_correlation
 from hoarfrost.io import atomic
+from hoarfrost.io.fsc_star import read_fsc
 from hoarfrost.io.mrc import read_volume, write_volume
 from hoarfrost.io.particles_star import read_particles
 from hoarfrost.io.star import read_star
@@ -141,7 +144,7 @@ def test_the_claimed_resolution_is_never_finer_than_the_band(run_with_seed: Call
 
 
 def test_the_maps_have_the_box_and_voxel_size_of_the_images(short_run: RunResult) -> None:
-    for name in ("map.mrc", "half1.mrc", "half2.mrc"):
+    for name in ("map.mrc", "half1.mrc", "half2.mrc", "mask.mrc"):
         volume, pixel_size_A = read_volume(short_run.output / name)
         assert volume.shape == (BOX, BOX, BOX)
         assert pixel_size_A == pytest.approx(PIXEL_A)
@@ -149,6 +152,23 @@ def test_the_maps_have_the_box_and_voxel_size_of_the_images(short_run: RunResult
     assert short_run.map_path == short_run.output / "map.mrc"
     halves = [read_volume(short_run.output / f"half{n}.mrc")[0] for n in (1, 2)]
     assert not np.array_equal(*halves)
+
+
+def test_the_agreement_of_the_half_maps_is_written(short_run: RunResult) -> None:
+    curves = read_fsc(short_run.output / "fsc.star")
+    halves = short_run.halves
+    assert curves.resolution_A == pytest.approx(short_run.resolution_A, abs=1e-5)
+    assert curves.band_limit_A == pytest.approx(short_run.band_limit_A, abs=1e-5)
+    for name in ("unmasked", "masked", "randomised", "corrected"):
+        np.testing.assert_allclose(getattr(curves, name), getattr(halves, name).numpy(), atol=1e-6)
+    first, second, mask = (
+        torch.from_numpy(read_volume(short_run.output / f"{name}.mrc")[0]) for name in ("half1", "half2", "mask")
+    )
+    in_band = slice(0, int(R_MAX) + 1)
+    np.testing.assert_allclose(curves.unmasked[in_band], fourier_shell_correlation(first, second)[in_band], atol=1e-4)
+    masked = fourier_shell_correlation(first, second, mask)
+    np.testing.assert_allclose(curves.masked[in_band], masked[in_band], atol=1e-4)
+    assert short_run.resolution_A == max(halves.unmasked_A, halves.corrected_A)
 
 
 def test_the_particles_keep_their_rows_and_gain_poses(data: SimulatedData, short_run: RunResult) -> None:

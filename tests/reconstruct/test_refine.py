@@ -89,7 +89,7 @@ def test_refinement_goes_beyond_the_sums_over_all_poses(data: SimulatedData, mar
     assert np.median(np.degrees(np.arccos(((trace - 1) / 2).clip(-1, 1)))) < 2
     assert np.median(np.linalg.norm(march.final.shifts_A.numpy() - poses.shifts_A, axis=1)) < 0.2 * PIXEL_A
     # What the halves say of themselves is not finer than what the truth says by more than a tenth.
-    assert march.final.resolution_A > 0.9 * resolution_A(fsc, BOX, PIXEL_A, 0.5)
+    assert march.final.halves.resolution_A > 0.9 * resolution_A(fsc, BOX, PIXEL_A, 0.5)
 
 
 def test_progress_never_goes_back(march: March) -> None:
@@ -112,7 +112,7 @@ def test_each_band_limit_is_spot_checked(march: March) -> None:
 def test_the_half_maps_agree_on_detail_that_they_do_not_share(march: March) -> None:
     assert not torch.equal(*march.final.half_volumes)
     first = int(march.settings.stages_r_max[0])
-    assert float(march.final.fsc[first + 1 : 13].min()) > 0.5
+    assert float(march.final.halves.unmasked[first + 1 : 13].min()) > 0.5
 
 
 class Turned:

@@ -10,12 +10,15 @@ import torch
 from matplotlib.image import imread
 
 from hoarfrost.fourier import FourierDisc, fourier_resize
+from hoarfrost.io.fsc_star import FscCurves, write_fsc
 from hoarfrost.io.mrc import read_volume, write_volume
 from hoarfrost.io.particles_star import read_particles
 from hoarfrost.io.posed_star import write_posed_particles
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.report import pictures
+from hoarfrost.report.orientations import draw_orientations
 from hoarfrost.report.pictures import draw_matches, draw_slices
+from hoarfrost.report.resolution import draw_fsc
 from hoarfrost.simulate.dataset import simulate
 from hoarfrost.simulate.phantom import make_phantom
 
@@ -33,7 +36,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = read_particles(data.true_poses_path)
     assert table.rotations is not None
     assert table.shifts_A is not None
-    (folder / "config.toml").write_text('contrast = "white"\n', encoding="utf-8")
+    config = 'contrast = "white"\nsymmetry = "C1"\ndiameter_A = 160.0\n'
+    (folder / "config.toml").write_text(config, encoding="utf-8")
+    curve = np.linspace(1, 0, 17)
+    curves = FscCurves(curve, curve, curve, curve, length_A=192.0, resolution_A=14.0, band_limit_A=12.5)
+    write_fsc(folder / "fsc.star", curves)
     probability = np.linspace(0.1, 0.9, N_PARTICLES)
     write_posed_particles(
         folder / "particles.star",
@@ -45,7 +52,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("draw", [draw_slices, draw_matches])
+@pytest.mark.parametrize("draw", [draw_slices, draw_matches, draw_fsc, draw_orientations])
 def test_a_picture_is_a_png_with_contrast(run: Path, draw: pictures.Draw, tmp_path: Path) -> None:
     draw(run, tmp_path / "picture.png")
 

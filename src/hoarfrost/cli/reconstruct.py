@@ -45,8 +45,8 @@ def reconstruct(
     particles
         RELION STAR file of the particles (3.0, 3.1, 4 or 5), with their CTF parameters. Poses in it are not used.
     output
-        Folder to make for the run: map.mrc, half1.mrc, half2.mrc, particles.star, events.jsonl, config.toml and
-        pictures.
+        Folder to make for the run: map.mrc, half1.mrc, half2.mrc, mask.mrc, fsc.star, particles.star, events.jsonl,
+        config.toml and pictures.
     seed
         Number that all random choices follow from; the same seed repeats the run.
     starts
@@ -92,8 +92,11 @@ def reconstruct(
     """
     from hoarfrost.cli.progress import ProgressDisplay
     from hoarfrost.errors import NotConvergedError
+    from hoarfrost.evaluate.views import read_views
     from hoarfrost.reconstruct.run import reconstruct as run
+    from hoarfrost.report.orientations import draw_orientations
     from hoarfrost.report.pictures import draw_matches, draw_slices
+    from hoarfrost.report.resolution import draw_fsc
 
     with ProgressDisplay(quiet=quiet or not is_first()) as progress:
         result = run(
@@ -123,16 +126,22 @@ def reconstruct(
         return
     draw_slices(output, output / "slices.png")
     draw_matches(output, output / "matches.png")
+    draw_fsc(output, output / "fsc.png")
+    draw_orientations(output, output / "orientations.png")
     minutes, seconds = divmod(round(result.seconds), 60)
     ended = "" if result.converged else ", still improving when it ended: more --epochs may sharpen the map"
     print(f"Map:        {result.map_path}")
-    halves = "refined apart" if result.independent_halves else "with common poses, so on the bright side"
-    print(f"Resolution: {result.resolution_A:.1f} Å (FSC 0.143 of half sets {halves};")
+    apart = "refined apart" if result.independent_halves else "with common poses, so on the bright side"
+    halves = result.halves
+    curve = "without mask" if halves.is_from_unmasked else "in a mask, corrected for it"
+    print(f"Resolution: {result.resolution_A:.1f} Å (FSC 0.143, {curve}, of half maps {apart};")
+    print(f"            {halves.unmasked_A:.1f} Å without mask, {halves.corrected_A:.1f} Å in it and corrected for it;")
     print(f"            the images were used to {result.band_limit_A:.1f} Å and no further)")
+    print(f"Views:      {read_views(output).summary()}")
     if result.starts.gains:
         print(f"Starts:     {result.starts.summary()}")
     print(f"Poses:      {result.particles_path}")
-    print(f"Pictures:   {output / 'slices.png'}, {output / 'matches.png'}")
+    print(f"Pictures:   {output / 'slices.png'}, matches.png, fsc.png and orientations.png")
     print(f"Time:       {minutes} min {seconds} s{ended}")
     print()
     print(f"Open it with: chimerax {result.map_path}")

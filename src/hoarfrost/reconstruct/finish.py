@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hoarfrost.evaluate.half_maps import HalfMapFSC, compare_half_maps
 from hoarfrost.fourier import fourier_resize
-from hoarfrost.fsc import fourier_shell_correlation, resolution_A
+from hoarfrost.fsc import fourier_shell_correlation
 from hoarfrost.model.local_statistics import LocalStatistics
 from hoarfrost.reconstruct.loop import Reconstruction
 from hoarfrost.reconstruct.m_step import MStep, wiener_ridge
-from hoarfrost.reconstruct.refine import FSC_THRESHOLD, Refined, Refinement
+from hoarfrost.reconstruct.refine import Refined, Refinement
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,12 @@ class FinalPass:
 
     `rotations` (n, 3, 3) and `shifts_A` (n, 2): the best pose of the most probable mode; `probability` (n,): that
     mode's share of the posterior; `log_evidence` (n,): log p(Ĩ | V) in nats; `junk` (n,): the probability that there is
-    no particle, zero without refinement. `fsc` is between the two half maps.
+    no particle, zero without refinement. `halves` tells how well the two half maps agree.
     """
 
     volume: Tensor
     half_volumes: tuple[Tensor, Tensor]
-    fsc: Tensor
-    resolution_A: float
+    halves: HalfMapFSC
     rotations: Tensor
     shifts_A: Tensor
     probability: Tensor
@@ -77,10 +77,8 @@ def final_pass(run: Reconstruction, refinement: Refinement, refined: Refined) ->
         lambda: torch.stack(_solve(parts, support, refined, s.method)), support.new_empty(3, *support.shape)
     )
     maps = [fourier_resize(m.cpu().to(torch.float64), s.box, r_max) for m in solved]
-    fsc = fourier_shell_correlation(maps[1], maps[2])
-    limit_A = s.box * s.pixel_size_A / r_max
-    resolution = max(resolution_A(fsc, s.box, s.pixel_size_A, FSC_THRESHOLD), limit_A)
-    return FinalPass(maps[0], (maps[1], maps[2]), fsc, resolution, rotations, shifts_A, probability, log_evidence, junk)
+    halves = compare_half_maps(maps[1], maps[2], s.pixel_size_A, r_max, run.generator("phases of half maps"))
+    return FinalPass(maps[0], (maps[1], maps[2]), halves, rotations, shifts_A, probability, log_evidence, junk)
 
 
 def _solve(parts: list[tuple[Tensor, Tensor]], support: Tensor, refined: Refined, method: str) -> list[Tensor]:

@@ -20,6 +20,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from hoarfrost.evaluate.half_maps import FSC_THRESHOLD
 from hoarfrost.fourier import FourierDisc, fourier_resize, radius_grid
 from hoarfrost.fsc import fourier_shell_correlation
 from hoarfrost.model.band import VOLUME_MARGIN
@@ -41,8 +42,6 @@ SEARCHED_SHARE = 0.25
 BATCH_SIZE = 100
 # Band limits nearer to that of the sums over all poses are left out.
 LEAST_GROWTH = 1.1
-# Half maps that agree less than this hold no detail that could be told from noise (Rosenthal & Henderson 2003).
-FSC_THRESHOLD = 0.143
 EDGE_SHELLS = 2
 
 

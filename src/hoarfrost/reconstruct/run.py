@@ -20,7 +20,9 @@ import torch
 
 from hoarfrost._version import __version__
 from hoarfrost.errors import UsageError
+from hoarfrost.evaluate.half_maps import HalfMapFSC
 from hoarfrost.io.atomic import write_text_atomically
+from hoarfrost.io.fsc_star import FscCurves, write_fsc
 from hoarfrost.io.mrc import write_volume
 from hoarfrost.io.posed_star import write_posed_particles
 from hoarfrost.optim.names import MethodName
@@ -49,11 +51,15 @@ FILES = (
     "map.mrc",
     "half1.mrc",
     "half2.mrc",
+    "mask.mrc",
+    "fsc.star",
     "particles.star",
     "events.jsonl",
     "config.toml",
     "slices.png",
     "matches.png",
+    "fsc.png",
+    "orientations.png",
 )
 
 
@@ -61,21 +67,30 @@ FILES = (
 class RunResult:
     """What a run made.
 
-    `resolution_A` is where the FSC of two half maps falls below 0.143, never finer than the band limit; optimistic
-    unless `independent_halves`, when the halves were refined apart. `converged` is False where `epochs` ended the run
-    first.
+    `resolution_A` is where the FSC of two half maps falls below 0.143, without mask or in one and corrected for it,
+    whichever is coarser, and never finer than the band limit; optimistic unless `independent_halves`, when the halves
+    were refined apart. `halves` has the curves. `converged` is False where `epochs` ended the run first.
     """
 
     output: Path
     map_path: Path
     particles_path: Path
-    resolution_A: float
-    band_limit_A: float
+    halves: HalfMapFSC
     independent_halves: bool
     converged: bool
     starts: StartsResult
     seconds: float
     settings: Settings
+
+    @property
+    def resolution_A(self) -> float:
+        """What the half maps claim, in Å."""
+        return self.halves.resolution_A
+
+    @property
+    def band_limit_A(self) -> float:
+        """The finest detail of the images that was used, in Å."""
+        return self.halves.band_limit_A
 
 
 def reconstruct(
@@ -104,8 +119,9 @@ def reconstruct(
 ) -> RunResult:
     """Reconstruct a map from the particles of a RELION STAR file, from a random start, into the folder `output`.
 
-    The folder gets map.mrc (box and voxel size of the input), half1.mrc and half2.mrc, particles.star (the
-    input's rows with the most probable pose, its probability and the log-evidence), events.jsonl and config.toml.
+    The folder gets map.mrc (box and voxel size of the input), half1.mrc and half2.mrc, mask.mrc and fsc.star
+    (how well the halves agree, see `hoarfrost.evaluate.half_maps`), particles.star (the input's rows with the most
+    probable pose, its probability and the log-evidence), events.jsonl and config.toml.
     None means: choose from the data. Lengths are in Å. `starts` is the number of random starts; None goes on until
     two agree, up to four. `rotate_grid` turns the quadrature of orientations at each iteration rather than at each
     stage. `memory` is what each process may use, like "2GB". `contrast` tells whether particles are white or black in
@@ -214,8 +230,7 @@ def _reconstruct(
         output=output,
         map_path=output / "map.mrc",
         particles_path=output / "particles.star",
-        resolution_A=final.resolution_A,
-        band_limit_A=settings.box * settings.pixel_size_A / refined.r_max,
+        halves=final.halves,
         independent_halves=refined.independent,
         converged=refined.converged,
         starts=starts,
@@ -294,9 +309,25 @@ def _prepare_output(output: Path, settings: Settings) -> EventLog:
 
 
 def _write(output: Path, stack: ParticleStack, settings: Settings, final: FinalPass) -> None:
-    maps = {"map.mrc": final.volume, "half1.mrc": final.half_volumes[0], "half2.mrc": final.half_volumes[1]}
+    halves = final.halves
+    maps = {
+        "map.mrc": final.volume,
+        "half1.mrc": final.half_volumes[0],
+        "half2.mrc": final.half_volumes[1],
+        "mask.mrc": halves.mask,
+    }
     for name, volume in maps.items():
         write_volume(output / name, volume.numpy().astype(np.float32), settings.pixel_size_A)
+    curves = FscCurves(
+        unmasked=halves.unmasked.numpy(),
+        masked=halves.masked.numpy(),
+        randomised=halves.randomised.numpy(),
+        corrected=halves.corrected.numpy(),
+        length_A=settings.box * settings.pixel_size_A,
+        resolution_A=halves.resolution_A,
+        band_limit_A=halves.band_limit_A,
+    )
+    write_fsc(output / "fsc.star", curves)
     write_posed_particles(
         output / "particles.star",
         stack.table,

@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from hoarfrost.fourier import FourierDisc
-from hoarfrost.io.atomic import atomic_output
 from hoarfrost.io.mrc import read_volume
 from hoarfrost.model.ctf import evaluate_ctf
 from hoarfrost.model.spectrum import SpectrumSampler
 from hoarfrost.particles.stack import ParticleStack
+from hoarfrost.report.png import save_png
 
 Draw = Callable[[str | Path, str | Path], None]
 """Draws a run folder into a PNG file."""
@@ -25,7 +25,6 @@ N_MATCHES = 8
 # Fourier pixels of the images. At the finest limits particles show nothing but noise.
 MATCHES_R_MAX = 10.0
 AXES = "zyx"
-DOTS_PER_INCH = 130
 
 
 def draw_slices(run: str | Path, picture: str | Path) -> None:
@@ -46,7 +45,7 @@ def draw_slices(run: str | Path, picture: str | Path) -> None:
             panel.set_title(f"{'slice at' if row == 0 else 'projection along'} {axis}{' = 0' if row == 0 else ''}")
             panel.set_ylabel(across[0])
             panel.set_xlabel(across[1])
-    _save(figure, Path(picture))
+    save_png(figure, Path(picture))
 
 
 def draw_matches(run: str | Path, picture: str | Path) -> None:
@@ -75,7 +74,7 @@ def draw_matches(run: str | Path, picture: str | Path) -> None:
         for row, images in enumerate((particles, projections)):
             grid[row][column].imshow(images[column].numpy(), cmap="gray", origin="lower")
             grid[row][column].set_axis_off()
-    _save(figure, Path(picture))
+    save_png(figure, Path(picture))
 
 
 def _sign(run: Path) -> int:
@@ -103,8 +102,3 @@ def _project(volume: Tensor, stack: ParticleStack, chosen: Tensor, disc: Fourier
     frequencies_per_A = plane / (disc.box * stack.pixel_size_A)
     angle = -2 * torch.pi * (shifts_A @ frequencies_per_A.T)
     return slices * evaluate_ctf(stack.ctf[chosen], frequencies_per_A) * torch.polar(torch.ones_like(angle), angle)
-
-
-def _save(figure: Figure, picture: Path) -> None:
-    with atomic_output(picture) as temporary:
-        figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH)
