@@ -84,7 +84,7 @@ def refine(particles: Path, truth: torch.Tensor) -> FinalPass:
     settings = resolve(stack, options, output=Path("run"), datadir=None, version="0")
     run = Reconstruction(settings, open_source(stack, settings), lambda event: None)
     band = run.make_band(0)
-    start = Optimised(fourier_resize(truth, band.box, band.r_max), stage=0, gain=100.0, converged=True)
+    start = Optimised(fourier_resize(truth, band.box, band.r_max)[None], torch.zeros(1), 0, gain=100.0, converged=True)
     refinement = Refinement(run)
     return final_pass(run, refinement, refinement.march(start))
 
@@ -96,4 +96,4 @@ def test_noise_is_told_from_particles_and_left_out(stacks: tuple[Path, Path, np.
     found = final.junk.numpy()
     assert found[is_junk].mean() > 0.8
     assert found[~is_junk].mean() < 0.05
-    assert float(fourier_shell_correlation(final.volume, truth.double())[1:10].min()) > 0.8
+    assert float(fourier_shell_correlation(final.maps[0].volume, truth.double())[1:10].min()) > 0.8

@@ -69,7 +69,7 @@ def march(data: SimulatedData) -> March:
     run = Reconstruction(settings, open_source(stack, settings), events.append)
     band = run.make_band(0)
     truth = torch.from_numpy(read_volume(data.truth_path)[0]).float()
-    start = Optimised(fourier_resize(truth, band.box, band.r_max), stage=0, gain=100.0, converged=True)
+    start = Optimised(fourier_resize(truth, band.box, band.r_max)[None], torch.zeros(1), 0, gain=100.0, converged=True)
     refinement = Refinement(run)
     refined = refinement.march(start)
     return March(refined, final_pass(run, refinement, refined), settings, events)
@@ -77,7 +77,7 @@ def march(data: SimulatedData) -> March:
 
 def test_refinement_goes_beyond_the_sums_over_all_poses(data: SimulatedData, march: March) -> None:
     truth = torch.from_numpy(read_volume(data.truth_path)[0]).double()
-    fsc = fourier_shell_correlation(march.final.volume, truth)
+    fsc = fourier_shell_correlation(march.final.maps[0].volume, truth)
     assert march.refined.r_max == 14
     assert march.refined.independent
     assert march.refined.converged
@@ -89,7 +89,7 @@ def test_refinement_goes_beyond_the_sums_over_all_poses(data: SimulatedData, mar
     assert np.median(np.degrees(np.arccos(((trace - 1) / 2).clip(-1, 1)))) < 2
     assert np.median(np.linalg.norm(march.final.shifts_A.numpy() - poses.shifts_A, axis=1)) < 0.2 * PIXEL_A
     # What the halves say of themselves is not finer than what the truth says by more than a tenth.
-    assert march.final.halves.resolution_A > 0.9 * resolution_A(fsc, BOX, PIXEL_A, 0.5)
+    assert march.final.maps[0].halves.resolution_A > 0.9 * resolution_A(fsc, BOX, PIXEL_A, 0.5)
 
 
 def test_progress_never_goes_back(march: March) -> None:
@@ -110,9 +110,9 @@ def test_each_band_limit_is_spot_checked(march: March) -> None:
 
 
 def test_the_half_maps_agree_on_detail_that_they_do_not_share(march: March) -> None:
-    assert not torch.equal(*march.final.half_volumes)
+    assert not torch.equal(*march.final.maps[0].half_volumes)
     first = int(march.settings.stages_r_max[0])
-    assert float(march.final.halves.unmasked[first + 1 : 13].min()) > 0.5
+    assert float(march.final.maps[0].halves.unmasked[first + 1 : 13].min()) > 0.5
 
 
 class Turned:
@@ -182,7 +182,7 @@ def random_maps() -> list[Tensor]:
 
 def test_half_maps_share_what_is_below_the_first_band_limit_and_nothing_above() -> None:
     maps = random_maps()
-    joined = joined_below((maps[0], maps[1]), 3.0)
+    joined = [volumes[0] for volumes in joined_below((maps[0][None], maps[1][None]), 3.0)]
     fsc = fourier_shell_correlation(*joined)
     assert float(fsc[:4].min()) > 1 - 1e-5
     torch.testing.assert_close(fsc[4:], fourier_shell_correlation(*maps)[4:], atol=1e-5, rtol=0)
@@ -192,6 +192,7 @@ def test_half_maps_share_what_is_below_the_first_band_limit_and_nothing_above() 
 def test_half_maps_are_scaled_by_what_they_share() -> None:
     maps = random_maps()
     fsc = torch.tensor([1.0, 0.9, 0.5, 0.0, -0.3, 0.2, 0.1])
-    for before, after in zip(maps, filtered_halves(maps, fsc), strict=True):
-        power = [torch.fft.rfftn(v).abs()[0, 0] for v in (before, after)]
+    halves = [volume[None] for volume in maps]
+    for before, after in zip(halves, filtered_halves(halves, fsc[None]), strict=True):
+        power = [torch.fft.rfftn(v[0]).abs()[0, 0] for v in (before, after)]
         torch.testing.assert_close(power[1], power[0] * fsc.clamp(min=0), rtol=1e-4, atol=1e-4)

@@ -16,7 +16,7 @@ from hoarfrost.cli import main
 from hoarfrost.io.mrc import read_volume, write_volume
 from hoarfrost.reconstruct.events import Event
 from hoarfrost.reconstruct.share_done import ShareDone
-from hoarfrost.reconstruct.starts import StartsResult, _onto, agreement_A
+from hoarfrost.reconstruct.starts import StartsResult, agreement_A, onto
 from hoarfrost.seeds import named_generator
 from hoarfrost.simulate.dataset import SimulatedData
 from hoarfrost.simulate.phantom import make_phantom
@@ -97,9 +97,9 @@ def test_starts_on_noise_do_not_agree_and_exit_4(tmp_path: Path, capsys: pytest.
 def test_a_map_agrees_with_its_mirror_image_turned_and_moved() -> None:
     volume = make_phantom(24, seed=3, n_blobs=6).float()
     turned = torch.rot90(volume.flip(0), 1, (1, 2)).roll((1, -1, 0), (0, 1, 2))
-    assert agreement_A(_onto(volume, turned), volume, 240.0) < 22
+    assert agreement_A(onto(volume[None], turned[None]), volume[None], 240.0) < 22
     noise = torch.randn(24, 24, 24, generator=named_generator(0, "starts test"))
-    assert agreement_A(_onto(volume, noise), volume, 240.0) > 60
+    assert agreement_A(onto(volume[None], noise[None]), volume[None], 240.0) > 60
 
 
 def test_results_of_starts_are_counted() -> None:

@@ -80,7 +80,7 @@ def refined_map(data: SimulatedData, symmetry: str) -> torch.Tensor:
     band = run.make_band(0)
     truth = torch.from_numpy(read_volume(data.truth_path)[0]).float()
     refinement = Refinement(run)
-    start = Optimised(fourier_resize(truth, band.box, band.r_max), stage=0, gain=100.0, converged=True)
+    start = Optimised(fourier_resize(truth, band.box, band.r_max)[None], torch.zeros(1), 0, gain=100.0, converged=True)
     return final_pass(run, refinement, refinement.march(start)).volume
 
 

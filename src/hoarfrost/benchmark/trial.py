@@ -15,8 +15,9 @@ from hoarfrost.benchmark.data import StudyData
 from hoarfrost.optim.registry import Facts, MethodSpec
 from hoarfrost.optim.schedules import settling
 from hoarfrost.particles.sampling import FixedMinibatchSampler
+from hoarfrost.reconstruct.auto import AutoStage
 from hoarfrost.reconstruct.curvature import largest_curvature
-from hoarfrost.reconstruct.methods import AutoStage, GradientStage
+from hoarfrost.reconstruct.methods import GradientStage
 from hoarfrost.reconstruct.step_size import ChosenRate, Start, choose_rate
 from hoarfrost.seeds import named_generator
 

@@ -17,6 +17,7 @@ def reconstruct(
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
     seed: int = 0,
+    classes: Annotated[int, Parameter(name=["--classes", "-k"])] = 1,
     starts: int | None = None,
     max_resolution_A: Annotated[float | None, Parameter(name="--max-resolution")] = None,
     diameter_A: Annotated[float | None, Parameter(name="--diameter")] = None,
@@ -49,6 +50,9 @@ def reconstruct(
         config.toml and pictures.
     seed
         Number that all random choices follow from; the same seed repeats the run.
+    classes
+        Number of structures among the particles. With several there are class001.mrc, class002.mrc, … and a folder
+        for each, with its particles.
     starts
         Begin from so many random maps, compare what becomes of them, and go on with the mean of those that agree.
         Unless given, a second start follows the first and so on, up to four, until two agree.
@@ -91,18 +95,17 @@ def reconstruct(
         Show no progress.
     """
     from hoarfrost.cli.progress import ProgressDisplay
+    from hoarfrost.cli.summary import summary
     from hoarfrost.errors import NotConvergedError
-    from hoarfrost.evaluate.views import read_views
     from hoarfrost.reconstruct.run import reconstruct as run
-    from hoarfrost.report.orientations import draw_orientations
-    from hoarfrost.report.pictures import draw_matches, draw_slices
-    from hoarfrost.report.resolution import draw_fsc
+    from hoarfrost.report.run_pictures import draw_pictures
 
     with ProgressDisplay(quiet=quiet or not is_first()) as progress:
         result = run(
             particles,
             output,
             seed=seed,
+            classes=classes,
             starts=starts,
             max_resolution_A=max_resolution_A,
             diameter_A=diameter_A,
@@ -124,29 +127,10 @@ def reconstruct(
         )
     if not is_first():
         return
-    draw_slices(output, output / "slices.png")
-    draw_matches(output, output / "matches.png")
-    draw_fsc(output, output / "fsc.png")
-    draw_orientations(output, output / "orientations.png")
-    minutes, seconds = divmod(round(result.seconds), 60)
-    ended = "" if result.converged else ", still improving when it ended: more --epochs may sharpen the map"
-    print(f"Map:        {result.map_path}")
-    apart = "refined apart" if result.independent_halves else "with common poses, so on the bright side"
-    halves = result.halves
-    curve = "without mask" if halves.is_from_unmasked else "in a mask, corrected for it"
-    print(f"Resolution: {result.resolution_A:.1f} Å (FSC 0.143, {curve}, of half maps {apart};")
-    print(f"            {halves.unmasked_A:.1f} Å without mask, {halves.corrected_A:.1f} Å in it and corrected for it;")
-    print(f"            the images were used to {result.band_limit_A:.1f} Å and no further)")
-    print(f"Views:      {read_views(output).summary()}")
-    if result.starts.gains:
-        print(f"Starts:     {result.starts.summary()}")
-    print(f"Poses:      {result.particles_path}")
-    print(f"Pictures:   {output / 'slices.png'}, matches.png, fsc.png and orientations.png")
-    print(f"Time:       {minutes} min {seconds} s{ended}")
-    print()
-    print(f"Open it with: chimerax {result.map_path}")
-    print("(or any viewer of MRC maps: Coot, PyMOL, 3dmod). Images alone do not tell the hand: the map may be the")
-    print('mirror image of the molecule. In ChimeraX, "volume flip #1" shows the other hand.')
+    for of_class in result.classes:
+        draw_pictures(of_class.folder)
+    for line in summary(result):
+        print(line)
     if result.starts.n_agreeing == 1:
         raise NotConvergedError(
             f"no two of {len(result.starts.gains)} random starts agree, so do not trust this map; look at matches.png, "

@@ -25,13 +25,14 @@ def write_posed_particles(
     rotations: Floats,
     shifts_A: Floats,
     extra: Mapping[str, npt.NDArray[Any]] | None = None,
+    rows: npt.NDArray[np.int64] | None = None,
 ) -> None:
     """Write the rows of `table` with new poses, in the dialect of the input, whole or not at all.
 
     `rotations` (n, 3, 3) and `shifts_A` (n, 2) are as in ParticleTable. Angles go to rlnAngleRot/Tilt/Psi;
     origins, of opposite sign to the shifts, to rlnOriginXAngst/YAngst (RELION 3.1) or to rlnOriginX/Y in
     pixels (3.0). `extra` adds or replaces further columns of n numbers, such as rlnMaxValueProbDistribution.
-    All other columns keep the input's text.
+    All other columns keep the input's text. Only `rows` are written, counted from 0, if they are given.
 
     A name in rlnImageName is kept if it still leads to the same file from the output's folder or one above
     it; otherwise its file is named relative to the output's folder.
@@ -66,6 +67,8 @@ def write_posed_particles(
         if values.shape != (table.n,) or not np.isfinite(values).all():
             raise ValueError(f"{name} needs {table.n} finite numbers")
         columns[name] = TextColumn(_number(value) for value in values.tolist())
+    if rows is not None:
+        columns = {name: TextColumn(values[row] for row in rows.tolist()) for name, values in columns.items()}
     posed = dataclasses.replace(particles, columns=columns)
     write_star(path, [posed if name == particles.name else other for name, other in table.star.tables.items()])
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hoarfrost.fourier import FourierDisc, radius_grid
 from hoarfrost.model.likelihood import PoseModel, Posterior, WhitenedImages, marginalise, mean_nll
+from hoarfrost.model.mixture import MixturePosterior, marginalise_mixture
 from hoarfrost.model.plane_slices import PlaneSliceOperator
 from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature, make_shift_quadrature
 from hoarfrost.model.slices import MATRIX_BYTES, SliceOperator, bytes_of_matrix
@@ -78,6 +79,13 @@ class BandModel:
     def posterior_of(self, slices: Tensor, images: WhitenedImages, *, statistics: bool = False) -> Posterior:
         """The same, given the volume's slices (n_base, K), for many batches against one volume."""
         return marginalise(images, slices, self.poses, statistics=statistics)
+
+    def mixture(
+        self, volumes: Tensor, images: WhitenedImages, log_shares: Tensor, *, statistics: bool = False
+    ) -> MixturePosterior:
+        """Sum over classes and poses of each image, given volumes (C, box, box, box): see `model.mixture`."""
+        slices = [self.operator.slices(volume) for volume in volumes]
+        return marginalise_mixture(images, slices, self.poses, log_shares, statistics=statistics)
 
     def nll(self, volume: Tensor, images: WhitenedImages) -> Tensor:
         """Mean over images of −log p(Ĩ | V), differentiable in the volume."""

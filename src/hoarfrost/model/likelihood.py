@@ -55,6 +55,13 @@ class WhitenedImages:
         """The chosen images."""
         return WhitenedImages(self.data[index], self.ctf[index], self.log_constant[index])
 
+    def tempered(self, temperature: float) -> WhitenedImages:
+        """The images as if their noise had so many times its variance, so that all poses are more alike."""
+        if temperature == 1:
+            return self
+        root = math.sqrt(temperature)
+        return WhitenedImages(self.data / root, self.ctf / root, self.log_constant)
+
 
 def whiten(packed: Tensor, ctf: Tensor, noise_variance: Tensor, disc: FourierDisc) -> WhitenedImages:
     """Prepare packed images (b, K) with CTFs (b, K) and noise variance σ² per coefficient, (K,) or (b, K)."""
@@ -91,7 +98,13 @@ class PoseModel:
         permutations = [disc.permutation(g[:2, :2]) for g in plane_symmetries()]
         self.permutation = torch.stack([index for index, _ in permutations]).to(device)
         self.conjugate_sign = 1 - 2 * torch.stack([c for _, c in permutations]).to(device, dtype)
-        self.scratch = Scratch()
+        self._scratches: list[Scratch] = []
+
+    def scratch(self, number: int = 0) -> Scratch:
+        """Memory for one of the volumes that images are compared with at the same time."""
+        while len(self._scratches) <= number:
+            self._scratches.append(Scratch())
+        return self._scratches[number]
 
     def orient_data(self, images: WhitenedImages) -> tuple[Tensor, Tensor]:
         """Real and imaginary parts of z = c S_t* y under half of the symmetries and each shift: (b · 4 · S, K) each."""
@@ -132,10 +145,11 @@ class Posterior:
 
 def marginalise(images: WhitenedImages, slices: Tensor, poses: PoseModel, *, statistics: bool = True) -> Posterior:
     """Sum the likelihood of each image over all poses, given slices (n_base, K) at the base orientations."""
-    bank = SliceBank(slices, poses.base_log_weights, poses.scratch)
-    sums = StatisticSums(bank, poses.scratch)
+    bank = SliceBank(slices, poses.base_log_weights, poses.scratch())
+    sums = StatisticSums(bank)
     columns: list[tuple[Tensor, ...]] = []
-    for _, tile in _tiles(images, bank, poses):
+    for part in tiles_of(images, bank, poses):
+        tile = ScoreTile(images[part], poses, bank)
         columns.append((tile.log_evidence(), tile.ess(), *tile.best()))
         if statistics:
             tile.accumulate(sums)
@@ -148,21 +162,21 @@ def marginalise(images: WhitenedImages, slices: Tensor, poses: PoseModel, *, sta
 def likely_poses(images: WhitenedImages, slices: Tensor, poses: PoseModel, least_share: float) -> LikelyPoses:
     """All nodes that hold more than `least_share` of an image's posterior, and its best one in any case."""
     found = []
-    bank = SliceBank(slices, poses.base_log_weights, poses.scratch)
-    for start, tile in _tiles(images, bank, poses):
-        part = tile.likely(least_share)
-        found.append(LikelyPoses(part.image + start, part.node, part.shift, part.probability))
+    bank = SliceBank(slices, poses.base_log_weights, poses.scratch())
+    for part in tiles_of(images, bank, poses):
+        likely = ScoreTile(images[part], poses, bank).likely(least_share)
+        found.append(LikelyPoses(likely.image + part.start, likely.node, likely.shift, likely.probability))
     columns = ((p.image, p.node, p.shift, p.probability) for p in found)
     return LikelyPoses(*(torch.cat(column) for column in zip(*columns, strict=True)))
 
 
-def _tiles(images: WhitenedImages, bank: SliceBank, poses: PoseModel) -> Iterator[tuple[int, ScoreTile]]:
-    """The images' likelihoods, so many images at a time, and the number of the first. A tile lasts until the next."""
+def tiles_of(images: WhitenedImages, bank: SliceBank, poses: PoseModel) -> Iterator[slice]:
+    """Parts of the images whose likelihoods over all poses are in memory at once."""
     rows_per_image = len(HALF_OF_SYMMETRIES) * len(poses.shifts.shifts_px)
     rows = min(ROWS_PER_TILE, SCORES_PER_TILE // (2 * len(bank.joint)))
     step = min(len(images), max(1, rows // rows_per_image))
     for start in range(0, len(images), step):
-        yield start, ScoreTile(images[start : start + step], poses, bank)
+        yield slice(start, start + step)
 
 
 class _MeanNLL(torch.autograd.Function):

@@ -64,7 +64,7 @@ class ScoreTile:
 
     A row is one of the symmetries · shifts under which an image is compared with slices. `_peak` and `_sum`
     (b, blocks) are an image's highest score in a block and the sum of its likelihoods there.
-    A tile lasts until the next, whose likelihoods are written over its own.
+    A tile lasts until the next of its bank, whose likelihoods are written over its own.
     """
 
     def __init__(self, images: WhitenedImages, poses: PoseModel, bank: SliceBank) -> None:
@@ -79,7 +79,7 @@ class ScoreTile:
         self._rows = len(self._real) // self._b
         n_base = len(bank.joint)
         n_scores = 2 * self._b * self._rows * n_base
-        self._scores = poses.scratch.take("scores", (n_scores,), bank.joint)
+        self._scores = bank.scratch.take("scores", (n_scores,), bank.joint)
         n_blocks = BLOCKS_MULTIPLE * math.ceil(n_scores / SCORES_PER_BLOCK / BLOCKS_MULTIPLE)
         width = max(SMALLEST_WIDTH, math.ceil(n_base / n_blocks))
         edges = [(first, min(first + width, n_base)) for first in range(0, n_base, width)]
@@ -146,10 +146,15 @@ class ScoreTile:
             found.append((image[of_row], node, row[of_row] % self._n_shifts, probability))
         return LikelyPoses(*(torch.cat(column) for column in zip(*found, strict=True)))
 
-    def accumulate(self, sums: StatisticSums) -> None:
-        """Add the statistics, leaving out the rows that hold none of an image's posterior mass."""
+    def accumulate(self, sums: StatisticSums, weight: Tensor | None = None) -> None:
+        """Add the statistics, leaving out the rows that hold none of an image's posterior mass.
+
+        An image counts `weight` (b,), or once.
+        """
         # Normalise the few numbers of the images, not the many of the poses.
         share = self._factor / self._total[:, None]
+        if weight is not None:
+            share = share * weight.to(share)[:, None]
         least = DROPPED_MASS / (len(self._blocks) * self._rows)
 
         def add(numbered: tuple[int, _Block]) -> None:

@@ -52,11 +52,12 @@ class SliceBank:
     """Slices of all base orientations as matrix products want them.
 
     `joint` (n_base, 2P) has the real parts of 2 P_j V, then −|P_j V|² and log w_j; `imaginary` (n_base, P) has the
-    imaginary parts of 2 P_j V. P is `padded(K)`.
+    imaginary parts of 2 P_j V. P is `padded(K)`. Both, and all that is made with them, lie in `scratch`.
     """
 
     def __init__(self, slices: Tensor, base_log_weights: Tensor, scratch: Scratch) -> None:
         n_base, size = slices.shape
+        self.scratch = scratch
         self.size, self.width, real = size, padded(size), slices.real
         self.joint = scratch.take("slices, real", (n_base, 2 * self.width), real)
         self.imaginary = scratch.take("slices, imaginary", (n_base, self.width), real)
@@ -75,11 +76,11 @@ class StatisticSums:
     Orientations stand along the rows, as in the blocks of likelihoods: the product that sums them is faster that way.
     """
 
-    def __init__(self, bank: SliceBank, scratch: Scratch) -> None:
+    def __init__(self, bank: SliceBank) -> None:
         self._size, self._width = bank.size, bank.width
         n_base = len(bank.joint)
-        self.joint = scratch.take("sums, real", (2 * bank.width, n_base), bank.joint)
-        self.imaginary = scratch.take("sums, imaginary", (bank.width, n_base), bank.joint)
+        self.joint = bank.scratch.take("sums, real", (2 * bank.width, n_base), bank.joint)
+        self.imaginary = bank.scratch.take("sums, imaginary", (bank.width, n_base), bank.joint)
         # Whether there is anything in the sums yet: the first to add writes.
         self.begun = False
 

@@ -63,6 +63,11 @@ class ParticleSource:
             spectrum = estimate_noise_spectrum(normalised, self.preprocessor)
             self.noise_spectrum += spectrum * (len(chunk) / len(sample))
 
+    @property
+    def mask_power(self) -> float:
+        """Share of the noise's power that the mask leaves."""
+        return float(self._mask.square().mean())
+
     def images(self, indices: Tensor, disc: FourierDisc) -> WhitenedImages:
         """The particles `indices` (b,), packed into `disc` and whitened, on the source's device. Any thread may ask."""
         records = np.empty((len(indices), record_size(disc.size)), np.float32)

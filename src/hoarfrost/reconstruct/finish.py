@@ -7,6 +7,7 @@ common map; then their FSC is an upper bound of what independent halves would sh
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,23 +16,35 @@ from hoarfrost.evaluate.half_maps import HalfMapFSC, compare_half_maps
 from hoarfrost.fourier import fourier_resize
 from hoarfrost.fsc import fourier_shell_correlation
 from hoarfrost.model.local_statistics import LocalStatistics
+from hoarfrost.reconstruct.junk import JunkShare
 from hoarfrost.reconstruct.loop import Reconstruction
 from hoarfrost.reconstruct.m_step import MStep, wiener_ridge
 from hoarfrost.reconstruct.refine import Refined, Refinement
+from hoarfrost.reconstruct.visit import Visit
 
 
 @dataclass(frozen=True)
-class FinalPass:
-    """Maps in the images' box (N, N, N) and what is known of each of n particles, in the order of the STAR file.
-
-    `rotations` (n, 3, 3) and `shifts_A` (n, 2): the best pose of the most probable mode; `probability` (n,): that
-    mode's share of the posterior; `log_evidence` (n,): log p(Ĩ | V) in nats; `junk` (n,): the probability that there is
-    no particle, zero without refinement. `halves` tells how well the two half maps agree.
-    """
+class ClassMaps:
+    """Maps of one class in the images' box (N, N, N), how well the halves agree, and its `share` of the particles."""
 
     volume: Tensor
     half_volumes: tuple[Tensor, Tensor]
     halves: HalfMapFSC
+    share: float
+
+
+@dataclass(frozen=True)
+class FinalPass:
+    """The maps of all classes, the largest first, and what is known of n particles, in the order of the STAR file.
+
+    `class_probability` (n, C): that the particle shows each class, whose poses follow for the most probable one.
+    `rotations` (n, 3, 3) and `shifts_A` (n, 2): the best pose of the most probable mode; `probability` (n,): that
+    mode's share of the posterior; `log_evidence` (n,): log p(Ĩ | V) in nats; `junk` (n,): the probability that there is
+    no particle, zero without refinement.
+    """
+
+    maps: list[ClassMaps]
+    class_probability: Tensor
     rotations: Tensor
     shifts_A: Tensor
     probability: Tensor
@@ -40,55 +53,100 @@ class FinalPass:
 
 
 def final_pass(run: Reconstruction, refinement: Refinement, refined: Refined) -> FinalPass:
-    """E-step over all particles with the map fixed, then one M-step for the whole and one for each half."""
+    """E-step over all particles with the maps fixed, then one M-step for the whole and one for each half."""
     s, r_max = run.settings, refined.r_max
     run.say("Last pass over all particles, for their poses and the final map", run.final_stage, r_max)
-    n, box = s.n_particles, refined.volumes[0].shape[0]
-    # Each process fills in its share, and zeros elsewhere.
-    rotations, shifts_A = torch.zeros(n, 3, 3, dtype=torch.float64), torch.zeros(n, 2, dtype=torch.float64)
-    probability, log_evidence, junk = torch.zeros(3, n, dtype=torch.float64).unbind()
-    parts = []
+    n, box = s.n_particles, refined.volumes[0].shape[-1]
+    poses = _Poses(n, s.classes)
+    # Of each class, of each half.
+    parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(s.classes)]
     done = 0
-    for half, volume in enumerate(refined.volumes):
-        e_step = refinement.e_step(volume, r_max)
-        statistics = LocalStatistics(box, s.box, volume.device, run.group)
+    for half, volumes in enumerate(refined.volumes):
+        e_steps = refinement.e_steps(volumes, r_max)
+        statistics = [LocalStatistics(box, s.box, volumes.device, run.group) for _ in volumes]
         members = (refinement.in_second_half == bool(half)).nonzero().squeeze(1)
-        for visit in refinement.visit(e_step, members):
-            statistics.add(e_step.model, visit.images, refinement.without_junk(visit))
-            indices, modes = visit.indices, visit.posterior.modes
-            rotations[indices] = modes.rotations[:, 0].cpu()
-            best = modes.shifts_px[:, 0].cpu() * s.pixel_size_A
-            # The wall about the allowed shifts gives a little.
-            shifts_A[indices] = best * (s.shift_extent_A / best.norm(dim=1, keepdim=True).clamp(min=1e-9)).clamp(max=1)
-            probability[indices] = modes.share()[:, 0].cpu().to(torch.float64)
-            log_evidence[indices] = visit.posterior.log_evidence.cpu()
-            junk[indices] = refinement.junk.probability(visit.posterior.log_evidence, visit.images.log_constant).cpu()
+        for visit in refinement.visit(e_steps, members):
+            visit.add_to(statistics, e_steps, refinement.weights(visit))
+            poses.note(visit, refinement.junk, s.pixel_size_A, s.shift_extent_A)
             run.image_gradients += len(visit.everyone)
             done += len(visit.everyone)
             run.report(run.final_stage, r_max, done / n)
-        part = statistics.quadratic(len(members))
-        run.team.sum_(*part)
-        parts.append(part)
-        del e_step, statistics  # or both halves' would be in memory at once
-    run.team.sum_(rotations, shifts_A, probability, log_evidence, junk)
+        del e_steps
+        for of_class in parts:
+            # Taken from the list, or the grids of all classes would be in memory to the end.
+            part = statistics.pop(0).quadratic(len(members))
+            run.team.sum_(*part)
+            of_class.append(part)
+    run.team.sum_(*poses.columns)
 
     support = refinement.support(box)
-    solved = run.team.from_first(
-        lambda: torch.stack(_solve(parts, support, refined, s.method)), support.new_empty(3, *support.shape)
-    )
-    maps = [fourier_resize(m.cpu().to(torch.float64), s.box, r_max) for m in solved]
-    halves = compare_half_maps(maps[1], maps[2], s.pixel_size_A, r_max, run.generator("phases of half maps"))
-    return FinalPass(maps[0], (maps[1], maps[2]), halves, rotations, shifts_A, probability, log_evidence, junk)
+    shares = poses.class_probability.mean(dim=0)
+    order = shares.argsort(descending=True, stable=True)
+    maps = []
+    for c in order.tolist():
+        start = (refined.volumes[0][c] + refined.volumes[1][c]) / 2
+        solved = run.team.from_first(
+            partial(_solve, parts[c], support, start, s.method), support.new_empty(3, *support.shape)
+        )
+        whole, *halves = (fourier_resize(m.cpu().to(torch.float64), s.box, r_max) for m in solved)
+        phases = run.generator("phases of half maps" + (f" of class {c}" if c else ""))
+        agreement = compare_half_maps(halves[0], halves[1], s.pixel_size_A, r_max, phases)
+        maps.append(ClassMaps(whole, (halves[0], halves[1]), agreement, float(shares[c])))
+    return FinalPass(maps, poses.class_probability[:, order], *poses.columns[1:])
 
 
-def _solve(parts: list[tuple[Tensor, Tensor]], support: Tensor, refined: Refined, method: str) -> list[Tensor]:
-    """The map of all particles and those of the two halves, from the statistics of each half."""
+class _Poses:
+    """The columns of `FinalPass`; each process fills in its share, and leaves zeros elsewhere."""
+
+    def __init__(self, n: int, classes: int) -> None:
+        self.class_probability = torch.zeros(n, classes, dtype=torch.float64)
+        self.rotations = torch.zeros(n, 3, 3, dtype=torch.float64)
+        self.shifts_A = torch.zeros(n, 2, dtype=torch.float64)
+        self.probability, self.log_evidence, self.junk = torch.zeros(3, n, dtype=torch.float64).unbind()
+
+    @property
+    def columns(self) -> tuple[Tensor, ...]:
+        return (
+            self.class_probability,
+            self.rotations,
+            self.shifts_A,
+            self.probability,
+            self.log_evidence,
+            self.junk,
+        )
+
+    def note(self, visit: Visit, junk: JunkShare, pixel_size_A: float, shift_extent_A: float) -> None:
+        """Fill in the process's share of a visit."""
+        indices = visit.indices
+        class_probability = visit.own_log_evidence.softmax(dim=1).cpu()
+        self.class_probability[indices] = class_probability
+        best_class = class_probability.argmax(dim=1)
+        for c, looked_at in enumerate(visit.posteriors):
+            if looked_at is None:
+                continue
+            rows, posterior = looked_at
+            mine = (best_class[rows.cpu()] == c).nonzero().squeeze(1)
+            here = indices[rows.cpu()[mine]]
+            modes = posterior.modes[mine.to(rows.device)]
+            self.rotations[here] = modes.rotations[:, 0].cpu()
+            best = modes.shifts_px[:, 0].cpu() * pixel_size_A
+            # The wall about the allowed shifts gives a little.
+            self.shifts_A[here] = best * (shift_extent_A / best.norm(dim=1, keepdim=True).clamp(min=1e-9)).clamp(max=1)
+            of_class = class_probability[rows.cpu()[mine], c]
+            self.probability[here] = modes.share()[:, 0].cpu().to(torch.float64) * of_class
+        log_evidence = visit.own_log_evidence.logsumexp(dim=1)
+        self.log_evidence[indices] = log_evidence.cpu()
+        self.junk[indices] = junk.probability(log_evidence, visit.images.log_constant).cpu()
+
+
+def _solve(parts: list[tuple[Tensor, Tensor]], support: Tensor, start: Tensor, method: str) -> Tensor:
+    """The map of all particles and those of the two halves (3, box, box, box), from the statistics of each half."""
     # Each half starts from nothing, or what both start from would be found in both.
     half_maps = [MStep(support, positive=False)(part, torch.zeros_like(support)) for part in parts]
-    final = (refined.volumes[0] + refined.volumes[1]) / 2
+    final = start
     if method == "auto":
         ridge = wiener_ridge(parts, fourier_shell_correlation(*half_maps), support)
         (linear, kernel), (other_linear, other_kernel) = parts
         solve = MStep(support, positive=False, shell_ridge=ridge)
         final = solve(((linear + other_linear) / 2, (kernel + other_kernel) / 2), final)
-    return [final, *half_maps]
+    return torch.stack([final, *half_maps])

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
 from torch import Tensor
 
 from hoarfrost.fourier import fourier_resize
 from hoarfrost.model.symmetry import PointGroup
 from hoarfrost.model.symmetry_axes import find_axes, in_frame
+from hoarfrost.reconstruct.auto import AutoStage
 from hoarfrost.reconstruct.loop import Optimised, Reconstruction
-from hoarfrost.reconstruct.methods import AutoStage
 from hoarfrost.reconstruct.refine import Refinement
 
 
@@ -30,17 +31,23 @@ def impose_symmetry(run: Reconstruction, found: Optimised) -> Optimised:
     run.group = group
     band = run.make_band(found.stage)
     support = band.support(run.diameter)
-    volume = fourier_resize(common, band.box)
 
-    def imposed() -> Tensor:
+    def imposed(volume: Tensor) -> Tensor:
         axes = find_axes(volume, group, band.r_max)
         told = f"Axes of {group.name} found: turned about them, the map correlates by {axes.correlation:.2f}"
         run.say(told, found.stage)
         return group(in_frame(volume, axes)) * support
 
-    symmetric = run.team.from_first(imposed, volume)
+    volumes = torch.stack([fourier_resize(volume, band.box) for volume in common])
+    symmetric = run.team.from_first(lambda: torch.stack([imposed(volume) for volume in volumes]), volumes)
     if refined.independent:
-        return dataclasses.replace(found, volume=symmetric)
+        return dataclasses.replace(found, volumes=symmetric)
     method = AutoStage(band, support, symmetric.clamp(min=0), team=run.team)
     gain = run.run_stage(found.stage, band, method)
-    return Optimised(method.volume, found.stage, found.gain if gain is None else gain, not run.out_of_epochs())
+    return dataclasses.replace(
+        found,
+        volumes=method.volumes,
+        log_shares=method.log_shares,
+        gain=found.gain if gain is None else gain,
+        converged=not run.out_of_epochs(),
+    )

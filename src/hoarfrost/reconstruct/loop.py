@@ -22,13 +22,15 @@ from hoarfrost.optim.registry import METHODS, Facts
 from hoarfrost.particles.prefetch import prefetched
 from hoarfrost.particles.sampling import FixedMinibatchSampler, MinibatchSampler, split_held_out
 from hoarfrost.particles.source import ParticleSource
+from hoarfrost.reconstruct.annealing import Annealing
+from hoarfrost.reconstruct.auto import AutoStage
 from hoarfrost.reconstruct.curvature import largest_curvature
 from hoarfrost.reconstruct.distribution import Team
 from hoarfrost.reconstruct.events import Event
 from hoarfrost.reconstruct.forecast import IMAGES_TO_TIME, Rates, expected_seconds, expected_starts, measure
 from hoarfrost.reconstruct.initialise import initial_volume
 from hoarfrost.reconstruct.marching import LEAST_GAIN_TO_REFINE, Decision, StageControl, plan_stage
-from hoarfrost.reconstruct.methods import AutoStage, GradientStage, Objective, StageMethod
+from hoarfrost.reconstruct.methods import GradientStage, Objective, StageMethod
 from hoarfrost.reconstruct.settings import Settings
 from hoarfrost.reconstruct.share_done import ShareDone
 from hoarfrost.reconstruct.spot_check import SumError
@@ -56,12 +58,15 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Optimised:
-    """Where the loop ended: the map (box, box, box) of stage number `stage`; `converged` unless it ran out of epochs.
+    """Where the loop ended: the map of each class (C, box, box, box) at stage number `stage`.
+
+    `log_shares` (C,) float64 is the log of each class's share of the images; `converged` unless epochs ran out.
 
     The stage's model is not kept: with its quadrature and matrices it takes hundreds of megabytes.
     """
 
-    volume: Tensor
+    volumes: Tensor
+    log_shares: Tensor
     stage: int
     gain: float
     converged: bool
@@ -132,7 +137,8 @@ class Reconstruction:
                 limit_A = self.settings.box * self.settings.pixel_size_A / stages[best.stage]
                 self.say(f"Detail beyond {limit_A:.1f} Å does not explain held-out particles any better", stage)
                 break
-            best = Optimised(method.volume, stage, gain if gain is not None else float("-inf"), not out_of_epochs)
+            gain = float("-inf") if gain is None else gain
+            best = Optimised(method.volumes, method.log_shares, stage, gain, not out_of_epochs)
             if out_of_epochs:
                 break
             if self._may_refine(best.gain):
@@ -160,12 +166,18 @@ class Reconstruction:
         support = band.support(self.diameter)
         sample = self.source.images(self._sample, band.disc)
         if previous is None:
-            volume = initial_volume(band, sample, self.diameter, self.generator(self._of_start("start")))
+            generator = self.generator(self._of_start("start"))
+            every = [initial_volume(band, sample, self.diameter, generator) for _ in range(self.settings.classes)]
         else:
-            volume = fourier_resize(previous.volume, band.box)
-        volume = self.team.from_first(lambda: volume, volume)
+            every = [fourier_resize(volume, band.box) for volume in previous.volumes]
+        volumes = torch.stack(every)
+        volumes = self.team.from_first(lambda: volumes, volumes)
         if self.settings.method == "auto":
-            return AutoStage(band, support, volume, previous if isinstance(previous, AutoStage) else None, self.team)
+            if isinstance(previous, AutoStage):
+                return AutoStage(band, support, volumes, previous, self.team)
+            annealing = Annealing.of(sample, band.disc, self.source.mask_power)
+            return AutoStage(band, support, volumes, None, self.team, annealing)
+        (volume,) = volumes
         spec = METHODS[self.settings.method]
         assert isinstance(self._sampler, FixedMinibatchSampler)
         curvature = self.team.number_from_first(
@@ -210,7 +222,7 @@ class Reconstruction:
                 self.iteration += 1
                 self.image_gradients += step.image_gradients
                 check = control.is_check(iteration) or self.out_of_epochs()
-                judged = self.judge(band, method.volume, held_out) if check else None
+                judged = self.judge(band, method.volumes, method.log_shares, held_out) if check else None
                 done = min(1.0, iteration / control.plan.expected_iterations)
                 self.report(
                     stage, band.r_max, done, batch_nll=step.nll, judged=judged, ess=step.ess, step_size=step_size
@@ -223,9 +235,10 @@ class Reconstruction:
                         break
         return gain
 
-    def judge(self, band: BandModel, volume: Tensor, held_out: WhitenedImages) -> HeldOut:
-        """How well a map explains the held-out particles, of which `held_out` is this process's share."""
-        each = torch.stack([-band.posterior(volume, held_out).log_evidence, -held_out.log_constant], dim=1)
+    def judge(self, band: BandModel, volumes: Tensor, log_shares: Tensor, held_out: WhitenedImages) -> HeldOut:
+        """How well maps explain the held-out particles, of which `held_out` is this process's share."""
+        log_evidence = band.mixture(volumes, held_out, log_shares).log_evidence
+        each = torch.stack([-log_evidence, -held_out.log_constant], dim=1)
         nll, empty = self.team.gather(each, len(self.held_out)).unbind(1)
         return HeldOut.of(nll, empty, self.team)
 

@@ -1,7 +1,11 @@
-"""The optimisation methods by name, each as a thing that takes a minibatch and moves the map of one stage."""
+"""The optimisation methods, each as a thing that takes a minibatch and moves the map of one stage.
+
+`auto` is in `hoarfrost.reconstruct.auto`.
+"""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import final
@@ -9,15 +13,12 @@ from typing import final
 import torch
 from torch import Tensor
 
-from hoarfrost.fourier import fourier_resize
 from hoarfrost.model.band import BandModel
 from hoarfrost.model.likelihood import WhitenedImages
 from hoarfrost.model.prior import ExponentialCubicPrior
-from hoarfrost.optim.online_em import OnlineEM
 from hoarfrost.optim.registry import Facts, MethodSpec
 from hoarfrost.optim.sag import SAG
 from hoarfrost.reconstruct.distribution import Team
-from hoarfrost.reconstruct.m_step import MStep
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Objective:
 class StageMethod(ABC):
     """One method at one band limit. `volume` is the map (box, box, box), already inside `support`.
 
-    Every process of `team` has the same map and steps with its share of each minibatch.
+    A method for several structures has `volumes` (C, box, box, box), others one. Every process of `team` has the same
+    map and steps with its share of each minibatch.
     """
 
     def __init__(self, band: BandModel, support: Tensor, volume: Tensor, team: Team | None = None) -> None:
@@ -58,9 +60,19 @@ class StageMethod(ABC):
         self.parameter = torch.nn.Parameter(volume * support)
 
     @property
+    def volumes(self) -> Tensor:
+        """The current map of each class, (C, box, box, box), detached."""
+        return self.parameter.detach().view(-1, *self.support.shape)
+
+    @property
     def volume(self) -> Tensor:
-        """The current map, detached."""
-        return self.parameter.detach()
+        """The current map, or that of the first class, detached."""
+        return self.volumes[0]
+
+    @property
+    def log_shares(self) -> Tensor:
+        """Log of the share of the images that show each class, (C,) float64."""
+        return torch.full((len(self.volumes),), -math.log(len(self.volumes)), dtype=torch.float64)
 
     @abstractmethod
     def step(self, images: WhitenedImages, batch: int = 0, n_images: int | None = None) -> StepReport:
@@ -77,58 +89,6 @@ class StageMethod(ABC):
     @abstractmethod
     def step_size(self) -> float:
         """The step size of the next step, in the method's own units."""
-
-
-@final
-class AutoStage(StageMethod):
-    """`auto`: online expectation–maximisation, without a learning rate."""
-
-    def __init__(
-        self,
-        band: BandModel,
-        support: Tensor,
-        volume: Tensor,
-        previous: AutoStage | None = None,
-        team: Team | None = None,
-    ) -> None:
-        super().__init__(band, support, volume, team)
-        self._m_step = MStep(support)
-        self.optimiser = OnlineEM([self.parameter], self._solve)
-        statistics = None if previous is None else previous.optimiser.statistics
-        if statistics is not None:
-            linear, kernel = statistics
-            resized = (fourier_resize(linear, band.box), fourier_resize(kernel, 2 * band.box))
-            # Statistics of a narrower band say nothing of the new shells, so they count as old.
-            self.optimiser.start_from(resized, step=self.optimiser.defaults["warm_up"])
-
-    def step(self, images: WhitenedImages, batch: int = 0, n_images: int | None = None) -> StepReport:
-        """E-step on the minibatch, then the M-step on the running averages."""
-        n = len(images) if n_images is None else n_images
-        posterior = self.band.posterior(self.volume, images, statistics=True)
-        statistics = self.band.quadratic(posterior, n)
-        self.team.sum_(*statistics)
-        each = torch.stack([posterior.log_evidence, posterior.ess.to(torch.float64)], dim=1)
-        log_evidence, ess = self.team.gather(each, n).unbind(1)
-        nll = -log_evidence.mean()
-        self.optimiser.step(lambda: (nll, statistics))
-        return StepReport(float(nll), float(ess.median()), n)
-
-    def allow_negative(self) -> None:
-        """Let the map turn negative from now on: it is right by now, and its band limit makes negative lobes."""
-        self._m_step = MStep(self.support, positive=False)
-
-    def _solve(self, statistics: tuple[Tensor, ...], current: Tensor) -> Tensor:
-        solution: Tensor = self.team.from_first(lambda: self._m_step(statistics, current), current)
-        return solution
-
-    def set_step(self, size: float) -> None:
-        """ρ, the weight of the newest minibatch."""
-        self.optimiser.param_groups[0]["lr"] = size
-
-    @property
-    def step_size(self) -> float:
-        """ρ of the next step."""
-        return self.optimiser.step_size
 
 
 @final

@@ -9,22 +9,16 @@ From Python::
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from hoarfrost._version import __version__
 from hoarfrost.errors import UsageError
 from hoarfrost.evaluate.half_maps import HalfMapFSC
-from hoarfrost.io.atomic import write_text_atomically
-from hoarfrost.io.fsc_star import FscCurves, write_fsc
-from hoarfrost.io.mrc import write_volume
-from hoarfrost.io.posed_star import write_posed_particles
 from hoarfrost.optim.names import MethodName
 from hoarfrost.particles.cache import PackedCache
 from hoarfrost.particles.contrast import Contrast, ContrastChoice
@@ -33,12 +27,13 @@ from hoarfrost.particles.sampling import split_held_out
 from hoarfrost.particles.source import ParticleSource
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruct.distribution import Team, joined
-from hoarfrost.reconstruct.events import Event, EventLog, Progress
-from hoarfrost.reconstruct.finish import FinalPass, final_pass
+from hoarfrost.reconstruct.events import Event, Progress
+from hoarfrost.reconstruct.finish import final_pass
 from hoarfrost.reconstruct.impose import impose_symmetry
 from hoarfrost.reconstruct.loop import Reconstruction
 from hoarfrost.reconstruct.memory import GB, plan_memory
 from hoarfrost.reconstruct.refine import Refinement
+from hoarfrost.reconstruct.run_folder import check_output, places, prepare_output, write_results
 from hoarfrost.reconstruct.settings import Options, Settings, resolve
 from hoarfrost.reconstruct.starts import StartsResult, run_starts
 from hoarfrost.seeds import named_generator
@@ -46,21 +41,19 @@ from hoarfrost.seeds import named_generator
 # Noise alone looks like a speck in one image of a hundred.
 WORTH_SAYING = 0.03
 IMAGES_PER_CHECK = 256
-# What a run folder may hold, pictures included: --overwrite replaces these and refuses a folder that holds others.
-FILES = (
-    "map.mrc",
-    "half1.mrc",
-    "half2.mrc",
-    "mask.mrc",
-    "fsc.star",
-    "particles.star",
-    "events.jsonl",
-    "config.toml",
-    "slices.png",
-    "matches.png",
-    "fsc.png",
-    "orientations.png",
-)
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """One of the structures that a run found: its map, and how well its half maps agree.
+
+    `folder` has what belongs to it alone; `share` is the share of the particles that show it.
+    """
+
+    folder: Path
+    map_path: Path
+    halves: HalfMapFSC
+    share: float
 
 
 @dataclass(frozen=True)
@@ -69,18 +62,28 @@ class RunResult:
 
     `resolution_A` is where the FSC of two half maps falls below 0.143, without mask or in one and corrected for it,
     whichever is coarser, and never finer than the band limit; optimistic unless `independent_halves`, when the halves
-    were refined apart. `halves` has the curves. `converged` is False where `epochs` ended the run first.
+    were refined apart. `converged` is False where `epochs` ended the run first. `classes` has one structure, or as many
+    as were asked for, the one of most particles first; what is said of one map is said of that.
     """
 
     output: Path
-    map_path: Path
+    classes: tuple[ClassResult, ...]
     particles_path: Path
-    halves: HalfMapFSC
     independent_halves: bool
     converged: bool
     starts: StartsResult
     seconds: float
     settings: Settings
+
+    @property
+    def map_path(self) -> Path:
+        """The map."""
+        return self.classes[0].map_path
+
+    @property
+    def halves(self) -> HalfMapFSC:
+        """How well the half maps agree."""
+        return self.classes[0].halves
 
     @property
     def resolution_A(self) -> float:
@@ -98,6 +101,7 @@ def reconstruct(
     output: str | Path,
     *,
     seed: int = 0,
+    classes: int = 1,
     starts: int | None = None,
     max_resolution_A: float | None = None,
     diameter_A: float | None = None,
@@ -122,7 +126,9 @@ def reconstruct(
     The folder gets map.mrc (box and voxel size of the input), half1.mrc and half2.mrc, mask.mrc and fsc.star
     (how well the halves agree, see `hoarfrost.evaluate.half_maps`), particles.star (the input's rows with the most
     probable pose, its probability and the log-evidence), events.jsonl and config.toml.
-    None means: choose from the data. Lengths are in Å. `starts` is the number of random starts; None goes on until
+    None means: choose from the data. Lengths are in Å. `classes` is the number of structures that the particles show;
+    with several there are class001.mrc, class002.mrc, … instead of the map, and for each a folder of the same name with
+    its files, its particles among them. `starts` is the number of random starts; None goes on until
     two agree, up to four. `rotate_grid` turns the quadrature of orientations at each iteration rather than at each
     stage. `memory` is what each process may use, like "2GB". `contrast` tells whether particles are white or black in
     the images; auto finds out, and black ones are inverted. `progress` is called with every Event. The same seed,
@@ -138,6 +144,7 @@ def reconstruct(
     started = time.monotonic()
     options = Options(
         seed=seed,
+        classes=classes,
         starts=starts,
         max_resolution_A=max_resolution_A,
         diameter_A=diameter_A,
@@ -169,7 +176,7 @@ def _reconstruct(
     overwrite: bool,
     progress: Progress | None,
 ) -> RunResult:
-    team.agree(lambda: _check_output(output, overwrite) if team.is_first else None)
+    team.agree(lambda: check_output(output, overwrite) if team.is_first else None)
     stack = team.agree(lambda: ParticleStack.open(particles, datadir))
     settings = team.agree(
         lambda: resolve(
@@ -187,7 +194,7 @@ def _reconstruct(
     source = team.agree(lambda: open_source(stack, settings))
     contrast = Contrast.decide(settings.contrast, team.number_from_first(source.contrast_z))
     settings, source.sign = settings.with_contrast(contrast), contrast.sign
-    log = team.agree(lambda: _prepare_output(output, settings) if team.is_first else None)
+    log = team.agree(lambda: prepare_output(output, settings) if team.is_first else None)
     # Only the first process is sure to have the folder.
     source.cache = PackedCache(settings.n_particles, settings.cache_bytes, output if output.is_dir() else None)
 
@@ -221,16 +228,18 @@ def _reconstruct(
                 f"About {junk:.0%} of the images hold nothing that the map explains", run.final_stage, refined.r_max
             )
         if team.is_first:
-            _write(output, stack, settings, final)
+            write_results(output, stack, settings, final)
     finally:
         if log is not None:
             log.close()
         source.cache.close()
     return RunResult(
         output=output,
-        map_path=output / "map.mrc",
+        classes=tuple(
+            ClassResult(*places(output, number, settings.classes), of_class.halves, of_class.share)
+            for number, of_class in enumerate(final.maps)
+        ),
         particles_path=output / "particles.star",
-        halves=final.halves,
         independent_halves=refined.independent,
         converged=refined.converged,
         starts=starts,
@@ -265,20 +274,6 @@ def open_source(stack: ParticleStack, settings: Settings) -> ParticleSource:
     )
 
 
-def _check_output(output: Path, overwrite: bool) -> None:
-    if not output.exists():
-        return
-    if not output.is_dir():
-        raise UsageError(f"{output} is a file; choose another folder for the run")
-    if not any(output.iterdir()):
-        return
-    if not overwrite:
-        raise UsageError(f"{output} exists; choose another folder or give --overwrite")
-    others = sorted(entry.name for entry in output.iterdir() if entry.name not in FILES)
-    if others:
-        raise UsageError(f"{output} holds {others[0]}, which reconstruct did not write; choose another folder")
-
-
 def _check_shares(settings: Settings, team: Team) -> None:
     """Raise UsageError where some process would have nothing to do, or where processes do not work on the same."""
     smallest = min(settings.batch_size // 2, settings.held_out, (settings.n_particles - settings.held_out) // 4)
@@ -288,54 +283,3 @@ def _check_shares(settings: Settings, team: Team) -> None:
             f"{settings.batch_size} and judge by {settings.held_out}; start at most {max(1, smallest)}"
         )
     team.agree_on(settings.model_copy(update={"threads": 0}).model_dump_json())
-
-
-def _prepare_output(output: Path, settings: Settings) -> EventLog:
-    """Make the folder, or empty it of what an earlier run left: an old map must not pass for the new run's.
-
-    Writes the settings, and opens the log.
-    """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        for name in FILES:
-            (output / name).unlink(missing_ok=True)
-        free = shutil.disk_usage(output).free
-    except OSError as error:
-        raise UsageError(f"cannot write {output}: {error.strerror or error}") from error
-    if free == 0:
-        raise UsageError(f"cannot write {output}: no space left on the disk")
-    write_text_atomically(output / "config.toml", settings.to_toml())
-    return EventLog(output / "events.jsonl")
-
-
-def _write(output: Path, stack: ParticleStack, settings: Settings, final: FinalPass) -> None:
-    halves = final.halves
-    maps = {
-        "map.mrc": final.volume,
-        "half1.mrc": final.half_volumes[0],
-        "half2.mrc": final.half_volumes[1],
-        "mask.mrc": halves.mask,
-    }
-    for name, volume in maps.items():
-        write_volume(output / name, volume.numpy().astype(np.float32), settings.pixel_size_A)
-    curves = FscCurves(
-        unmasked=halves.unmasked.numpy(),
-        masked=halves.masked.numpy(),
-        randomised=halves.randomised.numpy(),
-        corrected=halves.corrected.numpy(),
-        length_A=settings.box * settings.pixel_size_A,
-        resolution_A=halves.resolution_A,
-        band_limit_A=halves.band_limit_A,
-    )
-    write_fsc(output / "fsc.star", curves)
-    write_posed_particles(
-        output / "particles.star",
-        stack.table,
-        final.rotations.numpy(),
-        final.shifts_A.numpy(),
-        {
-            "rlnMaxValueProbDistribution": final.probability.numpy(),
-            "rlnLogLikeliContribution": final.log_evidence.numpy(),
-            "hoarfrostJunkProbability": final.junk.numpy(),
-        },
-    )

@@ -36,6 +36,8 @@ FEWEST_PARTICLES = 20
 MINIBATCH = 100
 # Random starts, unless two agree before.
 MOST_STARTS = 4
+# Time grows with their number twice: each image is compared with all, and each needs as many images.
+MOST_CLASSES = 10
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Options:
     """What the user asked for; None means: choose from the data. Lengths are in Å."""
 
     seed: int = 0
+    classes: int = 1
     starts: int | None = None
     max_resolution_A: float | None = None
     diameter_A: float | None = None
@@ -83,7 +86,12 @@ class Options:
                 raise UsageError(f"--{name} must be a positive number, found {value:g}")
         if self.shift_sigma_A is not None and not (self.shift_sigma_A >= 0 and math.isfinite(self.shift_sigma_A)):
             raise UsageError(f"--shift-sigma must be zero or positive, in Å, found {self.shift_sigma_A:g}")
+        if self.classes > 1 and self.method != "auto":
+            raise UsageError(f"several classes need the method auto, found {self.method}")
+        if self.classes > MOST_CLASSES:
+            raise UsageError(f"--classes must be at most {MOST_CLASSES}, found {self.classes}")
         counts = {
+            "classes": self.classes,
             "starts": self.starts,
             "batch-size": self.batch_size,
             "threads": self.threads,
@@ -108,6 +116,7 @@ class Settings(BaseModel):
     output: str
     datadir: str | None
     seed: int
+    classes: int
     starts: int
     until_two_agree: bool
     method: MethodName
@@ -200,6 +209,7 @@ def resolve(
         output=str(output),
         datadir=datadir,
         seed=options.seed,
+        classes=options.classes,
         starts=MOST_STARTS if options.starts is None else options.starts,
         until_two_agree=options.starts is None,
         method=options.method,

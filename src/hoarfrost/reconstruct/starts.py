@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from hoarfrost.evaluate.align import align
@@ -83,37 +84,44 @@ def compare(run: Reconstruction, found: list[Optimised]) -> tuple[Optimised, Sta
     stage = min(start.stage for start in found)
     band = run.make_band(stage)
     held_out = run.source.images(run.team.share(run.held_out), band.disc)
-    volumes = [fourier_resize(start.volume, band.box) for start in found]
-    gains = [run.judge(band, volume, held_out).gain for volume in volumes]
+    every = [torch.stack([fourier_resize(volume, band.box) for volume in start.volumes]) for start in found]
+    gains = [run.judge(band, v, start.log_shares, held_out).gain for v, start in zip(every, found, strict=True)]
     chosen = max(range(len(found)), key=gains.__getitem__)
+    best = found[chosen]
     length_A = run.settings.box * run.settings.pixel_size_A
     coarsest_A = length_A / min(LEAST_SHELLS_IN_COMMON, band.r_max - 0.5)
     resolutions: list[float | None] = []
-    for number, volume in enumerate(volumes):
+    for number, volumes in enumerate(every):
         if number == chosen:
             resolutions.append(None)
             continue
-        volumes[number] = run.team.from_first(partial(_onto, volumes[chosen], volume), volume)
-        found_A = run.team.number_from_first(partial(agreement_A, volumes[number], volumes[chosen], length_A))
+        every[number] = run.team.from_first(partial(onto, every[chosen], volumes), volumes)
+        found_A = run.team.number_from_first(partial(agreement_A, every[number], every[chosen], length_A))
         # Maps hold a little beyond the band limit, which their ends in space put there.
         resolutions.append(max(found_A, length_A / band.r_max))
     agrees = tuple(agreed_A is None or agreed_A < coarsest_A for agreed_A in resolutions)
     result = StartsResult(tuple(gains), tuple(resolutions), agrees, chosen)
     if result.n_agreeing > 1:
-        mean = torch.stack([volume for volume, agree in zip(volumes, agrees, strict=True) if agree]).mean(dim=0)
-        gain = run.judge(band, mean, held_out).gain
+        mean = torch.stack([volumes for volumes, agree in zip(every, agrees, strict=True) if agree]).mean(dim=0)
+        gain = run.judge(band, mean, best.log_shares, held_out).gain
         if gain > gains[chosen]:
-            return Optimised(mean, stage, gain, found[chosen].converged), result
-    return found[chosen], result
+            return Optimised(mean, best.log_shares, stage, gain, best.converged), result
+    return best, result
 
 
 def agreement_A(aligned: Tensor, reference: Tensor, length_A: float) -> float:
-    """Where the FSC of two maps (box, box, box) falls below 0.5, in Å."""
-    fsc = fourier_shell_correlation(aligned, reference)
-    box = reference.shape[0]
-    return resolution_A(fsc, box, length_A / box, FSC_OF_TWO_MAPS)
+    """Where the FSC of two maps (C, box, box, box) falls below 0.5, in Å, of the class where it does so first."""
+    box = reference.shape[-1]
+    curves = [fourier_shell_correlation(a, b) for a, b in zip(aligned, reference, strict=True)]
+    return max(resolution_A(fsc, box, length_A / box, FSC_OF_TWO_MAPS) for fsc in curves)
 
 
-def _onto(reference: Tensor, volume: Tensor) -> Tensor:
-    """A map on a reference, at best of all rotations, shifts and both hands."""
-    return align(volume, reference).aligned.to(volume)
+def onto(reference: Tensor, volumes: Tensor) -> Tensor:
+    """Maps (C, box, box, box) on reference ones: each at best of all rotations, shifts and both hands.
+
+    Classes come in any order; they go to those that they correlate with best, each to one.
+    """
+    found = [[align(volume, of_class) for volume in volumes] for of_class in reference]
+    correlation = [[aligned.correlation for aligned in row] for row in found]
+    _, taken = linear_sum_assignment(correlation, maximize=True)
+    return torch.stack([row[c].aligned for row, c in zip(found, taken, strict=True)]).to(volumes)

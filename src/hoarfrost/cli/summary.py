@@ -1,0 +1,43 @@
+"""What a finished run says on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hoarfrost.evaluate.views import read_views
+from hoarfrost.reconstruct.run import ClassResult, RunResult
+from hoarfrost.report.run_pictures import has_particles
+
+
+def summary(result: RunResult) -> Iterator[str]:
+    """Lines about the maps, how far to trust them, and what to do next."""
+    minutes, seconds = divmod(round(result.seconds), 60)
+    ended = "" if result.converged else ", still improving when it ended: more --epochs may sharpen the map"
+    for of_class in result.classes:
+        yield from _of_class(of_class, result)
+    if result.starts.gains:
+        yield f"Starts:     {result.starts.summary()}"
+    yield f"Poses:      {result.particles_path}"
+    yield f"Time:       {minutes} min {seconds} s{ended}"
+    yield ""
+    yield f"Open it with: chimerax {' '.join(str(of_class.map_path) for of_class in result.classes)}"
+    yield "(or any viewer of MRC maps: Coot, PyMOL, 3dmod). Images alone do not tell the hand: the map may be the"
+    yield 'mirror image of the molecule. In ChimeraX, "volume flip #1" shows the other hand.'
+
+
+def _of_class(of_class: ClassResult, result: RunResult) -> Iterator[str]:
+    share = f", which {of_class.share:.0%} of the particles show" if len(result.classes) > 1 else ""
+    yield f"Map:        {of_class.map_path}{share}"
+    apart = "refined apart" if result.independent_halves else "with common poses, so on the bright side"
+    halves = of_class.halves
+    curve = "without mask" if halves.is_from_unmasked else "in a mask, corrected for it"
+    yield f"Resolution: {halves.resolution_A:.1f} Å (FSC 0.143, {curve}, of half maps {apart};"
+    yield f"            {halves.unmasked_A:.1f} Å without mask, {halves.corrected_A:.1f} Å in it and corrected for it;"
+    yield f"            the images were used to {halves.band_limit_A:.1f} Å and no further)"
+    pictures = f"Pictures:   {of_class.folder / 'slices.png'}, "
+    if not has_particles(of_class.folder):
+        yield "Views:      no particle shows it more probably than another"
+        yield f"{pictures}fsc.png"
+        return
+    yield f"Views:      {read_views(of_class.folder).summary()}"
+    yield f"{pictures}matches.png, fsc.png and orientations.png"

@@ -1,0 +1,62 @@
+"""Several structures at once: the likelihood of images each of which shows one of C volumes.
+
+    p(Ĩ_i | V_1 … V_C) = Σ_c π_c p(Ĩ_i | V_c)        r_ic = π_c p(Ĩ_i | V_c) / p(Ĩ_i | V_1 … V_C)
+
+with π_c the shares of the classes and r_ic the class probabilities of an image. The statistics of class c are those of
+`hoarfrost.model.likelihood`, in which image i counts r_ic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hoarfrost.model.likelihood import PoseModel, WhitenedImages, tiles_of
+from hoarfrost.model.score_tile import ScoreTile
+from hoarfrost.model.slice_bank import SliceBank, StatisticSums
+
+
+@dataclass(frozen=True)
+class MixturePosterior:
+    """What the sum over classes and poses leaves of b images.
+
+    `log_evidence` (b,) float64; `probability` r (b, C) float64; `ess` (b,), effective number of classes × poses;
+    `statistics`, of each class numerator (n_base, K) and weight (n_base, K), empty unless asked for.
+    """
+
+    log_evidence: Tensor
+    probability: Tensor
+    ess: Tensor
+    statistics: list[tuple[Tensor, Tensor]]
+
+
+def marginalise_mixture(
+    images: WhitenedImages,
+    slices: Sequence[Tensor],
+    poses: PoseModel,
+    log_shares: Tensor,
+    *,
+    statistics: bool = True,
+) -> MixturePosterior:
+    """Sum the likelihood of each image over classes and poses, given slices (n_base, K) of each class.
+
+    `log_shares` (C,) is log π.
+    """
+    banks = [SliceBank(of, poses.base_log_weights, poses.scratch(c)) for c, of in enumerate(slices)]
+    sums = [StatisticSums(bank) for bank in banks]
+    log_shares = log_shares.to(torch.float64)
+    columns: list[tuple[Tensor, ...]] = []
+    for part in tiles_of(images, banks[0], poses):
+        tiles = [ScoreTile(images[part], poses, bank) for bank in banks]
+        joint = torch.stack([tile.log_evidence() for tile in tiles], dim=1) + log_shares
+        probability = joint.softmax(dim=1)
+        squares = torch.stack([probability[:, c].square() / tile.ess() for c, tile in enumerate(tiles)]).sum(dim=0)
+        columns.append((joint.logsumexp(dim=1), probability, 1 / squares))
+        if statistics:
+            for c, tile in enumerate(tiles):
+                tile.accumulate(sums[c], probability[:, c] if len(banks) > 1 else None)
+    log_evidence, probability, ess = (torch.cat(column) for column in zip(*columns, strict=True))
+    return MixturePosterior(log_evidence, probability, ess, [s.result() for s in sums] if statistics else [])

@@ -1,0 +1,102 @@
+"""`auto`: online expectation–maximisation, without a learning rate, for one map or for several classes."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from hoarfrost.fourier import fourier_resize
+from hoarfrost.model.band import BandModel
+from hoarfrost.model.likelihood import WhitenedImages
+from hoarfrost.optim.online_em import OnlineEM
+from hoarfrost.reconstruct.annealing import Annealing
+from hoarfrost.reconstruct.distribution import Team
+from hoarfrost.reconstruct.m_step import MStep
+from hoarfrost.reconstruct.methods import StageMethod, StepReport
+
+# No class is left with less than this share of its fair part.
+LEAST_OCCUPANCY = 0.1
+
+
+@final
+class AutoStage(StageMethod):
+    """Online EM of `volumes` (C, box, box, box), or of one (box, box, box), with the shares of the classes.
+
+    Goes on from the running averages of `previous`, of a narrower band; or starts with noise as strong as `annealing`
+    says, and then the reported NLL is that of images with so much noise.
+    """
+
+    def __init__(
+        self,
+        band: BandModel,
+        support: Tensor,
+        volumes: Tensor,
+        previous: AutoStage | None = None,
+        team: Team | None = None,
+        annealing: Annealing | None = None,
+    ) -> None:
+        super().__init__(band, support, volumes.view(-1, *support.shape), team)
+        self._m_step = MStep(support)
+        self._annealing = annealing or Annealing()
+        self._minibatch = 0
+        self.optimiser = OnlineEM([self.parameter], self._solve)
+        statistics = None if previous is None else previous.optimiser.statistics
+        if statistics is not None:
+            linear, kernel, shares = statistics
+            resized = (_resized(linear, band.box), _resized(kernel, 2 * band.box), shares)
+            # Statistics of a narrower band say nothing of the new shells, so they count as old.
+            self.optimiser.start_from(resized, step=self.optimiser.defaults["warm_up"])
+
+    def step(self, images: WhitenedImages, batch: int = 0, n_images: int | None = None) -> StepReport:
+        """E-step on the minibatch, then the M-step on the running averages."""
+        n = len(images) if n_images is None else n_images
+        images = images.tempered(self._annealing.temperature(self._minibatch))
+        self._minibatch += 1
+        posterior = self.band.mixture(self.volumes, images, self.log_shares, statistics=True)
+        parts = [self.band.quadratic_of(numerator, weight, n) for numerator, weight in posterior.statistics]
+        statistics = (
+            *(torch.stack(part) for part in zip(*parts, strict=True)),
+            posterior.probability.sum(dim=0).to(parts[0][0]) / n,
+        )
+        self.team.sum_(*statistics)
+        each = torch.stack([posterior.log_evidence, posterior.ess.to(torch.float64)], dim=1)
+        log_evidence, ess = self.team.gather(each, n).unbind(1)
+        nll = -log_evidence.mean()
+        self.optimiser.step(lambda: (nll, statistics))
+        return StepReport(float(nll), float(ess.median()), n)
+
+    @property
+    def log_shares(self) -> Tensor:
+        """Log of the share of the images that show each class, (C,) float64, none below a tenth of its fair part."""
+        statistics = self.optimiser.statistics
+        if statistics is None:
+            return super().log_shares
+        shares = statistics[2].to("cpu", torch.float64)
+        return shares.clamp(min=LEAST_OCCUPANCY / len(shares)).log().log_softmax(dim=0)
+
+    def allow_negative(self) -> None:
+        """Let the map turn negative from now on: it is right by now, and its band limit makes negative lobes."""
+        self._m_step = MStep(self.support, positive=False)
+
+    def _solve(self, statistics: tuple[Tensor, ...], current: Tensor) -> Tensor:
+        def solved() -> Tensor:
+            linear, kernel, _ = statistics
+            return torch.stack([self._m_step((b, t), now) for b, t, now in zip(linear, kernel, current, strict=True)])
+
+        solution: Tensor = self.team.from_first(solved, current)
+        return solution
+
+    def set_step(self, size: float) -> None:
+        """ρ, the weight of the newest minibatch."""
+        self.optimiser.param_groups[0]["lr"] = size
+
+    @property
+    def step_size(self) -> float:
+        """ρ of the next step."""
+        return self.optimiser.step_size
+
+
+def _resized(volumes: Tensor, box: int) -> Tensor:
+    return torch.stack([fourier_resize(volume, box) for volume in volumes])

@@ -1,0 +1,145 @@
+"""The folder of a run: checked and emptied before the work, and filled with the results after it.
+
+A run for one structure keeps its files in the folder itself. Of several, each has a folder like it, class001 and so on,
+with the particles that show it, and its map beside that folder, class001.mrc.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from hoarfrost.errors import UsageError
+from hoarfrost.io.atomic import write_text_atomically
+from hoarfrost.io.fsc_star import FscCurves, write_fsc
+from hoarfrost.io.mrc import write_volume
+from hoarfrost.io.posed_star import write_posed_particles
+from hoarfrost.particles.stack import ParticleStack
+from hoarfrost.reconstruct.events import EventLog
+from hoarfrost.reconstruct.finish import ClassMaps, FinalPass
+from hoarfrost.reconstruct.settings import Settings
+
+# What a run folder may hold, pictures included: --overwrite replaces these and refuses a folder that holds others.
+FILES = (
+    "map.mrc",
+    "half1.mrc",
+    "half2.mrc",
+    "mask.mrc",
+    "fsc.star",
+    "particles.star",
+    "events.jsonl",
+    "config.toml",
+    "slices.png",
+    "matches.png",
+    "fsc.png",
+    "orientations.png",
+)
+_CLASS = re.compile(r"class[0-9]{3}(\.mrc)?")
+
+
+def places(output: Path, number: int, classes: int) -> tuple[Path, Path]:
+    """The folder and the map of class `number`, from 0, of a run for so many classes."""
+    if classes == 1:
+        return output, output / "map.mrc"
+    folder = output / f"class{number + 1:03d}"
+    return folder, output / f"{folder.name}.mrc"
+
+
+def check_output(output: Path, overwrite: bool) -> None:
+    """Raise UsageError where the folder exists, unless it may be replaced and holds only what a run wrote."""
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise UsageError(f"{output} is a file; choose another folder for the run")
+    if not any(output.iterdir()):
+        return
+    if not overwrite:
+        raise UsageError(f"{output} exists; choose another folder or give --overwrite")
+    others = sorted(str(path.relative_to(output)) for path in _others(output))
+    if others:
+        raise UsageError(f"{output} holds {others[0]}, which reconstruct did not write; choose another folder")
+
+
+def prepare_output(output: Path, settings: Settings) -> EventLog:
+    """Make the folder, or empty it of what an earlier run left: an old map must not pass for the new run's.
+
+    Writes the settings, and opens the log. Raises UsageError where that cannot be done.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for path in [*output.iterdir()]:
+            if path.name in FILES or (_CLASS.fullmatch(path.name) and path.is_file()):
+                path.unlink()
+            elif _CLASS.fullmatch(path.name) and path.is_dir():
+                for name in FILES:
+                    (path / name).unlink(missing_ok=True)
+                path.rmdir()
+        free = shutil.disk_usage(output).free
+    except OSError as error:
+        raise UsageError(f"cannot write {output}: {error.strerror or error}") from error
+    if free == 0:
+        raise UsageError(f"cannot write {output}: no space left on the disk")
+    write_text_atomically(output / "config.toml", settings.to_toml())
+    return EventLog(output / "events.jsonl")
+
+
+def write_results(output: Path, stack: ParticleStack, settings: Settings, final: FinalPass) -> None:
+    """Write the maps, how well their halves agree, and the particles."""
+    best = final.class_probability.argmax(dim=1)
+    columns = {
+        "rlnMaxValueProbDistribution": final.probability.numpy(),
+        "rlnLogLikeliContribution": final.log_evidence.numpy(),
+        "hoarfrostJunkProbability": final.junk.numpy(),
+    }
+    if settings.classes > 1:
+        columns["rlnClassNumber"] = (best + 1).numpy()
+        for number, probability in enumerate(final.class_probability.unbind(1)):
+            columns[f"hoarfrostClassProbability{number + 1}"] = probability.numpy()
+    poses = final.rotations.numpy(), final.shifts_A.numpy()
+    write_posed_particles(output / "particles.star", stack.table, *poses, columns)
+    for number, of_class in enumerate(final.maps):
+        folder, map_path = places(output, number, settings.classes)
+        folder.mkdir(exist_ok=True)
+        _write_maps(folder, of_class, settings)
+        if settings.classes > 1:
+            write_volume(map_path, of_class.volume.numpy().astype(np.float32), settings.pixel_size_A)
+            rows = (best == number).nonzero().squeeze(1).numpy()
+            if len(rows):
+                write_posed_particles(folder / "particles.star", stack.table, *poses, columns, rows)
+            write_text_atomically(folder / "config.toml", settings.to_toml())
+
+
+def _write_maps(folder: Path, maps: ClassMaps, settings: Settings) -> None:
+    halves = maps.halves
+    named = {
+        "map.mrc": maps.volume,
+        "half1.mrc": maps.half_volumes[0],
+        "half2.mrc": maps.half_volumes[1],
+        "mask.mrc": halves.mask,
+    }
+    for name, volume in named.items():
+        write_volume(folder / name, volume.numpy().astype(np.float32), settings.pixel_size_A)
+    curves = FscCurves(
+        unmasked=halves.unmasked.numpy(),
+        masked=halves.masked.numpy(),
+        randomised=halves.randomised.numpy(),
+        corrected=halves.corrected.numpy(),
+        length_A=settings.box * settings.pixel_size_A,
+        resolution_A=halves.resolution_A,
+        band_limit_A=halves.band_limit_A,
+    )
+    write_fsc(folder / "fsc.star", curves)
+
+
+def _others(output: Path) -> list[Path]:
+    """What no run wrote."""
+    found = []
+    for path in output.iterdir():
+        if _CLASS.fullmatch(path.name) and path.is_dir():
+            found += [inside for inside in path.iterdir() if inside.name not in FILES]
+        elif path.name not in FILES and not (_CLASS.fullmatch(path.name) and path.is_file()):
+            found.append(path)
+    return found
