@@ -279,6 +279,20 @@ def test_poses_come_back_and_other_columns_keep_their_text(tmp_path: Path, star_
     assert ("# version 30001" in out.read_text()) == (text is NEW)
 
 
+def test_only_the_rows_asked_for_are_written(tmp_path: Path, star_path: StarPath) -> None:
+    table = read_particles(star_path(NEW))
+    rotations, shifts_A = random_poses(table.n)
+    rows = np.array([2, 0])
+    number = {"rlnClassNumber": np.arange(table.n) + 1}
+    write_posed_particles(tmp_path / "o.star", table, rotations, shifts_A, number, rows)
+    again = read_particles(tmp_path / "o.star")
+    assert again.n == 2
+    assert again.rotations is not None
+    np.testing.assert_allclose(again.rotations, rotations[rows], atol=1e-7)
+    np.testing.assert_array_equal(again.image_index, table.image_index[rows])
+    assert read_star(tmp_path / "o.star").tables["particles"].columns["rlnClassNumber"] == ["3", "1"]
+
+
 def test_identity_poses_are_written_without_a_warning_or_a_minus_zero(tmp_path: Path, star_path: StarPath) -> None:
     table = read_particles(star_path(NEW))
     write_posed_particles(tmp_path / "o.star", table, np.tile(np.eye(3), (3, 1, 1)), np.zeros((3, 2)))

@@ -9,8 +9,12 @@ import pytest
 import torch
 
 from hoarfrost.fourier import FourierDisc
+from hoarfrost.geometry import random_rotations
+from hoarfrost.model.band import BandModel
 from hoarfrost.model.likelihood import WhitenedImages, whiten
-from hoarfrost.reconstruct.annealing import FIRST_NATS, MINIBATCHES, Annealing
+from hoarfrost.model.quadrature import PosePrior
+from hoarfrost.reconstruct.annealing import FIRST_NATS, LEAST_FIRST, MINIBATCHES, Annealing
+from hoarfrost.reconstruct.auto import AutoStage
 from hoarfrost.seeds import named_generator
 
 DISC = FourierDisc(32, 6.0)
@@ -28,19 +32,56 @@ def images(signal: float, mask_power: float = 1.0, n: int = 4000) -> WhitenedIma
 @pytest.mark.parametrize("mask_power", [1.0, 0.7])
 def test_temperature_follows_from_the_signal(mask_power: float) -> None:
     found = Annealing.of(images(40.0, mask_power), DISC, mask_power)
-    assert found.first == pytest.approx(40 / FIRST_NATS, rel=0.05)
+    assert found.temperature == pytest.approx(40 / FIRST_NATS, rel=0.05)
 
 
-def test_images_with_little_signal_are_taken_as_they_are() -> None:
-    assert Annealing.of(images(1.0), DISC, 1.0).first == 1
-    assert Annealing.of(images(0.0, 0.6), DISC, 1.0).first == 1
+def test_poor_images_begin_at_the_least() -> None:
+    assert Annealing.of(images(1.0), DISC, 1.0).temperature == LEAST_FIRST
+    assert Annealing.of(images(0.0, 0.6), DISC, 1.0).temperature == LEAST_FIRST
+
+
+def cooled(annealing: Annealing, minibatches: int) -> list[float]:
+    found = []
+    for _ in range(minibatches):
+        found.append(annealing.temperature)
+        annealing.next_minibatch()
+    return found
 
 
 def test_temperature_falls_evenly_to_one_and_stays_there() -> None:
-    annealing = Annealing(16.0)
-    temperatures = [annealing.temperature(t) for t in range(MINIBATCHES + 20)]
+    temperatures = cooled(Annealing(16.0), MINIBATCHES + 20)
     assert temperatures[0] == 16
     assert temperatures[MINIBATCHES // 2] == pytest.approx(4)
-    assert temperatures[MINIBATCHES:] == [1.0] * 20
+    assert temperatures[MINIBATCHES:] == pytest.approx([1.0] * 20)
     ratios = {round(b / a, 9) for a, b in itertools.pairwise(temperatures[: MINIBATCHES + 1])}
     assert len(ratios) == 1
+
+
+def test_clear_images_are_not_asked_before_maps_have_split() -> None:
+    annealing = Annealing(64.0)
+    assert annealing.is_warm
+    cooled(annealing, MINIBATCHES)
+    assert not annealing.is_warm
+    assert not Annealing(LEAST_FIRST).is_warm
+
+
+def stage(annealing: Annealing) -> AutoStage:
+    band = BandModel(16, 2.3, PosePrior(0.0, 0.0), random_rotations(1, named_generator(0, "annealing test"))[0])
+    shape = band.box, band.box, band.box
+    return AutoStage(band, torch.ones(shape), torch.ones(shape), annealing=annealing)
+
+
+def test_a_stage_ends_with_the_best_map_that_particles_have_seen() -> None:
+    auto = stage(Annealing())
+    for value, gain, ends in ((1.0, 4.0, False), (2.0, 5.0, False), (3.0, 4.6, False), (4.0, 4.4, True)):
+        auto.parameter.data = torch.full_like(auto.parameter, value)
+        assert auto.judged(gain) == ends
+    assert auto.go_back() == 5.0
+    assert bool((auto.volume == 2.0).all())
+
+
+def test_a_warm_stage_does_not_listen() -> None:
+    auto = stage(Annealing(64.0))
+    assert not auto.judged(10.0)
+    assert not auto.judged(1.0)
+    assert auto.go_back() is None

@@ -9,14 +9,18 @@ import pytest
 import torch
 
 import hoarfrost
+from hoarfrost.errors import UsageError
 from hoarfrost.fourier import fourier_resize, radius_grid
 from hoarfrost.fsc import fourier_shell_correlation
+from hoarfrost.geometry import random_rotations
 from hoarfrost.io.mrc import read_volume, write_volume
 from hoarfrost.model.symmetry import PointGroup
+from hoarfrost.model.symmetry_axes import Axes, in_frame
 from hoarfrost.optim.names import MethodName
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruct.events import Event
 from hoarfrost.reconstruct.finish import final_pass
+from hoarfrost.reconstruct.impose import impose_symmetry
 from hoarfrost.reconstruct.loop import Optimised, Reconstruction
 from hoarfrost.reconstruct.refine import Refinement
 from hoarfrost.reconstruct.run import open_source
@@ -81,7 +85,7 @@ def refined_map(data: SimulatedData, symmetry: str) -> torch.Tensor:
     truth = torch.from_numpy(read_volume(data.truth_path)[0]).float()
     refinement = Refinement(run)
     start = Optimised(fourier_resize(truth, band.box, band.r_max)[None], torch.zeros(1), 0, gain=100.0, converged=True)
-    return final_pass(run, refinement, refinement.march(start)).volume
+    return final_pass(run, refinement, refinement.march(start)).maps[0].volume
 
 
 @pytest.mark.slow
@@ -108,3 +112,41 @@ def test_gradient_methods_keep_to_the_symmetry(method: MethodName, tmp_path: Pat
     )
     assert asymmetry(result.map_path, "D2") < 1e-5
     assert result.settings.symmetry == "D2"
+
+
+def searched(data: SimulatedData, from_symmetry: str) -> tuple[str, list[str]]:
+    """The group that is found in the true map, turned and moved off its axes, and what was said."""
+    stack = ParticleStack.open(data.particles_path, None)
+    options = Options(
+        symmetry="auto", batch_size=50, shift_sigma_A=8.0, shift_extent_A=24.0, max_resolution_A=40 * PIXEL_A / 10
+    )
+    settings = resolve(stack, options, output=Path("run"), datadir=None, version="0")
+    events: list[Event] = []
+    run = Reconstruction(settings, open_source(stack, settings), events.append)
+    band = run.make_band(0)
+    truth = torch.from_numpy(read_volume(data.truth_path)[0]).float()
+    axes = Axes(random_rotations(1, run.generator("turn"))[0], torch.tensor([0.7, -0.4, 0.9]), 0.0)
+    turned = fourier_resize(in_frame(truth, axes), band.box, band.r_max)
+    start = Optimised(turned[None], torch.zeros(1), 0, gain=100.0, converged=True)
+    symmetric = impose_symmetry(run, start).volumes[0].double()
+    assert run.group.name == run.settings.symmetry
+    # Off the origin is where the particles' shifts say that it is; on its axes it looks like its average.
+    residual = (PointGroup(run.group.name)(symmetric) - symmetric).norm() / symmetric.norm()
+    assert float(residual) < (0.05 if from_symmetry == run.group.name else 1e-9)
+    return run.group.name, [event.message for event in events if event.message]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["C1", "C3", "D2", "C4"])
+def test_the_symmetry_is_found(name: str, tmp_path: Path) -> None:
+    data = simulated(tmp_path, name, box=40, n=300, snr=0.5, n_blobs=12, seed=3)
+    found, messages = searched(data, name)
+    assert found == name
+    assert any(message.startswith(("Symmetry: ", "No symmetry: ")) for message in messages)
+
+
+def test_a_symmetry_cannot_be_found_by_other_methods_or_for_several_classes(tmp_path: Path) -> None:
+    data = simulated(tmp_path, "C1", box=24, n=60, snr=0.5, n_blobs=6, seed=2)
+    for options in ({"method": "sgd"}, {"classes": 2}):
+        with pytest.raises(UsageError, match="--symmetry auto needs the method auto and a single class"):
+            hoarfrost.reconstruct(data.particles_path, tmp_path / "run", symmetry="Auto", **options)

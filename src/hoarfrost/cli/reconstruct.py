@@ -62,7 +62,8 @@ def reconstruct(
     diameter_A
         Diameter of the particle, in Å. 85 % of the box unless given.
     symmetry
-        Point group of the molecule: Cn or Dn with any n (C4, D7), T, O or I. Not detected.
+        Point group of the molecule: Cn or Dn with any n (C4, D7), T, O or I; or auto, to find it in the map (Cn and Dn
+        up to n = 12).
     method
         How to optimise: auto needs no learning rate and is the fastest; the others are those of `hoarfrost benchmark`.
     epochs

@@ -15,6 +15,8 @@ def summary(result: RunResult) -> Iterator[str]:
     ended = "" if result.converged else ", still improving when it ended: more --epochs may sharpen the map"
     for of_class in result.classes:
         yield from _of_class(of_class, result)
+    if result.settings.symmetry != "C1":
+        yield f"Symmetry:   {result.settings.symmetry}"
     if result.starts.gains:
         yield f"Starts:     {result.starts.summary()}"
     yield f"Poses:      {result.particles_path}"

@@ -16,6 +16,8 @@ from hoarfrost.reconstruct.distribution import Team
 from hoarfrost.reconstruct.m_step import MStep
 from hoarfrost.reconstruct.methods import StageMethod, StepReport
 
+# A stage is over where the held-out gain has fallen by this share.
+LEAST_FALL = 0.1
 # No class is left with less than this share of its fair part.
 LEAST_OCCUPANCY = 0.1
 
@@ -24,8 +26,8 @@ LEAST_OCCUPANCY = 0.1
 class AutoStage(StageMethod):
     """Online EM of `volumes` (C, box, box, box), or of one (box, box, box), with the shares of the classes.
 
-    Goes on from the running averages of `previous`, of a narrower band; or starts with noise as strong as `annealing`
-    says, and then the reported NLL is that of images with so much noise.
+    Goes on from the running averages of `previous`, of a narrower band. Noise is as strong as `annealing` takes it for,
+    and the NLL of a step is that of images with so much noise.
     """
 
     def __init__(
@@ -40,9 +42,11 @@ class AutoStage(StageMethod):
         super().__init__(band, support, volumes.view(-1, *support.shape), team)
         self._m_step = MStep(support)
         self._annealing = annealing or Annealing()
-        self._minibatch = 0
+        self._best: tuple[float, Tensor, tuple[Tensor, ...] | None] | None = None
         self.optimiser = OnlineEM([self.parameter], self._solve)
         statistics = None if previous is None else previous.optimiser.statistics
+        if previous is not None:
+            self._annealing = previous._annealing
         if statistics is not None:
             linear, kernel, shares = statistics
             resized = (_resized(linear, band.box), _resized(kernel, 2 * band.box), shares)
@@ -52,8 +56,8 @@ class AutoStage(StageMethod):
     def step(self, images: WhitenedImages, batch: int = 0, n_images: int | None = None) -> StepReport:
         """E-step on the minibatch, then the M-step on the running averages."""
         n = len(images) if n_images is None else n_images
-        images = images.tempered(self._annealing.temperature(self._minibatch))
-        self._minibatch += 1
+        images = images.tempered(self._annealing.temperature)
+        self._annealing.next_minibatch()
         posterior = self.band.mixture(self.volumes, images, self.log_shares, statistics=True)
         parts = [self.band.quadratic_of(numerator, weight, n) for numerator, weight in posterior.statistics]
         statistics = (
@@ -75,6 +79,28 @@ class AutoStage(StageMethod):
             return super().log_shares
         shares = statistics[2].to("cpu", torch.float64)
         return shares.clamp(min=LEAST_OCCUPANCY / len(shares)).log().log_softmax(dim=0)
+
+    def judged(self, gain: float) -> bool:
+        """Keep the maps if they are the best so far; whether they have become so much worse that it is time to end.
+
+        Where images are poor a map soon fits the noise of the particles that it is made from: on 808 of
+        beta-galactosidase what it explained of others rose to 5.7 nats in 80 minibatches and fell to 2.5 in 80 more.
+        """
+        if self._annealing.is_warm:
+            return False
+        if self._best is None or gain > self._best[0]:
+            self._best = (gain, self.parameter.detach().clone(), self.optimiser.statistics)
+        return gain < (1 - LEAST_FALL) * self._best[0]
+
+    def go_back(self) -> float | None:
+        """To the best maps that there were; returns their gain, None if there was no judgement."""
+        if self._best is None:
+            return None
+        gain, volumes, statistics = self._best
+        self.parameter.data = volumes.clone()
+        if statistics is not None:
+            self.optimiser.start_from(statistics, self.optimiser.defaults["warm_up"])
+        return gain
 
     def allow_negative(self) -> None:
         """Let the map turn negative from now on: it is right by now, and its band limit makes negative lobes."""

@@ -229,11 +229,14 @@ class Reconstruction:
                 )
                 if judged is not None:
                     gain = judged.gain
+                    if method.judged(gain):
+                        break
                     if control.is_check(iteration) and control.decide(iteration, gain) is Decision.STAGE_DONE:
                         break
                     if stage > 0 and self._may_refine(gain):
                         break
-        return gain
+        best = method.go_back()
+        return gain if best is None else best
 
     def judge(self, band: BandModel, volumes: Tensor, log_shares: Tensor, held_out: WhitenedImages) -> HeldOut:
         """How well maps explain the held-out particles, of which `held_out` is this process's share."""

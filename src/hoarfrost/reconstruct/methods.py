@@ -81,6 +81,17 @@ class StageMethod(ABC):
         `images` are the team's share of it that is this process's, and `n_images` the number of all of them.
         """
 
+    def judged(self, gain: float) -> bool:
+        """Take note of how much better than an empty map the present one explains a held-out particle, in nats.
+
+        Returns whether it has become so much worse that the stage should end.
+        """
+        return False
+
+    def go_back(self) -> float | None:
+        """Go back to the best map that was judged, if the method keeps it; its gain, or None."""
+        return None
+
     @abstractmethod
     def set_step(self, size: float) -> None:
         """Use the step size that the stage asks for, a share of a full step; a method with its own schedule may not."""

@@ -219,6 +219,7 @@ def _reconstruct(
         run.say(forecast_line(run.forecast(), settings))
         optimised, starts = run_starts(run)
         optimised = impose_symmetry(run, optimised)
+        settings = run.settings
         refinement = Refinement(run)
         refined = refinement.march(optimised)
         final = final_pass(run, refinement, refined)

@@ -87,7 +87,8 @@ def prepare_output(output: Path, settings: Settings) -> EventLog:
 
 
 def write_results(output: Path, stack: ParticleStack, settings: Settings, final: FinalPass) -> None:
-    """Write the maps, how well their halves agree, and the particles."""
+    """Write the maps, how well their halves agree, the particles, and the settings with what was found out since."""
+    write_text_atomically(output / "config.toml", settings.to_toml())
     best = final.class_probability.argmax(dim=1)
     columns = {
         "rlnMaxValueProbDistribution": final.probability.numpy(),

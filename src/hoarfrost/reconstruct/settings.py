@@ -62,11 +62,19 @@ class Options:
     memory: str | None = None
     contrast: ContrastChoice = "auto"
 
+    @property
+    def finds_symmetry(self) -> bool:
+        """Whether the point group is to be found out."""
+        return self.symmetry.strip().lower() == "auto"
+
     def check(self) -> None:
         """Raise UsageError for a value that makes no sense whatever the data."""
-        PointGroup(self.symmetry)
         if self.method not in get_args(MethodName):
             raise UsageError(f"method must be one of {', '.join(get_args(MethodName))}, found {self.method}")
+        if not self.finds_symmetry:
+            PointGroup(self.symmetry)
+        elif self.method != "auto" or self.classes > 1:
+            raise UsageError("--symmetry auto needs the method auto and a single class; name the point group instead")
         if self.contrast not in CONTRASTS:
             raise UsageError(f"contrast must be auto, white or black, found {self.contrast}")
         if self.device not in ("auto", "cpu", "cuda"):
@@ -107,7 +115,8 @@ class Options:
 class Settings(BaseModel):
     """The resolved settings of one run; written to config.toml.
 
-    `contrast` is auto only until the images have been looked at, and `contrast_z` None: see `with_contrast`.
+    `contrast` is auto only until the images have been looked at, and `contrast_z` None: see `with_contrast`. `symmetry`
+    is auto only until the map has been looked at.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -213,7 +222,7 @@ def resolve(
         starts=MOST_STARTS if options.starts is None else options.starts,
         until_two_agree=options.starts is None,
         method=options.method,
-        symmetry=PointGroup(options.symmetry).name,
+        symmetry="auto" if options.finds_symmetry else PointGroup(options.symmetry).name,
         contrast=options.contrast,
         contrast_z=None,
         max_resolution_A=length_A / (stages + refined)[-1],
