@@ -17,6 +17,7 @@ from hoarfrost.reconstruct.marching import (
     StagePlan,
     is_last_sweep,
     plan_stage,
+    search_stage,
     share_of_sweeps,
 )
 
@@ -121,3 +122,10 @@ def test_the_share_of_sweeps_rises_and_stays_below_one() -> None:
     assert shares[0] == 0
     assert all(0 < later - earlier < 0.04 for earlier, later in itertools.pairwise(shares))
     assert shares[-1] < 1
+
+
+@pytest.mark.parametrize(("r_max", "stage"), [(6.0, 0), (7.0, 0), (7.9, 1), (9.4, 2), (31.0, 2), (3.0, 0)])
+def test_refinement_searches_at_the_last_stage_that_images_reach_and_a_search_can_afford(
+    r_max: float, stage: int
+) -> None:
+    assert search_stage((6.0, 7.4, 9.2, 11.4), r_max) == stage

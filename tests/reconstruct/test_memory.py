@@ -13,6 +13,7 @@ import pytest
 from hoarfrost.errors import UsageError
 from hoarfrost.io.mrc import write_stack
 from hoarfrost.reconstruct.memory import GB, MemoryPlan, default_budget, machine_memory, parse_memory, plan_memory
+from hoarfrost.reconstruct.settings import LARGEST_REFINED_R_MAX
 
 BOX, N_IMAGES = 16, 40
 
@@ -39,7 +40,7 @@ def plan(n: int, budget: int | None = None, last: float = 31.0) -> MemoryPlan:
 
 def test_the_default_holds_all_that_is_planned_for() -> None:
     assert 0 < default_budget() <= min(2 * GB, machine_memory() / 2)
-    for last in (20.0, 31.0, 40.0):
+    for last in (20.0, 31.0, LARGEST_REFINED_R_MAX):
         assert plan(200_000, 2 * GB, last).expected_bytes <= 2 * GB
 
 
@@ -47,6 +48,17 @@ def test_only_what_belongs_to_each_particle_grows() -> None:
     few, many = plan(2_000), plan(200_000)
     assert few.stage_bytes == many.stage_bytes
     assert (many.needed_bytes - few.needed_bytes) / 198_000 < 2000
+
+
+def test_each_class_takes_its_share() -> None:
+    one, two, three = (
+        plan_memory(
+            box=64, n_particles=2000, stages_r_max=(6.0, 7.4), refined_r_max=(15.0,), budget=8 * GB, classes=classes
+        )
+        for classes in (1, 2, 3)
+    )
+    assert one.stage_bytes < two.stage_bytes < three.stage_bytes
+    assert three.stage_bytes < 3 * one.stage_bytes
 
 
 def test_a_smaller_budget_costs_first_the_cache_and_then_the_matrices() -> None:

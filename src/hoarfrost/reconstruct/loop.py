@@ -147,13 +147,19 @@ class Reconstruction:
         assert best is not None
         return best
 
-    def make_band(self, stage: int, draw: int = 0) -> BandModel:
-        """The model at a stage's band limit, its quadrature turned at random."""
+    def make_band(self, stage: int, draw: int = 0, matrix_bytes: int | None = None) -> BandModel:
+        """The model at a stage's band limit, its quadrature turned at random; less memory for its matrix if asked for."""
         s = self.settings
         rotation = random_rotations(1, self.generator(self._of_start(f"grid {stage} {draw}")))[0]
         r_max = s.stages_r_max[stage]
         return BandModel(
-            s.box, r_max, self.pose_prior, rotation, group=self.group, device=s.device, matrix_bytes=s.matrix_bytes
+            s.box,
+            r_max,
+            self.pose_prior,
+            rotation,
+            group=self.group,
+            device=s.device,
+            matrix_bytes=s.matrix_bytes if matrix_bytes is None else matrix_bytes,
         )
 
     @property

@@ -87,6 +87,17 @@ def sweep_size(n_training: int) -> int:
     return min(n_training, MOST_IMAGES_OF_SWEEP)
 
 
+# Of 60 ribosomes in wrong poses 7 % find the right one on a quadrature of r_max 6, 57 % on one of 7.4, and 73 % on one
+# of 9.2: at 6 it is often not among the best. Up to here the sums take no longer than the climbs that follow.
+SEARCH_R_MAX = 9.5
+
+
+def search_stage(stages_r_max: Sequence[float], r_max: float) -> int:
+    """The stage on whose quadrature refinement at a band limit searches all poses."""
+    limit = min(r_max, SEARCH_R_MAX)
+    return max((stage for stage, r in enumerate(stages_r_max) if r <= limit), default=0)
+
+
 # An image's pose is one of about exp(12) at the first band limit. Images that a map explains much less well do not yet
 # know theirs: on beta-galactosidase (1 nat at the first limit, 9 at the next but one) refinement that began at the
 # first ended at 40 Å.

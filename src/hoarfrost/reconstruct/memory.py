@@ -21,6 +21,7 @@ from hoarfrost.model.plane_slices import bytes_of_matrices
 from hoarfrost.model.quadrature import in_plane_angles, make_orientation_quadrature
 from hoarfrost.model.slices import MATRIX_BYTES, bytes_of_matrix
 from hoarfrost.particles.cache import record_size
+from hoarfrost.reconstruct.marching import search_stage
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kMGT]?)(i?)B?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -99,6 +100,7 @@ def plan_memory(
     stages_r_max: tuple[float, ...],
     refined_r_max: tuple[float, ...],
     budget: int | None,
+    classes: int = 1,
 ) -> MemoryPlan:
     """Share out a budget, or the default. The default gives way to what the run needs.
 
@@ -108,8 +110,10 @@ def plan_memory(
     last = (stages_r_max + refined_r_max)[-1]
     given = default_budget() if budget is None else budget
     for matrix_bytes in (MATRIX_BYTES, 0):
-        exact = max(exact_bytes(r, box, matrix_bytes) for r in stages_r_max)
-        stage_bytes = WORKING_BYTES + max(exact, refining_bytes(last))
+        exact = max(exact_bytes(r, box, matrix_bytes, classes) for r in stages_r_max)
+        # Refinement searches on the quadrature of one of the stages, without its matrix, one class after the other.
+        searched = exact_bytes(stages_r_max[search_stage(stages_r_max, last)], box, 0)
+        stage_bytes = WORKING_BYTES + max(exact, searched + classes * refining_bytes(last))
         plan = MemoryPlan(PROGRAM_BYTES, BYTES_PER_PARTICLE * n_particles, stage_bytes, matrix_bytes, 0)
         left = given - plan.needed_bytes
         if left >= 0:
@@ -123,7 +127,7 @@ def plan_memory(
     return plan
 
 
-def exact_bytes(r_max: float, box: int, matrix_bytes: int) -> int:
+def exact_bytes(r_max: float, box: int, matrix_bytes: int, classes: int = 1) -> int:
     """What sums over all poses take at a band limit: slices of all base orientations, and what makes them."""
     n_base = make_orientation_quadrature(r_max).n_base
     points = n_base * FourierDisc(box, r_max).size
@@ -132,7 +136,7 @@ def exact_bytes(r_max: float, box: int, matrix_bytes: int) -> int:
         building = 2 * matrix
     else:
         building = bytes_of_matrices(n_base // in_plane_angles(r_max), r_max, KERNEL_WIDTH, matrix_bytes)
-    return BYTES_PER_SLICE_POINT * points + building + 4 * SCORES_PER_TILE
+    return classes * (BYTES_PER_SLICE_POINT * points + 4 * SCORES_PER_TILE) + building
 
 
 def refining_bytes(r_max: float) -> int:

@@ -30,15 +30,12 @@ from hoarfrost.reconstruct.junk import JunkShare
 from hoarfrost.reconstruct.local_e_step import Effort, LocalEStep
 from hoarfrost.reconstruct.loop import HeldOut, Optimised, Reconstruction
 from hoarfrost.reconstruct.m_step import MStep, filter_shells
-from hoarfrost.reconstruct.marching import is_last_sweep, share_of_sweeps, sweep_size
+from hoarfrost.reconstruct.marching import is_last_sweep, search_stage, share_of_sweeps, sweep_size
 from hoarfrost.reconstruct.spot_check import SumError
 from hoarfrost.reconstruct.visit import Known, Visit, visit_batch
 
 SEARCHED_SHARE = 0.15
 BATCH_SIZE = 100
-# Of 60 ribosomes in wrong poses 7 % find the right one on a quadrature of r_max 6, 57 % on one of 7.4, and 73 % on one
-# of 9.2: at 6 it is often not among the best. Up to here the sums take no longer than the climbs that follow.
-SEARCH_R_MAX = 9.5
 # Band limits nearer to that of the sums over all poses are left out.
 LEAST_GROWTH = 1.1
 EDGE_SHELLS = 2
@@ -111,10 +108,10 @@ class Refinement:
 
     def _coarse_below(self, r_max: float) -> BandModel:
         """The quadrature to search all poses on: that of the last stage of such sums that a search can afford."""
-        limit = min(r_max, SEARCH_R_MAX)
-        stage = max((i for i, r in enumerate(self.run.settings.stages_r_max) if r <= limit), default=0)
+        stage = search_stage(self.run.settings.stages_r_max, r_max)
         if self._coarse is None or self._coarse[0] != stage:
-            self._coarse = stage, self.run.make_band(stage, draw=-1)
+            # Slices are taken of it twice a sweep, which is no reason to hold a matrix beside the grids of refinement.
+            self._coarse = stage, self.run.make_band(stage, draw=-1, matrix_bytes=0)
         return self._coarse[1]
 
     def judge(self, volumes: Tensor, r_max: float) -> HeldOut:

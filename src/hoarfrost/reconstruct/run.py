@@ -258,6 +258,7 @@ def forecast_line(seconds: float, settings: Settings) -> str:
         stages_r_max=s.stages_r_max,
         refined_r_max=s.refined_r_max,
         budget=s.memory_bytes,
+        classes=s.classes,
     )
     minutes = seconds / 60
     duration = f"{seconds:.0f} s" if seconds < 90 else f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

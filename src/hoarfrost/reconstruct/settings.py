@@ -27,7 +27,7 @@ DEFAULT_LAST_EXACT_R_MAX = 11.4
 LARGEST_EXACT_R_MAX = 14.0
 # Refinement takes longer steps; beyond the second number its grids would take the run past 2 GB.
 REFINING_FACTOR = 1.33
-LARGEST_REFINED_R_MAX = 40.0
+LARGEST_REFINED_R_MAX = 36.0
 DEFAULT_DIAMETER = 0.85  # of the box
 DEFAULT_SHIFT_SIGMA = 0.03  # of the box, per axis
 SMALLEST_BOX = 16
@@ -210,7 +210,14 @@ def resolve(
         raise UsageError(f"--shift-extent {shift_extent_A:g} Å exceeds a quarter of the box, {length_A / 4:.1f} Å")
     stages, refined = _bands(box, length_A, options.max_resolution_A, refines=options.method == "auto")
     budget = None if options.memory is None else parse_memory(options.memory)
-    plan = plan_memory(box=box, n_particles=n, stages_r_max=stages, refined_r_max=refined, budget=budget)
+    plan = plan_memory(
+        box=box,
+        n_particles=n,
+        stages_r_max=stages,
+        refined_r_max=refined,
+        budget=budget,
+        classes=options.classes,
+    )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return Settings(
