@@ -148,7 +148,7 @@ class Reconstruction:
         return best
 
     def make_band(self, stage: int, draw: int = 0, matrix_bytes: int | None = None) -> BandModel:
-        """The model at a stage's band limit, its quadrature turned at random; less memory for its matrix if asked for."""
+        """The model at a stage's band limit, its quadrature turned at random; `matrix_bytes` for its matrix at most."""
         s = self.settings
         rotation = random_rotations(1, self.generator(self._of_start(f"grid {stage} {draw}")))[0]
         r_max = s.stages_r_max[stage]
