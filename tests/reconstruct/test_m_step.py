@@ -178,3 +178,10 @@ def test_shells_that_halves_do_not_share_are_held_down() -> None:
     mean = torch.bincount(shells, curvature) / torch.bincount(shells)
     expected = (1 - fsc.clamp(0.02, 0.999)) / (2 * fsc.clamp(0.02, 0.999))
     torch.testing.assert_close((ridge / mean[:6]).float(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_conjugate_gradients_stop_where_the_operator_is_not_positive() -> None:
+    curvature = torch.tensor([2.0, 1.0, -1e-3])
+    found = conjugate_gradients(lambda v: curvature * v, torch.ones(3), torch.zeros(3), lambda v: v, iterations=12)
+    assert bool(found.isfinite().all())
+    assert float(found.abs().max()) < 10

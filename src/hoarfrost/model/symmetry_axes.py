@@ -11,6 +11,7 @@ simplex of Nelder & Mead (1965).
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -47,7 +48,11 @@ class Axes:
 
 
 def find_axes(volume: Tensor, group: PointGroup, r_max: float) -> Axes:
-    """Where a real volume (n, n, n) of positive density has the group's axes, judged by what it holds up to r_max."""
+    """Where a real volume (n, n, n) of positive density has the group's axes, judged by what it holds up to r_max.
+
+    They are looked for by what is coarser than the sixth Fourier pixel, which is what the correlation is of, and then
+    placed by all.
+    """
     volume = volume.to("cpu", torch.float32)
     compared = _Comparison(volume, min(r_max, SEARCH_R_MAX))
     centre = centre_of_mass(volume)
@@ -60,6 +65,9 @@ def find_axes(volume: Tensor, group: PointGroup, r_max: float) -> Axes:
     for index in _separate(scores, rotations):
         found = _climb(compared, Axes(rotations[index], centre, 0.0), others)
         best = max(best, found, key=lambda axes: axes.correlation)
+    if r_max > SEARCH_R_MAX:
+        finer = _climb(_Comparison(volume, r_max), best, others, size=0.3, most=150)
+        best = dataclasses.replace(finer, correlation=best.correlation)
     return best
 
 
@@ -123,8 +131,8 @@ class _Comparison:
         return products.mean(dim=0)
 
 
-def _climb(compared: _Comparison, start: Axes, others: Tensor) -> Axes:
-    """The local maximum of the correlation with all `others` near `start`."""
+def _climb(compared: _Comparison, start: Axes, others: Tensor, size: float = 1.0, most: int = 400) -> Axes:
+    """The local maximum of the correlation with all `others` near `start`, by steps of `size` at first."""
 
     def moved(step: np.ndarray) -> tuple[Tensor, Tensor]:
         numbers = torch.from_numpy(step)
@@ -135,8 +143,8 @@ def _climb(compared: _Comparison, start: Axes, others: Tensor) -> Axes:
         rotation, centre = moved(step)
         return -float(compared(rotation.unsqueeze(0), centre.unsqueeze(0), others)[0])
 
-    simplex = np.vstack([np.zeros(6), np.eye(6)])
-    options = {"initial_simplex": simplex, "maxfev": 400, "xatol": 1e-2, "fatol": 1e-5}
+    simplex = size * np.vstack([np.zeros(6), np.eye(6)])
+    options = {"initial_simplex": simplex, "maxfev": most, "xatol": 1e-2, "fatol": 1e-5}
     found = minimize(loss, np.zeros(6), method="Nelder-Mead", options=options)
     return Axes(*moved(found.x), -float(found.fun))
 

@@ -70,7 +70,10 @@ def _found_out(run: Reconstruction, refinement: Refinement, volume: Tensor, r_ma
         run.say("No symmetry: the map does not look like itself about any axis", run.final_stage, r_max)
         return "C1", volume
     told = ", ".join(trial.summary() for trial in trials)
-    best = max(trials, key=lambda trial: trial.gain)
-    name, symmetric = (best.group.name, best.volume) if best.is_right else ("C1", volume)
+    right = [trial for trial in trials if trial.is_right]
+    name, symmetric = "C1", volume
+    if right:
+        best = max(right, key=lambda trial: (trial.group.order, trial.gain))
+        name, symmetric = best.group.name, best.volume
     run.say(f"Symmetry: {name} (held-out particles are explained better, in nats, by {told})", run.final_stage, r_max)
     return name, symmetric

@@ -127,7 +127,8 @@ def conjugate_gradients(
 ) -> Tensor:
     """Preconditioned conjugate gradients for a symmetric positive definite operator (Hestenes & Stiefel 1952).
 
-    Stops when the residual is below `tolerance` times the right side. All tensors have one shape.
+    Stops when the residual is below `tolerance` times the right side, or where the operator turns out not to be
+    positive (a normal operator whose kernel was interpolated is so to a few thousandths only). Tensors have one shape.
     """
     x = start
     residual = right_side - operator(x)
@@ -139,7 +140,10 @@ def conjugate_gradients(
         if residual.norm() <= goal:
             break
         image = operator(direction)
-        length = product / (direction * image).sum().clamp(min=1e-30)
+        curvature = (direction * image).sum()
+        if not curvature > 0:
+            break
+        length = product / curvature
         x = x + length * direction
         residual = residual - length * image
         z = precondition(residual)
