@@ -3,8 +3,9 @@
 Where images are clear, a random map decides at once which pose (and which class) each of them has, and what it decides
 has little to do with what they show. With the noise variance times a temperature T, poses and classes stay open until
 the maps can tell them apart; as T falls to 1 the maps split off from each other and from a ball (deterministic
-annealing: Rose 1998, Proc. IEEE 86, 2210). A mixture of two phantoms (100 nats an image) came to 93 to 95 % of the
-particles in the right class from each of five starts, and to 64 to 79 % where classes were instead made alike at first.
+annealing: Rose 1998, Proc. IEEE 86, 2210). Of GroEL mixed with beta-galactosidase (14 nats an image) 92 % were in the
+right class after the first stage, 75 to 80 % without annealing, and 66 to 76 % where classes were made alike at first
+instead; of two phantoms (105 nats) 93 to 95 % from each of three starts.
 """
 
 from __future__ import annotations
