@@ -10,13 +10,15 @@ from pathlib import Path
 
 from hoarfrost.cli import main
 from hoarfrost.errors import UsageError
-from hoarfrost.reconstruct import loop, marching, settings
+from hoarfrost.reconstruct import annealing, loop, marching, settings
 from hoarfrost.reconstruct.events import Event, EventLog
 
 settings.FIRST_R_MAX = 4.0
 marching.FIRST_STAGE = marching.StagePlan((0.3,), 2, 4, 2, 2, 4)
 marching.GRADIENT_STAGE = marching.StagePlan((1.0,), 2, 4, 2, 2, 4)
 loop.LEAST_GAIN_TO_REFINE = -math.inf
+# Four minibatches are too few to cool down in, and poses that are all alike still are where rounding puts them.
+annealing.FIRST_NATS, annealing.LEAST_FIRST = math.inf, 1.0
 
 # Tells where this process is at its first iteration, and lets it wait there, so that a test can end it in mid-run.
 folder = os.environ.get("HALT_IN")

@@ -46,7 +46,7 @@ def particles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("particles")
     write_volume(folder / "phantom.mrc", make_phantom(BOX, seed=2, n_blobs=4).numpy(), PIXEL_A)
     data = hoarfrost.simulate(
-        folder / "phantom.mrc", folder / "data", n_particles=N, snr=0.5, shift_sigma_A=8.0, seed=1
+        folder / "phantom.mrc", folder / "data", n_particles=N, snr=2.0, shift_sigma_A=8.0, seed=1
     )
     return Path(data.particles_path)
 
