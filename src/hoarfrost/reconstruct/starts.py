@@ -25,6 +25,8 @@ FSC_OF_TWO_MAPS = 0.5
 # Any two lumps of the same size agree in the lowest shells after alignment. On beta-galactosidase right starts agree
 # up to shell 5.5 to 6.5.
 LEAST_SHELLS_IN_COMMON = 5.0
+# Annealed starts on nothing but noise all come to one and the same ball, which explains nothing; in nats a particle.
+LEAST_GAIN = 0.5
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ def compare(run: Reconstruction, found: list[Optimised]) -> tuple[Optimised, Sta
         found_A = run.team.number_from_first(partial(agreement_A, every[number], every[chosen], length_A))
         # Maps hold a little beyond the band limit, which their ends in space put there.
         resolutions.append(max(found_A, length_A / band.r_max))
-    agrees = tuple(agreed_A is None or agreed_A < coarsest_A for agreed_A in resolutions)
+    say_something = gains[chosen] > LEAST_GAIN
+    agrees = tuple(a is None or (say_something and a < coarsest_A) for a in resolutions)
     result = StartsResult(tuple(gains), tuple(resolutions), agrees, chosen)
     if result.n_agreeing > 1:
         mean = torch.stack([volumes for volumes, agree in zip(every, agrees, strict=True) if agree]).mean(dim=0)
