@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hoarfrost.errors import DataError
-from hoarfrost.evaluate.views import half_sphere, measure_views, read_views
+from hoarfrost.evaluate.views import half_sphere, has_views, measure_views, read_views
 from hoarfrost.geometry import random_rotations
 from hoarfrost.io.fsc_star import FscCurves, write_fsc
 from hoarfrost.io.mrc import write_stack
@@ -124,8 +124,16 @@ def test_junk_has_no_view(tmp_path: Path) -> None:
     assert views.even
 
 
+def test_a_run_has_views_where_some_particle_is_no_junk(tmp_path: Path) -> None:
+    rotations = random_rotations(3, named_generator(0, "junk"))
+    assert has_views(make_run(tmp_path, rotations, np.array([1.0, 0.0, 1.0])))
+    (tmp_path / "particles.star").unlink()
+    assert not has_views(tmp_path)
+
+
 def test_nothing_but_junk_is_told(tmp_path: Path) -> None:
     run = make_run(tmp_path, random_rotations(3, named_generator(0, "junk")), np.ones(3))
+    assert not has_views(run)
     with pytest.raises(DataError, match="nothing but junk"):
         read_views(run)
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hoarfrost.evaluate.views import read_views
+from hoarfrost.evaluate.views import has_views, read_views
 from hoarfrost.reconstruct.run import ClassResult, RunResult
-from hoarfrost.report.run_pictures import has_particles
 
 
 def summary(result: RunResult) -> Iterator[str]:
@@ -37,8 +36,8 @@ def _of_class(of_class: ClassResult, result: RunResult) -> Iterator[str]:
     yield f"            {halves.unmasked_A:.1f} Å without mask, {halves.corrected_A:.1f} Å in it and corrected for it;"
     yield f"            the images were used to {halves.band_limit_A:.1f} Å and no further)"
     pictures = f"Pictures:   {of_class.folder / 'slices.png'}, "
-    if not has_particles(of_class.folder):
-        yield "Views:      no particle shows it more probably than another"
+    if not has_views(of_class.folder):
+        yield "Views:      none; no particle shows this map more probably than another, or than nothing"
         yield f"{pictures}fsc.png"
         return
     yield f"Views:      {read_views(of_class.folder).summary()}"

@@ -19,12 +19,13 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from hoarfrost.errors import DataError
 from hoarfrost.io.fsc_star import read_fsc
-from hoarfrost.io.particles_star import read_particles
+from hoarfrost.io.particles_star import ParticleTable, read_particles
 from hoarfrost.io.star_columns import float_column
 from hoarfrost.io.star_optics import particle_table
 from hoarfrost.model.symmetry import PointGroup
@@ -101,6 +102,12 @@ def measure_views(rotations: Tensor, sine: float, symmetry: str = "C1") -> Views
     return Views(views, directions, counts / (sine * len(views)))
 
 
+def has_views(run: str | Path) -> bool:
+    """Whether a run folder has particles that are not junk; the folder of a class may have none at all."""
+    path = Path(run) / "particles.star"
+    return path.is_file() and len(_kept(read_particles(path))) > 0
+
+
 def read_views(run: str | Path) -> Views:
     """The views of a run folder's particles.star, junk left out, at the resolution of fsc.star.
 
@@ -110,13 +117,18 @@ def read_views(run: str | Path) -> Views:
     table = read_particles(run / "particles.star")
     if table.rotations is None:
         raise DataError(table.star.path, expected="columns rlnAngleRot, rlnAngleTilt and rlnAnglePsi", found="no poses")
-    junk = float_column(table.star.path, particle_table(table.star), "hoarfrostJunkProbability", default=0.0)
-    kept = np.flatnonzero(junk <= JUNK_ABOVE)
+    kept = _kept(table)
     if len(kept) == 0:
         raise DataError(table.star.path, expected="particles", found="nothing but junk")
     settings = tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
     sine = read_fsc(run / "fsc.star").resolution_A / (2 * settings["diameter_A"])
     return measure_views(torch.from_numpy(table.rotations[kept]), sine, settings["symmetry"])
+
+
+def _kept(table: ParticleTable) -> npt.NDArray[np.int64]:
+    """The rows of particles that are not junk."""
+    junk = float_column(table.star.path, particle_table(table.star), "hoarfrostJunkProbability", default=0.0)
+    return np.flatnonzero(junk <= JUNK_ABOVE)
 
 
 def half_sphere(n: int) -> Tensor:

@@ -18,6 +18,15 @@ from hoarfrost.model.likelihood import PoseModel, WhitenedImages, tiles_of
 from hoarfrost.model.score_tile import ScoreTile
 from hoarfrost.model.slice_bank import SliceBank, StatisticSums
 
+# No class is left with less than this share of its fair part, or it could never come back.
+LEAST_OCCUPANCY = 0.1
+
+
+def log_shares_of(shares: Tensor) -> Tensor:
+    """log π of shares (C,) of the images, float64 on the CPU, none below a tenth of its fair part."""
+    shares = shares.to("cpu", torch.float64)
+    return shares.clamp(min=LEAST_OCCUPANCY / len(shares)).log().log_softmax(dim=0)
+
 
 @dataclass(frozen=True)
 class MixturePosterior:

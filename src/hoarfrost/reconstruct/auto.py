@@ -10,6 +10,7 @@ from torch import Tensor
 from hoarfrost.fourier import fourier_resize
 from hoarfrost.model.band import BandModel
 from hoarfrost.model.likelihood import WhitenedImages
+from hoarfrost.model.mixture import log_shares_of
 from hoarfrost.optim.online_em import OnlineEM
 from hoarfrost.reconstruct.annealing import Annealing
 from hoarfrost.reconstruct.distribution import Team
@@ -18,8 +19,6 @@ from hoarfrost.reconstruct.methods import StageMethod, StepReport
 
 # A stage is over where the held-out gain has fallen by this share.
 LEAST_FALL = 0.1
-# No class is left with less than this share of its fair part.
-LEAST_OCCUPANCY = 0.1
 
 
 @final
@@ -41,12 +40,10 @@ class AutoStage(StageMethod):
     ) -> None:
         super().__init__(band, support, volumes.view(-1, *support.shape), team)
         self._m_step = MStep(support)
-        self._annealing = annealing or Annealing()
+        self._annealing: Annealing = (annealing or Annealing()) if previous is None else previous._annealing
         self._best: tuple[float, Tensor, tuple[Tensor, ...] | None] | None = None
         self.optimiser = OnlineEM([self.parameter], self._solve)
         statistics = None if previous is None else previous.optimiser.statistics
-        if previous is not None:
-            self._annealing = previous._annealing
         if statistics is not None:
             linear, kernel, shares = statistics
             resized = (_resized(linear, band.box), _resized(kernel, 2 * band.box), shares)
@@ -73,12 +70,9 @@ class AutoStage(StageMethod):
 
     @property
     def log_shares(self) -> Tensor:
-        """Log of the share of the images that show each class, (C,) float64, none below a tenth of its fair part."""
+        """Log of the share of the images that show each class, (C,) float64."""
         statistics = self.optimiser.statistics
-        if statistics is None:
-            return super().log_shares
-        shares = statistics[2].to("cpu", torch.float64)
-        return shares.clamp(min=LEAST_OCCUPANCY / len(shares)).log().log_softmax(dim=0)
+        return super().log_shares if statistics is None else log_shares_of(statistics[2])
 
     def judged(self, gain: float) -> bool:
         """Keep the maps if they are the best so far; whether they have become so much worse that it is time to end.

@@ -68,17 +68,17 @@ def expected_seconds(settings: Settings, rates: Rates) -> list[float]:
         images = min(expected * plan.expected_iterations * s.batch_size, allowed)
         allowed -= images
         checked = images / s.batch_size / plan.check_every * s.held_out / 2  # without statistics
-        seconds.append((images + checked) * exact_products(r_max, s) * rates.product_s)
+        seconds.append(s.classes * (images + checked) * exact_products(r_max, s) * rates.product_s)
     last = s.stages_r_max[0]
     for r_max in s.refined_r_max:
         images = EXPECTED_SWEEPS * sweep_size(n_training) if allowed > 0 else 0
         allowed -= images
         last = r_max if images else last
-        maps = 2 * EXPECTED_SWEEPS * _map_evaluations(r_max) if images else 0
+        maps = 2 * s.classes * EXPECTED_SWEEPS * _map_evaluations(r_max) if images else 0
         visits = (images + s.held_out) * visit_evaluations(r_max) if images else 0
         seconds.append((visits + maps) * rates.evaluation_s)
     last = last if s.refined_r_max else s.stages_r_max[-1]
-    final = s.n_particles * visit_evaluations(last) + 3 * _map_evaluations(last)
+    final = s.n_particles * visit_evaluations(last) + 3 * s.classes * _map_evaluations(last)
     return [*seconds, final * rates.evaluation_s]
 
 

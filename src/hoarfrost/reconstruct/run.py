@@ -31,7 +31,7 @@ from hoarfrost.reconstruct.events import Event, Progress
 from hoarfrost.reconstruct.finish import final_pass
 from hoarfrost.reconstruct.impose import impose_symmetry
 from hoarfrost.reconstruct.loop import Reconstruction
-from hoarfrost.reconstruct.memory import GB, plan_memory
+from hoarfrost.reconstruct.memory import GB
 from hoarfrost.reconstruct.refine import Refinement
 from hoarfrost.reconstruct.run_folder import check_output, places, prepare_output, write_results
 from hoarfrost.reconstruct.settings import Options, Settings, resolve
@@ -251,18 +251,9 @@ def _reconstruct(
 
 def forecast_line(seconds: float, settings: Settings) -> str:
     """What the user is told before the work begins."""
-    s = settings
-    plan = plan_memory(
-        box=s.box,
-        n_particles=s.n_particles,
-        stages_r_max=s.stages_r_max,
-        refined_r_max=s.refined_r_max,
-        budget=s.memory_bytes,
-        classes=s.classes,
-    )
     minutes = seconds / 60
     duration = f"{seconds:.0f} s" if seconds < 90 else f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
-    return f"Expected: about {duration}, and up to {plan.expected_bytes / GB:.1f} GB of memory"
+    return f"Expected: about {duration}, and up to {settings.expected_bytes / GB:.1f} GB of memory"
 
 
 def open_source(stack: ParticleStack, settings: Settings) -> ParticleSource:

@@ -144,6 +144,7 @@ class Settings(BaseModel):
     processes: int
     rotate_grid: bool
     memory_bytes: int
+    expected_bytes: int
     matrix_bytes: int
     cache_bytes: int
     box: int
@@ -244,6 +245,7 @@ def resolve(
         processes=processes,
         rotate_grid=options.rotate_grid,
         memory_bytes=max(plan.needed_bytes, default_budget()) if budget is None else budget,
+        expected_bytes=plan.expected_bytes,
         matrix_bytes=plan.matrix_bytes,
         cache_bytes=plan.cache_bytes,
         box=box,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hoarfrost.model.likelihood import WhitenedImages
 from hoarfrost.model.local_statistics import LocalStatistics
+from hoarfrost.model.mixture import log_shares_of
 from hoarfrost.model.mode_memory import ModeMemory
 from hoarfrost.model.modes import Modes
 from hoarfrost.reconstruct.distribution import Team
@@ -22,8 +23,6 @@ from hoarfrost.reconstruct.local_e_step import LocalEStep, LocalPosterior
 
 KEPT_MODES = 4
 LEAST_CLASS_PROBABILITY = 1e-3
-# No class is left with less than this share of its fair part, or it could never come back.
-LEAST_OCCUPANCY = 0.1
 
 
 @final
@@ -41,8 +40,7 @@ class Known:
 
     def learn_shares(self, probability: Tensor) -> None:
         """Set the shares by the class probabilities (n, C) of particles (EM)."""
-        shares = probability.mean(dim=0)
-        self.log_shares = shares.clamp(min=LEAST_OCCUPANCY / len(shares)).log().log_softmax(dim=0)
+        self.log_shares = log_shares_of(probability.mean(dim=0))
 
 
 @dataclass(frozen=True)
@@ -86,8 +84,6 @@ def visit_batch(
     columns = []
     for c, e_step in enumerate(e_steps):
         looked_at = (known.probability[everyone, c] > LEAST_CLASS_PROBABILITY) | searched
-        if len(e_steps) == 1:
-            looked_at = torch.ones_like(looked_at)
         rows = looked_at[first:last].nonzero().squeeze(1)
         log_evidence = torch.full((len(indices),), -math.inf, dtype=torch.float64, device=device)
         e_step.skip(int(looked_at[:first].sum()))

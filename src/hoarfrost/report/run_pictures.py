@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hoarfrost.evaluate.views import has_views
 from hoarfrost.report.orientations import draw_orientations
 from hoarfrost.report.pictures import draw_matches, draw_slices
 from hoarfrost.report.resolution import draw_fsc
 
 
 def draw_pictures(folder: str | Path) -> None:
-    """Draw slices.png and fsc.png, and matches.png and orientations.png where the folder has particles."""
+    """Draw slices.png and fsc.png, and matches.png and orientations.png where particles show the map."""
     folder = Path(folder)
     draw_slices(folder, folder / "slices.png")
     draw_fsc(folder, folder / "fsc.png")
-    if has_particles(folder):
+    if has_views(folder):
         draw_matches(folder, folder / "matches.png")
         draw_orientations(folder, folder / "orientations.png")
-
-
-def has_particles(folder: str | Path) -> bool:
-    """Whether the folder has particles; a class that no particle shows has none."""
-    return (Path(folder) / "particles.star").is_file()
