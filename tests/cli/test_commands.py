@@ -77,7 +77,14 @@ def test_reconstruct_leaves_every_choice_to_the_verb(
     assert args == (Path("particles.star"), Path("run"))
     assert callable(kwargs.pop("progress"))
     chosen = {name: value for name, value in kwargs.items() if value is not None}
-    assert chosen == {"seed": 0, "classes": 1, "symmetry": "C1", "method": "auto", "device": "auto", "rotate_grid": False} | {
+    assert chosen == {
+        "seed": 0,
+        "classes": 1,
+        "symmetry": "C1",
+        "method": "auto",
+        "device": "auto",
+        "rotate_grid": False,
+    } | {
         "contrast": "auto",
         "overwrite": False,
     }
