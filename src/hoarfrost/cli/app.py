@@ -7,6 +7,7 @@ from cyclopts import App, Parameter
 from hoarfrost import __version__
 from hoarfrost.cli.bench import bench
 from hoarfrost.cli.benchmark import benchmark
+from hoarfrost.cli.convert import convert
 from hoarfrost.cli.evaluate import evaluate
 from hoarfrost.cli.reconstruct import reconstruct
 from hoarfrost.cli.simulate import simulate
@@ -21,5 +22,6 @@ app = App(
 app.command(reconstruct)
 app.command(simulate)
 app.command(evaluate)
+app.command(convert)
 app.command(benchmark)
 app.command(bench)
