@@ -15,7 +15,7 @@ from hoarfrost.cli import app as app_module
 from hoarfrost.cli import main
 from hoarfrost.errors import DataError, UsageError
 
-COMMANDS = ["reconstruct", "simulate", "evaluate"]
+COMMANDS = ["inspect", "reconstruct", "simulate", "evaluate", "convert"]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([command, "--help"] for command in COMMANDS)])

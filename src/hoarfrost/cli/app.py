@@ -9,6 +9,7 @@ from hoarfrost.cli.bench import bench
 from hoarfrost.cli.benchmark import benchmark
 from hoarfrost.cli.convert import convert
 from hoarfrost.cli.evaluate import evaluate
+from hoarfrost.cli.inspect import inspect
 from hoarfrost.cli.reconstruct import reconstruct
 from hoarfrost.cli.simulate import simulate
 
@@ -19,6 +20,7 @@ app = App(
     default_parameter=Parameter(negative=(), show_env_var=False),
     help_epilogue="Lengths are in Å. Exit codes: 0 done, 2 wrong usage, 3 wrong data, 1 anything else.",
 )
+app.command(inspect)
 app.command(reconstruct)
 app.command(simulate)
 app.command(evaluate)
