@@ -297,8 +297,8 @@ def test_boxes_that_do_not_fit_the_particle_are_flagged(good: Path, tmp_path: Pa
         return noise + detail * (radius_grid(BOX, 2).numpy() < 0.46 * BOX)
 
     def loose(images: np.ndarray) -> np.ndarray:
-        wide = np.random.default_rng(0).normal(size=(N, 72, 72)) * images.std()
-        wide[:, 20:52, 20:52] = images
+        wide = np.random.default_rng(0).normal(size=(N, 88, 88)) * images.std()
+        wide[:, 28:60, 28:60] = images
         return wide
 
     assert "box-tight" in names(look(changed_images(good, tmp_path, tight)).flags)
