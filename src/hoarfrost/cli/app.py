@@ -7,11 +7,14 @@ from cyclopts import App, Parameter
 from hoarfrost import __version__
 from hoarfrost.cli.bench import bench
 from hoarfrost.cli.benchmark import benchmark
+from hoarfrost.cli.compare import compare
 from hoarfrost.cli.convert import convert
 from hoarfrost.cli.evaluate import evaluate
+from hoarfrost.cli.flip import flip
 from hoarfrost.cli.inspect import inspect
 from hoarfrost.cli.reconstruct import reconstruct
 from hoarfrost.cli.simulate import simulate
+from hoarfrost.cli.symmetrise import symmetrise
 
 app = App(
     name="hoarfrost",
@@ -24,6 +27,9 @@ app.command(inspect)
 app.command(reconstruct)
 app.command(simulate)
 app.command(evaluate)
+app.command(compare)
+app.command(flip)
+app.command(symmetrise)
 app.command(convert)
 app.command(benchmark)
 app.command(bench)

@@ -72,9 +72,10 @@ def inspect(
     from hoarfrost.inspect.run import inspect as run
 
     if output is not None:
-        from hoarfrost.report.inspection import check_folder
+        from hoarfrost.report.folder import check_folder
+        from hoarfrost.report.inspection import FILES
 
-        check_folder(output, overwrite=overwrite)
+        check_folder(output, FILES, overwrite=overwrite)
     found = run(
         particles,
         datadir=datadir,

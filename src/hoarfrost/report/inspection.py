@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hoarfrost.errors import UsageError
 from hoarfrost.inspect.result import CTFCoverage, Inspection, Montage, NoiseSpectrum
 from hoarfrost.io.atomic import write_text_atomically
+from hoarfrost.report.folder import make_folder
 from hoarfrost.report.png import save_png
 from hoarfrost.report.resolution import NICE_TICKS_A
 
@@ -30,28 +30,12 @@ RAW_PERCENTILES, SMOOTH_PERCENTILES = (1, 99), (0.2, 99.8)
 LEAST_TICK_DISTANCE = 0.05
 
 
-def check_folder(folder: str | Path, *, overwrite: bool) -> None:
-    """Raise UsageError where `write_inspection` would replace something that it may not."""
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file; choose another folder")
-    there = [name for name in FILES if (folder / name).exists()]
-    if there and not overwrite:
-        raise UsageError(f"{folder / there[0]} exists; choose another folder or give --overwrite")
-
-
 def write_inspection(found: Inspection, folder: str | Path) -> None:
     """Write inspect.json, ctf.png and, of images that could be read, montage.png and noise.png into a folder.
 
     Raises UsageError where that cannot be done.
     """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in FILES:  # an old picture must not pass for one of these particles
-            (folder / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot write {folder}: {error.strerror or error}") from error
+    folder = make_folder(folder, FILES)
     write_text_atomically(folder / "inspect.json", json.dumps(found.to_dict(), indent=2) + "\n")
     save_png(draw_ctf(found.ctf), folder / "ctf.png")
     if found.montage is not None:
@@ -110,7 +94,7 @@ def draw_noise(noise: NoiseSpectrum) -> Figure:
     panel.set_ylim(min(low, 0.5), max(high, 2))  # nearly white noise would fill the picture with its wiggles
     panel.set_ylabel("variance of the background")
     panel.set_title("Noise of the images, normalised to a variance of 1 in each pixel")
-    _label_resolutions(panel, float(noise.frequencies_per_A[-1]))
+    label_resolutions(panel, float(noise.frequencies_per_A[-1]))
     return figure
 
 
@@ -126,7 +110,7 @@ def draw_ctf(ctf: CTFCoverage) -> Figure:
     panel.set_ylabel("mean of CTF² over the particles")
     told = "; red: hardly any particle tells anything" if ctf.weak_A else "; the defocus spread covers the zeros"
     panel.set_title(f"Signal by resolution{told}", fontsize=11)
-    _label_resolutions(panel, end)
+    label_resolutions(panel, end)
     histogram.hist(ctf.defocus_um, bins=40, color="#0072b2")
     histogram.set_xlabel("defocus, µm")
     histogram.set_ylabel("particles")
@@ -142,7 +126,7 @@ def _draw_bar(panel: Axes, box: int, pixel_size_A: float) -> None:
     panel.text(left, bottom - 0.06 * box, f"{length_A} Å", ha="left", va="bottom", **TEXT)
 
 
-def _label_resolutions(panel: Axes, end: float) -> None:
+def label_resolutions(panel: Axes, end: float) -> None:
     """Put Å on an axis that goes in 1/Å from 0 to `end`."""
     chosen: list[float] = []
     for tick in NICE_TICKS_A:
