@@ -100,7 +100,8 @@ def inspect(
             print(f"Pictures: {output}")
     fatal = [flag.message for flag in found.flags if flag.fatal]
     if fatal:
-        raise DataError(particles, expected="particles that a reconstruction can use", found=fatal[0])
+        told = fatal[0][0].lower() + fatal[0][1:]
+        raise DataError(particles, expected="particles that a reconstruction can use", found=f"others: {told}")
 
 
 def _show(console: Console, found: Inspection) -> None:

@@ -67,10 +67,9 @@ class PixelCopies:
     def __init__(self) -> None:
         self._seen: Counter[bytes] = Counter()
 
-    def add(self, images: Tensor) -> None:
-        """Take note of images (b, box, box)."""
-        for image in images.numpy():
-            self._seen[hashlib.blake2b(image.tobytes(), digest_size=16).digest()] += 1
+    def add(self, image: Tensor) -> None:
+        """Take note of an image (box, box)."""
+        self._seen[hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest()] += 1
 
     @property
     def count(self) -> int:

@@ -32,6 +32,7 @@ EDGE = 0.05
 # Or, where that is more, so many standard errors of a ring's mean; above the second share of the peak nothing is told.
 CHANCES, UNCLEAR = 2.5, 0.25
 MASKED = 0.5
+SMALLEST_BOX = 16
 # The particle's part of the box's side.
 TIGHT, LOOSE = 0.85, 0.3
 SMOOTH_R_MAX = 8.0
@@ -63,7 +64,7 @@ def choose_images(n: int, box: int) -> Tensor:
 
 def survey(stack: ParticleStack, chosen: Tensor) -> ImageSurvey:
     """Look at the images `chosen` (m,). Raises DataError where a file cannot be read."""
-    outline = _Outline(stack.box)
+    outline = _Outline(stack.box) if stack.box >= SMALLEST_BOX else None
     copies = PixelCopies()
     good, not_finite, constant = [], [], []
     dusty = 0
@@ -80,12 +81,16 @@ def survey(stack: ParticleStack, chosen: Tensor) -> ImageSurvey:
         images = images[usable]
         if len(images) == 0:
             continue
-        own = [(int(stack.table.stack_number[row]), int(stack.table.image_index[row])) for row in rows[usable]]
-        new = torch.tensor([name not in names for name in own])
-        names.update(own)
-        copies.add(images[new])
+        # An image that is named twice is told elsewhere.
+        for row, image in zip(rows[usable].tolist(), images, strict=True):
+            name = (int(stack.table.stack_number[row]), int(stack.table.image_index[row]))
+            if name not in names:
+                names.add(name)
+                copies.add(image)
         dusty += int(find_dust(images).flatten(1).any(dim=1).sum())
-        outline.add(images)
+        if outline is not None:
+            outline.add(images)
+    diameter_px = None if outline is None else outline.diameter_px()
     return ImageSurvey(
         looked_at=chosen,
         good=torch.cat(good),
@@ -93,7 +98,7 @@ def survey(stack: ParticleStack, chosen: Tensor) -> ImageSurvey:
         constant=torch.cat(constant),
         dusty=dusty,
         copies=copies.count,
-        diameter_A=None if (d := outline.diameter_px()) is None else d * stack.pixel_size_A,
+        diameter_A=None if diameter_px is None else diameter_px * stack.pixel_size_A,
     )
 
 

@@ -130,7 +130,7 @@ def _settings(stack: ParticleStack, options: Options, datadir: str | Path | None
             version=__version__,
         )
     except DataError as error:
-        return Flag("refused", f"Expected {error.expected}, found {error.found}", fatal=True)
+        return Flag("refused", f"A reconstruction needs {error.expected}, and this is {error.found}", fatal=True)
 
 
 @dataclass(frozen=True)
