@@ -16,7 +16,7 @@ import pytest
 import hoarfrost
 
 ROOT = Path(__file__).parents[1]
-VERBS = {"reconstruct": "run", "simulate": "dataset", "evaluate": "report"}
+VERBS = {"inspect": "run", "reconstruct": "run", "simulate": "dataset", "evaluate": "report"}
 HEAVY = {"torch", "numpy", "scipy", "matplotlib", "gemmi", "mrcfile", "cyclopts", "rich"}
 
 

@@ -96,7 +96,7 @@ def test_reconstruct_leaves_every_choice_to_the_verb(
     assert "Views:      even" in out
     assert "2 of 2 agree, to 48 Å" in out
     assert "2 min 34 s" in out
-    assert "chimerax run/map.mrc" in out
+    assert "chimerax run/view.cxc" in out
     assert "still improving" not in out
 
 

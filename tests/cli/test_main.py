@@ -15,7 +15,7 @@ from hoarfrost.cli import app as app_module
 from hoarfrost.cli import main
 from hoarfrost.errors import DataError, UsageError
 
-COMMANDS = ["reconstruct", "simulate", "evaluate"]
+COMMANDS = ["inspect", "reconstruct", "simulate", "evaluate", "convert", "compare", "flip", "symmetrise"]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([command, "--help"] for command in COMMANDS)])
@@ -61,6 +61,11 @@ def test_running_the_package_is_the_same_as_the_command() -> None:
         (["simulate", "map.mrc", "-o", "out", "-n", "5", "--defocus-range", "3"], "--defocus-range"),
         (["evaluate", "map.mrc"], "--reference"),
         (["evaluate", "map.mrc", "--reference", "truth.mrc", "--poses", "a.star"], "--true-poses"),
+        (["inspect"], "PARTICLES"),
+        (["convert", "a.cs"], "the file to write"),
+        (["compare", "a.mrc"], "OTHER"),
+        (["flip", "map.mrc"], "--output"),
+        (["symmetrise", "map.mrc", "-o", "out.mrc"], "SYMMETRY"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(

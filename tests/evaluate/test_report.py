@@ -40,7 +40,7 @@ def no_alignment(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def stay(volume: torch.Tensor, reference: torch.Tensor, **_: float) -> Alignment:
         eye, zero = torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
-        return Alignment(eye, zero, mirrored=False, aligned=volume, correlation=0.5)
+        return Alignment(eye, zero, mirrored=False, aligned=volume, correlation=0.5, score=1.0)
 
     monkeypatch.setattr("hoarfrost.evaluate.report.align", stay)
 

@@ -129,3 +129,13 @@ def test_particles_so_clear_that_they_look_like_dust_can_be_left_alone() -> None
     assert bool(find_dust(images)[:, 24, 24].all())
     left = Preprocessor(48, 30, 2, removes_dust=False).normalise(images)
     assert float(left[:, 24, 24].min()) > 50
+
+
+@pytest.mark.parametrize("box", [33, 35])
+def test_an_odd_box_has_a_noise_spectrum(box: int) -> None:
+    """Its last coefficients round to a shell that it does not have."""
+    images = torch.randn(60, box, box, generator=torch.Generator().manual_seed(0))
+    preprocessor = Preprocessor(box, 0.7 * box, 1.0)
+    spectrum = estimate_noise_spectrum(preprocessor.normalise(images), preprocessor)
+    assert len(spectrum) == box // 2
+    torch.testing.assert_close(spectrum, torch.ones_like(spectrum), atol=0.15, rtol=0)

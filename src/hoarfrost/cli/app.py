@@ -7,9 +7,14 @@ from cyclopts import App, Parameter
 from hoarfrost import __version__
 from hoarfrost.cli.bench import bench
 from hoarfrost.cli.benchmark import benchmark
+from hoarfrost.cli.compare import compare
+from hoarfrost.cli.convert import convert
 from hoarfrost.cli.evaluate import evaluate
+from hoarfrost.cli.flip import flip
+from hoarfrost.cli.inspect import inspect
 from hoarfrost.cli.reconstruct import reconstruct
 from hoarfrost.cli.simulate import simulate
+from hoarfrost.cli.symmetrise import symmetrise
 
 app = App(
     name="hoarfrost",
@@ -18,8 +23,13 @@ app = App(
     default_parameter=Parameter(negative=(), show_env_var=False),
     help_epilogue="Lengths are in Å. Exit codes: 0 done, 2 wrong usage, 3 wrong data, 1 anything else.",
 )
+app.command(inspect)
 app.command(reconstruct)
 app.command(simulate)
 app.command(evaluate)
+app.command(compare)
+app.command(flip)
+app.command(symmetrise)
+app.command(convert)
 app.command(benchmark)
 app.command(bench)

@@ -44,7 +44,8 @@ def reconstruct(
     Parameters
     ----------
     particles
-        RELION STAR file of the particles (3.0, 3.1, 4 or 5), with their CTF parameters. Poses in it are not used.
+        RELION STAR file (3.0, 3.1, 4 or 5) or cryoSPARC's .cs file of the particles, with CTF parameters. Poses in
+        it are not used.
     output
         Folder to make for the run: map.mrc, half1.mrc, half2.mrc, mask.mrc, fsc.star, particles.star, events.jsonl,
         config.toml and pictures.

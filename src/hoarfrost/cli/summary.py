@@ -21,7 +21,10 @@ def summary(result: RunResult) -> Iterator[str]:
     yield f"Poses:      {result.particles_path}"
     yield f"Time:       {minutes} min {seconds} s{ended}"
     yield ""
-    yield f"Open it with: chimerax {' '.join(str(of_class.map_path) for of_class in result.classes)}"
+    shown = [of_class.map_path for of_class in result.classes]
+    if len(shown) == 1:
+        shown = [result.output / "view.cxc"]
+    yield f"Open it with: chimerax {' '.join(str(path) for path in shown)}"
     yield "(or any viewer of MRC maps: Coot, PyMOL, 3dmod). Images alone do not tell the hand: the map may be the"
     yield 'mirror image of the molecule. In ChimeraX, "volume flip #1" shows the other hand.'
 

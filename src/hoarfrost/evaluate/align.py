@@ -38,7 +38,8 @@ class Alignment:
     """How a volume lies on a reference; see this module for the convention.
 
     `rotation` (3, 3) and `shift_voxels` (3,) as (x, y, z) are float64; `aligned` is the volume in the reference's
-    frame, box and pixel size, float32; `correlation` is Pearson's, of the two maps' voxels.
+    frame, box and pixel size, float32; `correlation` is Pearson's, of the two maps' voxels. `score` is what the search
+    maximised, for comparison with another alignment to the same reference.
     """
 
     rotation: Tensor
@@ -46,6 +47,7 @@ class Alignment:
     mirrored: bool
     aligned: Tensor
     correlation: float
+    score: float
 
 
 def align(
@@ -54,11 +56,12 @@ def align(
     *,
     pixel_size_A: float = 1.0,
     reference_pixel_size_A: float | None = None,
+    mirrored: bool | None = None,
 ) -> Alignment:
     """Align a real cubic volume to a reference; boxes and pixel sizes may differ, lengths in Å must be right.
 
-    `reference_pixel_size_A` is taken equal to `pixel_size_A` unless given. Raises ValueError where a volume is not
-    cubic, is smaller than 8 voxels or is the same everywhere.
+    `reference_pixel_size_A` is taken equal to `pixel_size_A` unless given; `mirrored` keeps to one hand. Raises
+    ValueError where a volume is not cubic, is smaller than 8 voxels or is the same everywhere.
     """
     voxel_A = pixel_size_A if reference_pixel_size_A is None else reference_pixel_size_A
     for name, array in (("volume", volume), ("reference", reference)):
@@ -79,18 +82,20 @@ def align(
     top = min(limit, LARGEST_BAND)
     band = min(limit, max(6.0, min(5 * long_box / typical_diameter(target), LARGEST_SEARCH_BAND, 0.75 * top)))
     moving, fixed = (_cropped(v, top * s) for v, s in zip(masked, (scale, 1.0), strict=True))
-    with _one_thread():
-        best = _best_candidate(moving, fixed, band, top, scale)
+    with one_thread():
+        best = _best_candidate(moving, fixed, band, top, scale, mirrored)
     shift = best.shift * (long_box / fixed.shape[0])
     aligned = resample(volume, best.rotation, shift, mirrored=best.mirrored, box=long_box, scale=scale)
     aligned = centred_window(aligned, box)
     pair = torch.stack([aligned.flatten(), reference.flatten()]).to(torch.float64)
-    return Alignment(best.rotation, shift, best.mirrored, aligned, float(torch.corrcoef(pair)[0, 1]))
+    return Alignment(best.rotation, shift, best.mirrored, aligned, float(torch.corrcoef(pair)[0, 1]), best.score)
 
 
-def _best_candidate(moving: Tensor, fixed: Tensor, band: float, top: float, scale: float) -> Candidate:
-    """The best of all rotations, shifts and hands, from the first band to the top one."""
-    candidates = search(moving, fixed, band, scale)
+def _best_candidate(
+    moving: Tensor, fixed: Tensor, band: float, top: float, scale: float, mirrored: bool | None
+) -> Candidate:
+    """The best of all rotations, shifts and hands, or those of one hand, from the first band to the top one."""
+    candidates = [c for c in search(moving, fixed, band, scale) if mirrored in (None, c.mirrored)]
     kept = KEPT_AT_FIRST
     while True:
         last = band == top
@@ -105,7 +110,7 @@ def _best_candidate(moving: Tensor, fixed: Tensor, band: float, top: float, scal
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Thousands of small operations: on a busy machine more threads only wait for each other, 10 times longer."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

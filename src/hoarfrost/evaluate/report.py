@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from hoarfrost.errors import DataError, UsageError
-from hoarfrost.evaluate.align import align
+from hoarfrost.evaluate.align import Alignment, align
 from hoarfrost.evaluate.poses import PoseErrors, pose_errors
 from hoarfrost.fourier import soft_sphere
 from hoarfrost.fsc import fourier_shell_correlation, resolution_A
@@ -126,11 +126,24 @@ def evaluate(
         raise UsageError("poses and true poses go together: give both or neither")
     if mask_diameter_A is not None and not mask_diameter_A > 0:
         raise UsageError(f"the mask's diameter must be positive, not {mask_diameter_A:g} Å")
-    volume, volume_pixel_A = _read_map(map_path)
-    target, pixel_size_A = _read_map(reference)
+    volume, volume_pixel_A = read_map(map_path)
+    target, pixel_size_A = read_map(reference)
     errors = None if poses is None or true_poses is None else _compare_poses(poses, true_poses)
 
     found = align(volume, target, pixel_size_A=volume_pixel_A, reference_pixel_size_A=pixel_size_A)
+    return report_on(found, map_path, reference, target, pixel_size_A, mask_diameter_A, errors)
+
+
+def report_on(
+    found: Alignment,
+    map_path: str | Path,
+    reference: str | Path,
+    target: Tensor,
+    pixel_size_A: float,
+    mask_diameter_A: float | None = None,
+    poses: PoseErrors | None = None,
+) -> EvaluationReport:
+    """The report on a map that was aligned to a reference, `target` (box, box, box)."""
     box, mask, correlation = target.shape[0], None, found.correlation
     if mask_diameter_A is not None:
         mask = soft_sphere(box, mask_diameter_A / pixel_size_A, MASK_EDGE_VOXELS)
@@ -150,11 +163,12 @@ def evaluate(
         shift_A=tuple((found.shift_voxels * pixel_size_A).tolist()),
         fsc=tuple(fsc.tolist()),
         aligned=found.aligned,
-        poses=errors,
+        poses=poses,
     )
 
 
-def _read_map(path: str | Path) -> tuple[Tensor, float]:
+def read_map(path: str | Path) -> tuple[Tensor, float]:
+    """A map and its pixel size in Å. Raises DataError as `read_volume` does, and for a map that cannot be aligned."""
     values, pixel_size_A = read_volume(path)
     if values.shape[0] < 8:
         raise DataError(path, expected="a map of 8 voxels or more", found=f"{values.shape[0]}")

@@ -1,8 +1,7 @@
-"""Particle STAR files of RELION 3.0 to 5: each particle's image, its optics and, if told, its pose."""
+"""Particles of RELION's STAR files, 3.0 to 5, or of cryoSPARC: each one's image, its optics and, if told, its pose."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +11,21 @@ import numpy.typing as npt
 
 from hoarfrost.errors import DataError
 from hoarfrost.geometry import rotations_from_relion_deg
+from hoarfrost.io.cs_particles import read_cs_particles
+from hoarfrost.io.image_names import find_stack, parse_image_name
 from hoarfrost.io.mrc import ImageStack
 from hoarfrost.io.star import StarFile, StarTable, read_star
 from hoarfrost.io.star_columns import Floats, Integers, float_column, text_column
 from hoarfrost.io.star_optics import ParticleOptics, particle_table, read_optics
 
-_IMAGE_NAME = re.compile(r"0*([1-9][0-9]{0,14})@(.+)")
 _HEADER_DISAGREES = 0.01  # relative difference of pixel sizes worth a warning
 
 
 @dataclass(frozen=True)
 class ParticleTable:
-    """A particle STAR file, checked: n particles, their images and optics, their poses where it tells them.
+    """A particle file, checked: n particles, their images and optics, their poses where it tells them.
+
+    `star` are its tables, those of RELION 3.1 that a .cs file amounts to included.
 
     Particle i is image `image_index[i]` (from 0) of `stacks[stack_number[i]]`; both arrays are int64 (n,).
     `rotations` is (n, 3, 3), reference → image frame, and `shifts_A` (n, 2), x and y by which the particle is
@@ -53,36 +55,37 @@ class ParticleTable:
 
 
 def read_particles(path: str | Path, datadir: str | Path | None = None) -> ParticleTable:
-    """Read a particle STAR file and the headers of its stacks, and check one against the other.
+    """Read a particle STAR file or a .cs file of cryoSPARC, and the headers of its stacks, and check them.
 
-    Image files are looked for in `datadir` where it is given; otherwise in the STAR file's folder, then in
-    each folder above it (RELION names images from its project folder), then in the current folder. Raises
-    DataError, with the particle's row from 1, for anything missing or wrong.
+    Image files are looked for in `datadir` where it is given; otherwise in the file's folder, then in
+    each folder above it (RELION and cryoSPARC name images from their project folder), then in the current folder.
+    Raises DataError, with the particle's row from 1, for anything missing or wrong.
     """
-    star = read_star(path)
+    star, ignored = read_particle_tables(path)
     table = particle_table(star)
     optics = read_optics(star)
     stacks, stack_number, image_index = _images(star, table, datadir)
     box = _common_box(star, optics, stacks)
-    rotations, shifts_A = _poses(star.path, table, optics.pixel_size_A)
-    warnings = (*optics.warnings, *_pixel_size_warnings(stacks, optics.pixel_size_A))
+    poses = read_poses(star.path, table, optics.pixel_size_A)
+    rotations, shifts_A = (None, None) if poses is None else poses
+    warnings = (*ignored, *optics.warnings, *_pixel_size_warnings(stacks, optics.pixel_size_A))
     return ParticleTable(
         star, table.n_rows, stacks, stack_number, image_index, optics, box, rotations, shifts_A, warnings
     )
 
 
-def find_stack(name: str, star_folder: Path, *, use_current_folder: bool = True) -> Path | None:
-    """The file that a stack's `name` in a STAR file of `star_folder` means, or None; see `read_particles`."""
-    return next((path for path in _places(name, star_folder, use_current_folder) if path.is_file()), None)
+def read_particle_tables(path: str | Path) -> tuple[StarFile, tuple[str, ...]]:
+    """The tables of a STAR file, or those that a .cs file amounts to, and sentences on what of it is ignored.
 
-
-def _places(name: str, star_folder: Path, use_current_folder: bool) -> Iterator[Path]:
-    yield star_folder / name
-    # Before the current folder, so that the same file means the same images wherever the program is started.
-    for parent in star_folder.resolve().parents:
-        yield parent / name
-    if use_current_folder:
-        yield Path(name)
+    Raises DataError as `read_star` and `read_cs_particles` do, and for a FREALIGN file, which does not tell enough.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix in (".cs", ".csg"):
+        return read_cs_particles(path)
+    if suffix == ".par":
+        hint = f"convert it first: hoarfrost convert {path} particles.star --stack particles.mrcs"
+        raise DataError(path, expected="a STAR or .cs file", found="a FREALIGN parameter file", hint=hint)
+    return read_star(path), ()
 
 
 def _images(
@@ -93,11 +96,7 @@ def _images(
     stack_number = np.empty(table.n_rows, np.int64)
     image_index = np.empty(table.n_rows, np.int64)
     for row, image_name in enumerate(text_column(star.path, table, "rlnImageName")):
-        parts = _IMAGE_NAME.fullmatch(image_name)
-        if parts is None:
-            expected = "rlnImageName like 000001@stack.mrcs, counted from 1"
-            raise DataError(star.path, row=row + 1, expected=expected, found=repr(image_name))
-        number, name = int(parts[1]), parts[2]
+        number, name = parse_image_name(star.path, row, image_name)
         if name not in stacks:
             stacks[name] = (len(stacks), ImageStack(_existing_stack(star.path, row, name, datadir)))
         position, stack = stacks[name]
@@ -109,13 +108,9 @@ def _images(
 
 
 def _existing_stack(star_path: Path, row: int, name: str, datadir: str | Path | None) -> Path:
-    if datadir is None:
-        found = find_stack(name, star_path.parent)
-        places = f"{star_path.parent}, the folders above it or the current folder"
-    else:
-        found = Path(datadir) / name if (Path(datadir) / name).is_file() else None
-        places = f"{datadir}"
+    found = find_stack(name, star_path.parent, datadir=datadir)
     if found is None:
+        places = datadir or f"{star_path.parent}, the folders above it or the current folder"
         hint = "give the folder of the images as the data directory"
         raise DataError(star_path, row=row + 1, expected=f"the image file {name}", found=f"none in {places}", hint=hint)
     return found
@@ -138,10 +133,14 @@ def _common_box(star: StarFile, optics: ParticleOptics, stacks: tuple[ImageStack
     return box
 
 
-def _poses(path: Path, table: StarTable, pixel_size_A: float) -> tuple[Floats, Floats] | tuple[None, None]:
+def read_poses(path: Path, table: StarTable, pixel_size_A: float) -> tuple[Floats, Floats] | None:
+    """Rotations (n, 3, 3) and shifts in Å (n, 2) as in ParticleTable, or None where the table has no angles.
+
+    Raises DataError with the row of a value that is not a number.
+    """
     names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
     if not all(name in table.columns for name in names):  # psi alone comes from particle picking
-        return None, None
+        return None
     angles_deg = np.stack([float_column(path, table, name) for name in names], axis=1)
     return rotations_from_relion_deg(angles_deg), -np.stack(
         [_origin_A(path, table, axis, pixel_size_A) for axis in "XY"], axis=1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hoarfrost.geometry import relion_deg_from_rotations
-from hoarfrost.io.particles_star import ParticleTable, find_stack
+from hoarfrost.io.image_names import name_from
+from hoarfrost.io.particles_star import ParticleTable
 from hoarfrost.io.star import write_star
 from hoarfrost.io.star_columns import Floats
 from hoarfrost.io.star_optics import particle_table
@@ -78,15 +78,8 @@ def _image_names(path: Path, table: ParticleTable, image_names: Iterable[str]) -
     for image_name, stack_number in zip(image_names, table.stack_number.tolist(), strict=True):
         number, _, name = image_name.partition("@")
         if name not in renamed:
-            renamed[name] = _name_from(path.parent, name, table.stacks[stack_number].path)
+            renamed[name] = name_from(path.parent, name, table.stacks[stack_number].path)
         yield f"{number}@{renamed[name]}"
-
-
-def _name_from(folder: Path, name: str, stack_path: Path) -> str:
-    found = find_stack(name, folder, use_current_folder=False)
-    if found is not None and found.samefile(stack_path):
-        return name
-    return os.path.relpath(stack_path.resolve(), folder.resolve())
 
 
 def _number(value: float | int) -> str:

@@ -71,6 +71,12 @@ def find_axes(volume: Tensor, group: PointGroup, r_max: float) -> Axes:
     return best
 
 
+def correlation_about(volume: Tensor, group: PointGroup, r_max: float, rotation: Tensor, centre: Tensor) -> float:
+    """The correlation that `find_axes` would give for axes at `rotation` (3, 3) and `centre` (3,), in voxels."""
+    compared = _Comparison(volume.to("cpu", torch.float32), min(r_max, SEARCH_R_MAX))
+    return float(compared(rotation[None], centre[None], group.rotations[1:])[0])
+
+
 def in_frame(volume: Tensor, axes: Axes) -> Tensor:
     """W(x) = V(Rᵀ x + c), the volume (n, n, n) with its axes where the group has them."""
     n = volume.shape[-1]

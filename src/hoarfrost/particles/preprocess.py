@@ -108,8 +108,9 @@ def estimate_noise_spectrum(images: Tensor, preprocessor: Preprocessor) -> Tenso
     outside = 1 - soft_sphere(box, preprocessor.background_diameter_px, MASK_EDGE_PX, dims=2).to(images.dtype)
     disc = FourierDisc(box, box / 2 - 0.51)
     power = disc.pack(images * outside).abs().square().mean(dim=0) / outside.square().mean()
-    shells = disc.radii.round().to(torch.int64)
     n_shells = box // 2
+    # Of an odd box the last coefficients round to the shell beyond.
+    shells = disc.radii.round().to(torch.int64).clamp(max=n_shells - 1)
     total = torch.zeros(n_shells, dtype=torch.float64).index_add_(0, shells, power.to(torch.float64))
     count = torch.zeros(n_shells, dtype=torch.float64).index_add_(0, shells, torch.ones_like(disc.radii))
     spectrum = total / count.clamp(min=1)

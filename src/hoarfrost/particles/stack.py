@@ -63,7 +63,13 @@ class ParticleStack:
         Raises IndexError for an index outside the table; DataError with the particle's row for an image that
         holds NaN or infinity or has the same value everywhere, or where the file cannot be read.
         """
-        wanted = np.asarray(indices.cpu() if isinstance(indices, Tensor) else indices, dtype=np.int64).reshape(-1)
+        images = self.read_unchecked(indices)
+        self._refuse_bad_images(images.numpy(), _integers(indices))
+        return images
+
+    def read_unchecked(self, indices: Tensor | npt.NDArray[np.int64]) -> Tensor:
+        """The same, whatever the images hold. Raises IndexError as `read`; DataError where a file cannot be read."""
+        wanted = _integers(indices)
         outside = wanted[(wanted < 0) | (wanted >= self.n_images)]
         if outside.size:
             raise IndexError(f"particle {outside[0]} is outside 0 to {self.n_images - 1}")
@@ -72,7 +78,6 @@ class ParticleStack:
         for number in np.unique(stack_number):
             rows = np.flatnonzero(stack_number == number)
             images[rows] = self.table.stacks[number].read(self.table.image_index[wanted[rows]])
-        self._refuse_bad_images(images, wanted)
         return torch.from_numpy(images)
 
     def check_images(self) -> None:
@@ -103,3 +108,7 @@ class ParticleStack:
             found=f"{found} in image {number} of {stack.path}",
             hint="remove this particle from the STAR file",
         )
+
+
+def _integers(indices: Tensor | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return np.asarray(indices.cpu() if isinstance(indices, Tensor) else indices, dtype=np.int64).reshape(-1)

@@ -25,6 +25,7 @@ from hoarfrost.reconstruct.settings import Settings
 # What a run folder may hold, pictures included: --overwrite replaces these and refuses a folder that holds others.
 FILES = (
     "map.mrc",
+    "view.cxc",
     "half1.mrc",
     "half2.mrc",
     "mask.mrc",

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from hoarfrost.evaluate.views import has_views
+from hoarfrost.report.chimerax import write_chimerax_script
 from hoarfrost.report.orientations import draw_orientations
 from hoarfrost.report.pictures import draw_matches, draw_slices
 from hoarfrost.report.resolution import draw_fsc
 
 
 def draw_pictures(folder: str | Path) -> None:
-    """Draw slices.png and fsc.png, and matches.png and orientations.png where particles show the map."""
+    """Draw slices.png and fsc.png, and matches.png and orientations.png where particles show the map; view.cxc too."""
     folder = Path(folder)
+    write_chimerax_script(folder)
     draw_slices(folder, folder / "slices.png")
     draw_fsc(folder, folder / "fsc.png")
     if has_views(folder):

@@ -1,0 +1,155 @@
+"""Particle files from one program's format to another's: STAR and .cs either way, .par and cisTEM's STAR to both.
+
+Poses, CTF parameters and optics groups are kept; sentences tell what is not. Images are not copied: the new file names
+the same stacks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hoarfrost.errors import DataError, UsageError
+from hoarfrost.io.atomic import write_text_atomically
+from hoarfrost.io.cs import write_cs
+from hoarfrost.io.cs_particles import cs_records, group_file, read_cs_particles
+from hoarfrost.io.frealign import GivenOptics, from_cistem_star, is_cistem_star, read_par
+from hoarfrost.io.image_names import find_stack, name_from, parse_image_name
+from hoarfrost.io.mrc import ImageStack
+from hoarfrost.io.particles_star import read_poses
+from hoarfrost.io.star import StarFile, read_star, write_star
+from hoarfrost.io.star_columns import text_column
+from hoarfrost.io.star_optics import particle_table, read_optics
+from hoarfrost.io.text_column import TextColumn
+
+READ, WRITTEN = (".star", ".cs", ".par"), (".star", ".cs")
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was written: `n` particles to `files`, with poses or without; `notes` are sentences for the user."""
+
+    files: tuple[Path, ...]
+    n: int
+    has_poses: bool
+    notes: tuple[str, ...]
+
+
+def convert(
+    inputs: Sequence[str | Path],
+    output: str | Path,
+    *,
+    stack: str | Path | None = None,
+    given: GivenOptics | None = None,
+    datadir: str | Path | None = None,
+    overwrite: bool = False,
+) -> Conversion:
+    """Convert one particle file, or a .cs file and its pass-through file, to `output`, whose name tells the format.
+
+    `stack` and `given` are for a .par file, which does not tell them. Images are looked for as `read_particles` does;
+    where they are found they are named from the output's folder, otherwise their names are kept. With a .cs file comes
+    a .csg file of the same name, by which cryoSPARC imports it.
+
+    Raises UsageError for files that do not go together and for an output that exists, DataError for an input that
+    cannot be used.
+    """
+    paths, output, given = [Path(path) for path in inputs], Path(output), given or GivenOptics()
+    _check(paths, output, stack, given, overwrite)
+    star, notes = _read(paths, output, None if stack is None else ImageStack(stack), given)
+    particles, optics = particle_table(star), read_optics(star)
+    poses = read_poses(star.path, particles, optics.pixel_size_A)
+    found = _stacks(star, datadir)
+    particles = dataclasses.replace(
+        particles, columns={**particles.columns, "rlnImageName": _renamed(star, found, output.parent)}
+    )
+    notes = (*notes, *(f"{warning[0].upper()}{warning[1:]}" for warning in optics.warnings), *_missing(found))
+    files = [output]
+    if output.suffix.lower() == ".star":
+        tables = {**star.tables, particles.name: particles}
+        write_star(output, tables.values())
+        notes = (*notes, *_not_named_mrcs(found))
+    else:
+        box = optics.box or _box(star, found)
+        records, lost = cs_records(star, particles, optics, box, poses)
+        write_cs(output, records)
+        files.append(output.with_suffix(".csg"))
+        write_text_atomically(files[1], group_file(output.name, records.dtype.names or (), particles.n_rows))
+        notes = (*notes, *lost)
+    return Conversion(tuple(files), particles.n_rows, poses is not None, notes)
+
+
+def _check(paths: list[Path], output: Path, stack: str | Path | None, given: GivenOptics, overwrite: bool) -> None:
+    given.check()
+    kinds = [path.suffix.lower() for path in paths]
+    if not kinds or kinds[0] not in (*READ, ".csg") or output.suffix.lower() not in WRITTEN:
+        raise UsageError(f"convert reads {', '.join(READ)} and writes {' or '.join(WRITTEN)}")
+    if len(kinds) > 2 or (len(kinds) == 2 and kinds != [".cs", ".cs"]):
+        raise UsageError("convert takes one file, or a .cs file and its pass-through .cs file, and then the output")
+    if kinds[0] in (".cs", ".csg") and output.suffix.lower() == ".cs":
+        raise UsageError("the output is a .cs file as the input is; give one that ends in .star")
+    if kinds[0] == ".par" and stack is None:
+        raise UsageError("a .par file does not name its images: give the stack with --stack")
+    if output.exists() and not overwrite:
+        raise UsageError(f"{output} exists; choose another name or give --overwrite")
+
+
+def _read(
+    paths: list[Path], output: Path, stack: ImageStack | None, given: GivenOptics
+) -> tuple[StarFile, tuple[str, ...]]:
+    if paths[0].suffix.lower() == ".par":
+        assert stack is not None
+        return read_par(paths[0], stack, given)
+    star = None
+    if paths[0].suffix.lower() == ".star":
+        star = read_star(paths[0])
+        if is_cistem_star(star):
+            return from_cistem_star(star, stack, given)
+    if stack is not None or given != GivenOptics():
+        raise UsageError("--stack, --pixel-size, --voltage, --cs and --amplitude-contrast are for a .par file")
+    if star is None:
+        return read_cs_particles(*paths)
+    if output.suffix.lower() == ".star":
+        raise UsageError("the output is a STAR file as the input is; give one that ends in .cs")
+    return star, ()
+
+
+def _stacks(star: StarFile, datadir: str | Path | None) -> dict[str, Path | None]:
+    """Each name of a stack, and its file where there is one."""
+    found: dict[str, Path | None] = {}
+    for row, image_name in enumerate(text_column(star.path, particle_table(star), "rlnImageName")):
+        name = parse_image_name(star.path, row, image_name)[1]
+        if name not in found:
+            found[name] = find_stack(name, star.path.parent, datadir=datadir)
+    return found
+
+
+def _renamed(star: StarFile, found: dict[str, Path | None], folder: Path) -> TextColumn:
+    new = {name: name if path is None else name_from(folder, name, path) for name, path in found.items()}
+    names = (image_name.partition("@") for image_name in particle_table(star).columns["rlnImageName"])
+    return TextColumn(f"{number}@{new[name]}" for number, _, name in names)
+
+
+def _missing(found: dict[str, Path | None]) -> tuple[str, ...]:
+    missing = [name for name, path in found.items() if path is None]
+    if not missing:
+        return ()
+    return (f"{len(missing)} of {len(found)} stacks were not found, and keep their names, like {missing[0]}",)
+
+
+def _not_named_mrcs(found: dict[str, Path | None]) -> tuple[str, ...]:
+    others = [name for name in found if not name.endswith(".mrcs")]
+    if not others:
+        return ()
+    return (
+        f"RELION takes a stack only by a name that ends in .mrcs, and {others[0]} does not: link it under such a name",
+    )
+
+
+def _box(star: StarFile, found: dict[str, Path | None]) -> int:
+    path = next((path for path in found.values() if path is not None), None)
+    if path is None:
+        hint = "tell where the images are: --datadir"
+        raise DataError(star.path, expected="rlnImageSize, or a stack to read it from", found="neither", hint=hint)
+    return ImageStack(path).box[1]

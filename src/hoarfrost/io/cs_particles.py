@@ -1,0 +1,332 @@
+"""Particles of cryoSPARC as the tables of a RELION 3.1 STAR file, and such tables as fields of cryoSPARC.
+
+Everything else in the program reads the tables, so a .cs file can stand wherever a particle STAR file can. With
+cryoSPARC's names on the left (docs/formats.md has all of them):
+
+    alignments3D/pose     rotation vector of Rᵀ, so of RELION's intrinsic ZYZ (rot, tilt, psi)
+    alignments3D/shift    RELION's origin, −t, in pixels of alignments3D/psize_A
+    blob/idx              image of its stack, from 0; rlnImageName counts from 1
+    …_rad, split, class   degrees; subset and class, from 0, which RELION counts from 1
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial.transform import Rotation
+
+from hoarfrost.errors import DataError
+from hoarfrost.geometry import relion_deg_from_rotations
+from hoarfrost.io.cs import CsTable, Records, joined_by_uid, read_cs
+from hoarfrost.io.image_names import parse_image_name
+from hoarfrost.io.star import StarFile, StarTable
+from hoarfrost.io.star_columns import Floats, float_column, integer_column, text_column
+from hoarfrost.io.star_optics import ParticleOptics
+from hoarfrost.io.text_column import TextColumn
+
+# cryoSPARC's fields, by the columns that are made of them.
+FIELD_OF_COLUMN = {
+    "rlnImageName": "blob/path and blob/idx",
+    "rlnImagePixelSize": "blob/psize_A",
+    "rlnImageSize": "blob/shape",
+    "rlnVoltage": "ctf/accel_kv",
+    "rlnSphericalAberration": "ctf/cs_mm",
+    "rlnAmplitudeContrast": "ctf/amp_contrast",
+    "rlnOpticsGroup": "ctf/exp_group_id",
+    "rlnDefocusU": "ctf/df1_A",
+    "rlnDefocusV": "ctf/df2_A",
+    "rlnDefocusAngle": "ctf/df_angle_rad",
+    "rlnPhaseShift": "ctf/phase_shift_rad",
+    "rlnCtfBfactor": "ctf/bfactor",
+    "rlnCtfScalefactor": "ctf/scale",
+    "rlnMicrographName": "location/micrograph_path",
+    "rlnCoordinateX": "location/center_x_frac and location/micrograph_shape",
+    "rlnCoordinateY": "location/center_y_frac and location/micrograph_shape",
+    "rlnAngleRot": "alignments3D/pose",
+    "rlnAngleTilt": "alignments3D/pose",
+    "rlnAnglePsi": "alignments3D/pose",
+    "rlnOriginXAngst": "alignments3D/shift and alignments3D/psize_A",
+    "rlnOriginYAngst": "alignments3D/shift and alignments3D/psize_A",
+    "rlnRandomSubset": "alignments3D/split",
+    "rlnClassNumber": "alignments3D/class",
+}
+COUNTED = {"rlnRandomSubset": "alignments3D/split", "rlnClassNumber": "alignments3D/class"}
+UID_COLUMN = "hoarfrostUid"
+PASS_THROUGH_HINT = (
+    "it may be in the pass-through file of the same job: "
+    "hoarfrost convert particles.cs passthrough.cs particles.star, then use the STAR file"
+)
+# Of the aberrations that both programs know in other units; they are left out, and that is said.
+ABERRATIONS = {
+    "ctf/tilt_A": ("beam tilt", 2),
+    "ctf/shift_A": ("beam shift", 2),
+    "ctf/trefoil_A": ("trefoil", 2),
+    "ctf/tetra_A": ("tetrafoil", 4),
+    "ctf/anisomag": ("anisotropic magnification", 4),
+}
+LARGEST_INTEGER = 2**32
+
+
+def read_cs_particles(path: str | Path, pass_through: str | Path | None = None) -> tuple[StarFile, tuple[str, ...]]:
+    """The particles of a .cs file as ``data_optics`` and ``data_particles``, and sentences on what was left out.
+
+    Fields that are only in `pass_through` are taken from there. A leading ``>`` of an image's path is dropped. The
+    images are not looked for. Raises DataError where a field is missing or holds something else than it should.
+    """
+    table = read_cs(path)
+    if pass_through is not None:
+        table = joined_by_uid(table, read_cs(pass_through))
+    optics, group = _optics(table)
+    columns: dict[str, Sequence[str]] = {"rlnImageName": _image_names(table)}
+    columns |= _micrographs(table)
+    columns["rlnOpticsGroup"] = TextColumn(str(number) for number in group.tolist())
+    columns |= _defocus(table)
+    columns |= _alignments(table)
+    if "uid" in table.names:
+        columns[UID_COLUMN] = TextColumn(str(uid) for uid in table.records["uid"].tolist())
+    tables = {"optics": StarTable("optics", optics), "particles": StarTable("particles", columns)}
+    return StarFile(table.path, tables), _left_out(table)
+
+
+def cs_records(
+    star: StarFile, particles: StarTable, optics: ParticleOptics, box: int, poses: tuple[Floats, Floats] | None
+) -> tuple[Records, tuple[str, ...]]:
+    """The particles of a STAR file as rows of a .cs file, and sentences on what they have no place for.
+
+    `poses` are rotations (n, 3, 3), reference → image frame, and shifts in Å (n, 2). Image names are kept, with
+    cryoSPARC's ``>`` before them. The images are taken for white on dark (blob/sign 1).
+    """
+    n, pixel_A = particles.n_rows, optics.pixel_size_A
+    parts = [
+        parse_image_name(star.path, row, name)
+        for row, name in enumerate(text_column(star.path, particles, "rlnImageName"))
+    ]
+    fields: dict[str, npt.NDArray[Any]] = {
+        "uid": _uids(star.path, particles),
+        "blob/path": _bytes(f">{name}" for _, name in parts),
+        "blob/idx": np.array([number - 1 for number, _ in parts], np.uint32),
+        "blob/shape": np.full((n, 2), box, np.uint32),
+        "blob/psize_A": np.full(n, pixel_A, np.float32),
+        "blob/sign": np.ones(n, np.float32),
+        "blob/import_sig": np.zeros(n, np.uint64),
+        "ctf/type": np.full(n, b"imported"),
+        "ctf/exp_group_id": optics.optics_group.astype(np.uint32),
+        "ctf/accel_kv": optics.voltage_kV.astype(np.float32),
+        "ctf/cs_mm": optics.cs_mm.astype(np.float32),
+        "ctf/amp_contrast": optics.amplitude_contrast.astype(np.float32),
+        "ctf/df1_A": optics.defocus_u_A.astype(np.float32),
+        "ctf/df2_A": optics.defocus_v_A.astype(np.float32),
+        "ctf/df_angle_rad": np.radians(optics.defocus_angle_deg).astype(np.float32),
+        "ctf/phase_shift_rad": np.radians(optics.phase_shift_deg).astype(np.float32),
+        "ctf/scale": _float_or(star.path, particles, "rlnCtfScalefactor", 1.0),
+        "ctf/scale_const": np.zeros(n, np.float32),
+        **{name: np.zeros((n, width), np.float32) for name, (_, width) in ABERRATIONS.items()},
+        "ctf/bfactor": _float_or(star.path, particles, "rlnCtfBfactor", 0.0),
+    }
+    if "rlnMicrographName" in particles.columns:
+        fields["location/micrograph_path"] = _bytes(particles.columns["rlnMicrographName"])
+    if poses is not None:
+        rotations, shifts_A = poses
+        vectors = Rotation.from_matrix(rotations.transpose(0, 2, 1)).as_rotvec()
+        fields["alignments3D/shift"] = (-shifts_A / pixel_A).astype(np.float32)
+        fields["alignments3D/pose"] = vectors.astype(np.float32)
+        fields["alignments3D/psize_A"] = np.full(n, pixel_A, np.float32)
+        fields["alignments3D/alpha"] = np.ones(n, np.float32)
+        fields["alignments3D/class_posterior"] = np.ones(n, np.float32)
+        for column, field in COUNTED.items():
+            if column in particles.columns:
+                fields[field] = _from_one(star.path, particles, column)
+    records = np.empty(n, np.dtype([(name, values.dtype, values.shape[1:]) for name, values in fields.items()]))
+    for name, values in fields.items():
+        records[name] = values
+    return records, _without_place(particles, poses)
+
+
+def _optics(table: CsTable) -> tuple[dict[str, Sequence[str]], npt.NDArray[np.int64]]:
+    """``data_optics``, a row for each combination of microscope parameters, and the group of each particle."""
+    n = len(table)
+    numbers = {
+        "rlnVoltage": table.numbers("ctf/accel_kv", lowest=1, highest=5000, hint=PASS_THROUGH_HINT),
+        "rlnSphericalAberration": table.numbers("ctf/cs_mm", lowest=0, hint=PASS_THROUGH_HINT),
+        "rlnAmplitudeContrast": table.numbers("ctf/amp_contrast", lowest=0, highest=1, hint=PASS_THROUGH_HINT),
+        "rlnImagePixelSize": table.numbers("blob/psize_A", lowest=1e-6, hint=PASS_THROUGH_HINT),
+    }
+    box = np.zeros(n)
+    if "blob/shape" in table.names:
+        shape = table.numbers("blob/shape", 2)
+        oblong = np.flatnonzero(shape[:, 0] != shape[:, 1])
+        if oblong.size:
+            rows, columns = shape[oblong[0]]
+            found = f"{columns:g} × {rows:g} pixels"
+            raise DataError(table.path, row=int(oblong[0]) + 1, expected="square images in blob/shape", found=found)
+        box = shape[:, 0]
+    has_group = "ctf/exp_group_id" in table.names
+    exposure_group = table.whole_numbers("ctf/exp_group_id") if has_group else np.ones(n, np.int64)
+    every = np.stack([exposure_group.astype(np.float64), *numbers.values(), box], axis=1)
+    rows, group = np.unique(every, axis=0, return_inverse=True)
+    number = rows[:, 0].astype(np.int64)
+    if number.min() < 1 or len(set(number.tolist())) < len(number):
+        number = np.arange(1, len(rows) + 1)
+    optics: dict[str, Sequence[str]] = {
+        "rlnOpticsGroup": [str(value) for value in number.tolist()],
+        "rlnOpticsGroupName": [f"opticsGroup{value}" for value in number.tolist()],
+    }
+    for column, values in zip(numbers, rows.T[1:], strict=False):
+        optics[column] = [_shortest(value) for value in values.tolist()]
+    if "blob/shape" in table.names:
+        optics["rlnImageSize"] = [str(int(value)) for value in rows[:, -1]]
+    optics["rlnImageDimensionality"] = ["2"] * len(rows)
+    return optics, number[group.reshape(-1)]
+
+
+def _image_names(table: CsTable) -> TextColumn:
+    paths = table.texts("blob/path", hint=PASS_THROUGH_HINT)
+    indices = table.whole_numbers("blob/idx", hint=PASS_THROUGH_HINT)
+    names = (path.removeprefix(">") for path in paths)
+    return TextColumn(f"{index + 1:06d}@{name}" for index, name in zip(indices.tolist(), names, strict=True))
+
+
+def _micrographs(table: CsTable) -> dict[str, Sequence[str]]:
+    columns: dict[str, Sequence[str]] = {}
+    if "location/micrograph_path" in table.names:
+        names = (path.removeprefix(">") for path in table.texts("location/micrograph_path"))
+        columns["rlnMicrographName"] = TextColumn(name or "unknown.mrc" for name in names)
+    if {"location/center_x_frac", "location/center_y_frac", "location/micrograph_shape"} <= set(table.names):
+        shape = table.numbers("location/micrograph_shape", 2)
+        for axis, size in (("X", shape[:, 1]), ("Y", shape[:, 0])):
+            values = table.numbers(f"location/center_{axis.lower()}_frac") * size
+            columns[f"rlnCoordinate{axis}"] = TextColumn(f"{value:.6f}" for value in values.tolist())
+    return columns
+
+
+def _defocus(table: CsTable) -> dict[str, Sequence[str]]:
+    u_A = table.numbers("ctf/df1_A", hint=PASS_THROUGH_HINT)
+    v_A = table.numbers("ctf/df2_A", hint=PASS_THROUGH_HINT)
+    columns: dict[str, Sequence[str]] = {
+        "rlnDefocusU": TextColumn(_shortest(value) for value in u_A.tolist()),
+        "rlnDefocusV": TextColumn(_shortest(value) for value in v_A.tolist()),
+    }
+    for column, field in (("rlnDefocusAngle", "ctf/df_angle_rad"), ("rlnPhaseShift", "ctf/phase_shift_rad")):
+        columns[column] = _digits(np.degrees(table.numbers(field, default=0.0)))
+    for column, field, usual in (("rlnCtfBfactor", "ctf/bfactor", 0.0), ("rlnCtfScalefactor", "ctf/scale", 1.0)):
+        values = table.numbers(field, default=usual)
+        if (values != usual).any():
+            columns[column] = TextColumn(_shortest(value) for value in values.tolist())
+    return columns
+
+
+def _alignments(table: CsTable) -> dict[str, Sequence[str]]:
+    if not {"alignments3D/pose", "alignments3D/shift"} <= set(table.names):
+        return {}
+    rotations = Rotation.from_rotvec(table.numbers("alignments3D/pose", 3)).as_matrix().transpose(0, 2, 1)
+    pixel_A = table.numbers("alignments3D/psize_A" if "alignments3D/psize_A" in table.names else "blob/psize_A")
+    origins_A = table.numbers("alignments3D/shift", 2) * pixel_A[:, None]
+    names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst")
+    values = [*relion_deg_from_rotations(rotations).T, *origins_A.T]
+    columns: dict[str, Sequence[str]] = {name: _digits(column) for name, column in zip(names, values, strict=True)}
+    for column, field in COUNTED.items():
+        # One number for all tells nothing: cryoSPARC writes 0 where particles were not split yet.
+        if field in table.names and len(set(table.whole_numbers(field).tolist())) > 1:
+            columns[column] = TextColumn(str(value + 1) for value in table.whole_numbers(field).tolist())
+    return columns
+
+
+def _left_out(table: CsTable) -> tuple[str, ...]:
+    """What the file says that the tables do not hold."""
+    sentences = []
+    ignored = []
+    for name, (what, width) in ABERRATIONS.items():
+        # cryoSPARC has written both the identity and its difference from it for no anisotropic magnification.
+        if name in table.names:
+            values = table.numbers(name, width)
+            if values.any() and not (name == "ctf/anisomag" and (values == [1, 0, 0, 1]).all()):
+                ignored.append(f"{what} ({name})")
+    if ignored:
+        sentences.append(
+            f"{', '.join(ignored)} is ignored" if len(ignored) == 1 else f"{', '.join(ignored)} are ignored"
+        )
+    if "alignments3D/pose" not in table.names:
+        others = sorted({name.split("/")[0] for name in table.names if name.endswith("/pose")})
+        if others:
+            sentences.append(f"poses are read from alignments3D alone, and those in {', '.join(others)} are ignored")
+    return tuple(sentences)
+
+
+def _without_place(particles: StarTable, poses: tuple[Floats, Floats] | None) -> tuple[str, ...]:
+    kept = {*FIELD_OF_COLUMN, UID_COLUMN, "rlnOriginX", "rlnOriginY"} - {"rlnCoordinateX", "rlnCoordinateY"}
+    kept |= {"rlnVoltage", "rlnDetectorPixelSize", "rlnMagnification", "rlnPixelSize"}
+    if poses is None:
+        kept -= {*COUNTED, "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"}
+    lost = [name for name in particles.columns if name not in kept]
+    if not lost:
+        return ()
+    reason = ""
+    if "rlnCoordinateX" in lost or "rlnCoordinateY" in lost:
+        reason = " (cryoSPARC wants coordinates as fractions of the micrograph, whose size the STAR file does not tell)"
+    return (f"Not kept, as a .cs file has no place for them: {', '.join(lost)}{reason}",)
+
+
+def _uids(path: Path, particles: StarTable) -> npt.NDArray[np.uint64]:
+    """The uids that came from a .cs file, or numbers that follow from the image names."""
+    if UID_COLUMN in particles.columns:
+        words = particles.columns[UID_COLUMN]
+        if all(word.isdecimal() and int(word) < 2**64 for word in words) and len(set(words)) == len(words):
+            return np.array([int(word) for word in words], np.uint64)
+        raise DataError(path, expected=f"different whole numbers in {UID_COLUMN}", found="something else")
+    seen: dict[str, int] = {}
+    uids = []
+    for name in text_column(path, particles, "rlnImageName"):
+        seen[name] = seen.get(name, 0) + 1
+        digest = hashlib.blake2b(f"{name} {seen[name]}".encode(), digest_size=8).digest()
+        uids.append(int.from_bytes(digest, "little"))
+    return np.array(uids, np.uint64)
+
+
+def _float_or(path: Path, particles: StarTable, name: str, default: float) -> npt.NDArray[np.float32]:
+    return float_column(path, particles, name, default=default).astype(np.float32)
+
+
+def _from_one(path: Path, particles: StarTable, name: str) -> npt.NDArray[np.uint32]:
+    """A column that counts from 1, from 0."""
+    values = integer_column(path, particles, name)
+    outside = np.flatnonzero((values < 1) | (values > LARGEST_INTEGER))
+    if outside.size:
+        row = int(outside[0])
+        raise DataError(path, row=row + 1, expected=f"a number from 1 in {name}", found=str(values[row]))
+    return (values - 1).astype(np.uint32)
+
+
+def _bytes(texts: Iterable[str]) -> npt.NDArray[np.bytes_]:
+    return np.array([text.encode() for text in texts], np.bytes_)
+
+
+def _shortest(value: float) -> str:
+    """The shortest decimals that give the same number of 32 bits, as cryoSPARC keeps them."""
+    return np.format_float_positional(np.float32(value), trim="-")
+
+
+def _digits(values: Floats) -> TextColumn:
+    """Numbers that were computed: more digits than 32 bits hold, never −0."""
+    return TextColumn(f"{value + 0.0:.9f}" for value in values.tolist())
+
+
+def group_file(name: str, fields: Mapping[str, Any] | Sequence[str], n: int) -> str:
+    """The text of the .csg file by which cryoSPARC imports a .cs file called `name` of n particles."""
+    prefixes = {field.split("/")[0] for field in fields}
+    slots = [slot for slot in ("alignments3D", "blob", "ctf") if slot in prefixes]
+    lines = [
+        "group:",
+        "  description: Particles written by hoarfrost",
+        "  name: particles",
+        "  title: Particles",
+        "  type: particle",
+        "results:",
+    ]
+    for slot in slots:
+        lines += [f"  {slot}:", f"    metafile: '>{name}'", f"    num_items: {n}", f"    type: particle.{slot}"]
+    return "\n".join([*lines, "version: v4.0.0", ""])
