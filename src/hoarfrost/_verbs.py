@@ -15,7 +15,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, cast
 
-_HOMES = {"reconstruct": "run", "simulate": "dataset", "evaluate": "report", "benchmark": "run"}
+_HOMES = {"reconstruct": "run", "simulate": "dataset", "evaluate": "report", "report": "run", "benchmark": "run"}
 """Each verb and the module of its sub-package that defines it."""
 
 

@@ -9,6 +9,7 @@ from hoarfrost.cli.bench import bench
 from hoarfrost.cli.benchmark import benchmark
 from hoarfrost.cli.evaluate import evaluate
 from hoarfrost.cli.reconstruct import reconstruct
+from hoarfrost.cli.report import report
 from hoarfrost.cli.simulate import simulate
 
 app = App(
@@ -21,5 +22,6 @@ app = App(
 app.command(reconstruct)
 app.command(simulate)
 app.command(evaluate)
+app.command(report)
 app.command(benchmark)
 app.command(bench)

@@ -8,17 +8,14 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
+from rich.text import Text
 
 LINE_INTERVAL_S = 10.0
 """A log gets a line at least this often, besides one for each stage and message."""
+# Before so much is done nobody knows how fast the rest will go.
+LEAST_DONE_TO_TELL = 0.02
 
 
 class ProgressEvent(Protocol):
@@ -53,15 +50,34 @@ class ProgressEvent(Protocol):
         """Something worth a line of its own."""
 
 
+class _TimeLeftColumn(ProgressColumn):
+    """The time left by what was done since the beginning: rich's own follows the last seconds, and jumps."""
+
+    def render(self, task: Task) -> Text:
+        """Like "about 3 min left"."""
+        done = task.completed
+        if task.elapsed is None or done < LEAST_DONE_TO_TELL or done >= 1:
+            return Text("")
+        return Text(f"{about(task.elapsed * (1 - done) / done)} left", style="progress.remaining")
+
+
+def about(seconds: float) -> str:
+    """Seconds in as many digits as an estimate is worth."""
+    if seconds < 90:
+        return f"about {10 * max(1, round(seconds / 10))} s"
+    minutes = seconds / 60
+    return f"about {minutes:.0f} min" if minutes < 90 else f"about {minutes / 60:.1f} h"
+
+
 def make_bar(console: Console, description: str) -> Progress:
-    """A progress bar of one task, from 0 to 1, with the times elapsed and left before its description."""
+    """A progress bar of one task, from 0 to 1, with the times elapsed and left before its description; one line."""
+    one_line = Column(no_wrap=True, overflow="ellipsis")
     bar = Progress(
-        BarColumn(bar_width=20),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
+        BarColumn(bar_width=16),
+        TaskProgressColumn(table_column=Column(no_wrap=True, min_width=4)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
+        _TimeLeftColumn(table_column=Column(no_wrap=True)),
+        TextColumn("{task.description}", table_column=one_line),
         console=console,
     )
     bar.add_task(description, total=1.0)
@@ -95,12 +111,17 @@ class ProgressDisplay:
             self._bar.stop()
             self._bar = None
 
+    def say(self, message: str) -> None:
+        """Show a line of its own."""
+        if not self._quiet:
+            self._console.print(message, markup=False, soft_wrap=not self._console.is_terminal)
+
     def __call__(self, event: ProgressEvent) -> None:
         """Show `event`."""
         if self._quiet:
             return
         if event.message:
-            self._console.print(event.message, markup=False)
+            self.say(event.message)
         if event.nll is not None:  # not every event carries one: keep showing the last
             error = "" if event.nll_standard_error is None else f" ± {event.nll_standard_error:.2f}"
             self._nll = f"  NLL {event.nll:.2f}{error}"

@@ -47,7 +47,7 @@ def reconstruct(
         RELION STAR file of the particles (3.0, 3.1, 4 or 5), with their CTF parameters. Poses in it are not used.
     output
         Folder to make for the run: map.mrc, half1.mrc, half2.mrc, mask.mrc, fsc.star, particles.star, events.jsonl,
-        config.toml and pictures.
+        config.toml and pictures. Its page report.html shows how the run goes, from the first minute on.
     seed
         Number that all random choices follow from; the same seed repeats the run.
     classes
@@ -97,11 +97,17 @@ def reconstruct(
     """
     from hoarfrost.cli.progress import ProgressDisplay
     from hoarfrost.cli.summary import summary
+    from hoarfrost.cli.watch import Watch
     from hoarfrost.errors import NotConvergedError
+    from hoarfrost.reconstruct.events import Event
     from hoarfrost.reconstruct.run import reconstruct as run
-    from hoarfrost.report.run_pictures import draw_pictures
 
-    with ProgressDisplay(quiet=quiet or not is_first()) as progress:
+    with ProgressDisplay(quiet=quiet or not is_first()) as display, Watch(output, display.say) as watch:
+
+        def progress(event: Event) -> None:
+            display(event)
+            watch(event)
+
         result = run(
             particles,
             output,
@@ -128,8 +134,12 @@ def reconstruct(
         )
     if not is_first():
         return
+    from hoarfrost.report.run import report
+    from hoarfrost.report.run_pictures import draw_pictures
+
     for of_class in result.classes:
         draw_pictures(of_class.folder)
+    report(output)
     for line in summary(result):
         print(line)
     if result.starts.n_agreeing == 1:

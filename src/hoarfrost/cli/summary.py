@@ -19,6 +19,7 @@ def summary(result: RunResult) -> Iterator[str]:
     if result.starts.gains:
         yield f"Starts:     {result.starts.summary()}"
     yield f"Poses:      {result.particles_path}"
+    yield f"Report:     {result.output / 'report.html'}"
     yield f"Time:       {minutes} min {seconds} s{ended}"
     yield ""
     yield f"Open it with: chimerax {' '.join(str(of_class.map_path) for of_class in result.classes)}"

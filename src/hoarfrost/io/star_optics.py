@@ -6,6 +6,7 @@ particle's row has its own, and the pixel size follows from the detector's and t
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,11 @@ class ParticleOptics:
     pixel_size_A: float
     box: int | None
     warnings: tuple[str, ...]
+
+    def of(self, rows: Integers) -> ParticleOptics:
+        """The same of some particles, counted from 0."""
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return dataclasses.replace(self, **{name: v[rows] for name, v in own.items() if isinstance(v, np.ndarray)})
 
 
 def particle_table(star: StarFile) -> StarTable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from torch import Tensor
 
 from hoarfrost.evaluate.views import Views, read_views
-from hoarfrost.report.png import save_png
+from hoarfrost.report.encode import PANEL_WIDTH_IN, save_png
 
 ROWS, COLUMNS = 60, 120
 MOST_VIEWS = 20_000
@@ -21,15 +22,24 @@ MOST_VIEWS = 20_000
 VIEWS_IN_KERNEL = 25.0
 LEAST_WIDTH_RAD = math.radians(4)
 SHOWN = (0.1, 10.0)
+CAPTION_CHARACTERS = 135
 
 
 def draw_orientations(run: str | Path, picture: str | Path) -> None:
     """Views of run/particles.star over the sphere, in Mollweide's projection of equal areas, as a PNG at `picture`."""
     views = read_views(run)
+    figure = orientations_figure(views, (9, 6))
+    figure.suptitle(title(views))
+    figure.supxlabel(textwrap.fill(caption(views), CAPTION_CHARACTERS), fontsize=8.5)
+    save_png(figure, Path(picture))
+
+
+def orientations_figure(views: Views, size_in: tuple[float, float] = (PANEL_WIDTH_IN, 3.3)) -> Figure:
+    """The density of views over the sphere in a figure of `size_in` (width, height)."""
     longitude, latitude = np.linspace(-np.pi, np.pi, COLUMNS + 1), np.linspace(-np.pi / 2, np.pi / 2, ROWS + 1)
     centres = np.meshgrid((longitude[:-1] + longitude[1:]) / 2, (latitude[:-1] + latitude[1:]) / 2)
     density = view_density(views.views, _unit_vectors(*(torch.from_numpy(c).flatten() for c in centres)))
-    figure = Figure(figsize=(9, 6), layout="constrained")
+    figure = Figure(figsize=size_in, layout="constrained")
     panel = figure.add_subplot(projection="mollweide")
     shown = density.clamp(*SHOWN).reshape(ROWS, COLUMNS).numpy()
     mesh = panel.pcolormesh(longitude, latitude, shown, norm=LogNorm(*SHOWN), cmap="viridis", rasterized=True)
@@ -45,9 +55,7 @@ def draw_orientations(run: str | Path, picture: str | Path) -> None:
     bar.ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
     bar.ax.xaxis.set_minor_locator(NullLocator())
     bar.set_label("particles seen from a direction, relative to even views")
-    figure.suptitle(title(views))
-    figure.supxlabel(_caption(views), fontsize=8.5)
-    save_png(figure, Path(picture))
+    return figure
 
 
 def title(views: Views) -> str:
@@ -79,11 +87,12 @@ def _unit_vectors(longitude: Tensor, latitude: Tensor) -> Tensor:
     return torch.stack([latitude.cos() * longitude.cos(), latitude.cos() * longitude.sin(), latitude.sin()], dim=1)
 
 
-def _caption(views: Views) -> str:
-    caption = (
+def caption(views: Views) -> str:
+    """What its axes are, in words."""
+    text = (
         "Longitude is rlnAngleRot, latitude 90° − rlnAngleTilt; likely junk is left out, symmetry mates are counted. "
-        "Opposite views are mirror images\nof each other and tell the same; each is shown where it is."
+        "Opposite views are mirror images of each other and tell the same; each is shown where it is."
     )
     if len(views.sparse):
-        caption += " A view tells nothing of what lies along it, so crosses lie where views crowd."
-    return caption
+        text += " A view tells nothing of what lies along it, so crosses lie where views crowd."
+    return text

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 from hoarfrost.evaluate.half_maps import FSC_THRESHOLD
 from hoarfrost.io.fsc_star import FscCurves, read_fsc
-from hoarfrost.report.png import save_png
+from hoarfrost.report.encode import PANEL_WIDTH_IN, save_png
 
 # Dark enough, and told apart by those who see no red or green.
 CURVES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -26,7 +27,14 @@ LEAST_TICK_DISTANCE = 0.05
 def draw_fsc(run: str | Path, picture: str | Path) -> None:
     """The curves of run/fsc.star against resolution, as a PNG at `picture`."""
     curves = read_fsc(Path(run) / "fsc.star")
-    figure = Figure(figsize=(9, 5.6), layout="constrained")
+    figure = fsc_figure(curves, (9, 5.6))
+    figure.suptitle(f"The half maps agree to {curves.resolution_A:.1f} Å (red dot)")
+    save_png(figure, Path(picture))
+
+
+def fsc_figure(curves: FscCurves, size_in: tuple[float, float] = (PANEL_WIDTH_IN, 4.4)) -> Figure:
+    """The curves against resolution, in a figure of `size_in` (width, height)."""
+    figure = Figure(figsize=size_in, layout="constrained")
     panel = figure.subplots()
     # The first shell beyond the band limit, which holds zeros, shows where the curves are taken to end.
     last = min(int(curves.length_A / curves.band_limit_A + 1e-6) + 1, len(curves.unmasked) - 1)
@@ -43,20 +51,19 @@ def draw_fsc(run: str | Path, picture: str | Path) -> None:
     panel.plot([1 / curves.resolution_A], [FSC_THRESHOLD], "o", color="#cc3311", markersize=7, clip_on=False, zorder=5)
     panel.set_xlim(0, end)
     panel.set_ylim(-0.1, 1.12)
-    ticks = _ticks_A(curves, end)
-    panel.set_xticks([1 / tick for tick in ticks], [f"{tick:g}" for tick in ticks])
+    label_resolutions(panel.xaxis, curves.length_A, end)
     panel.set_xlabel("resolution, Å (even steps in 1/Å)")
-    panel.set_ylabel("Fourier shell correlation of the two half maps")
-    panel.set_title(f"The half maps agree to {curves.resolution_A:.1f} Å (red dot)")
-    figure.legend(loc="outside lower center", ncols=2, fontsize=9)
-    save_png(figure, Path(picture))
+    wide = size_in[0] > PANEL_WIDTH_IN
+    panel.set_ylabel("Fourier shell correlation" + (" of the two half maps" if wide else ""))
+    figure.legend(loc="outside lower center", ncols=2 if wide else 1, fontsize=9)
+    return figure
 
 
-def _ticks_A(curves: FscCurves, end: float) -> list[float]:
-    """Round numbers of Å between the first shell and `end`, in 1/Å, not too close to each other."""
-    chosen: list[float] = []
+def label_resolutions(axis: Axis, length_A: float, end: float) -> None:
+    """Put Å on an axis that goes in 1/Å from 0 to `end`: round numbers between the box and that."""
+    ticks: list[float] = []
     for tick in NICE_TICKS_A:
-        last = 1 / chosen[-1] if chosen else 0.0
-        if tick <= curves.length_A and 1 / tick <= end and 1 / tick - last >= LEAST_TICK_DISTANCE * end:
-            chosen.append(tick)
-    return chosen
+        last = 1 / ticks[-1] if ticks else 0.0
+        if tick <= length_A and 1 / tick <= end and 1 / tick - last >= LEAST_TICK_DISTANCE * end:
+            ticks.append(tick)
+    axis.set_ticks([1 / tick for tick in ticks], [f"{tick:g}" for tick in ticks])
