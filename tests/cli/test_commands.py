@@ -36,12 +36,14 @@ def replace(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, Any], Calls]
     return put
 
 
+HALVES = SimpleNamespace(
+    resolution_A=38.24, unmasked_A=38.24, corrected_A=36.9, band_limit_A=35.8, is_from_unmasked=True
+)
 RESULT = SimpleNamespace(
-    map_path=Path("run/map.mrc"),
+    output=Path("run"),
+    classes=[SimpleNamespace(folder=Path("run"), map_path=Path("run/map.mrc"), halves=HALVES, share=1.0)],
+    settings=SimpleNamespace(symmetry="C1"),
     particles_path=Path("run/particles.star"),
-    resolution_A=38.24,
-    band_limit_A=35.8,
-    halves=SimpleNamespace(unmasked_A=38.24, corrected_A=36.9, is_from_unmasked=True),
     independent_halves=False,
     converged=True,
     starts=StartsResult((31.0, 29.5), (None, 48.0), (True, True), 0),
@@ -50,27 +52,23 @@ RESULT = SimpleNamespace(
 
 
 @pytest.fixture
-def pictures(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, Path]]:
-    """The pictures that were asked for, none of which is drawn; the run's views are even."""
-    asked: list[tuple[Path, Path]] = []
-    homes = {
-        "pictures": ("draw_slices", "draw_matches"),
-        "resolution": ("draw_fsc",),
-        "orientations": ("draw_orientations",),
-    }
-    for home, names in homes.items():
-        module = ModuleType(f"hoarfrost.report.{home}")
-        for name in names:
-            setattr(module, name, lambda run, picture: asked.append((run, picture)))
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
+    """The pictures and pages that were asked for, none of which is drawn; the run's views are even."""
+    asked: list[tuple[str, Path]] = []
+    homes = {"report.run_pictures": "draw_pictures", "report.run": "report"}
+    for home, name in homes.items():
+        module = ModuleType(f"hoarfrost.{home}")
+        setattr(module, name, lambda folder, name=name: asked.append((name, folder)))
         monkeypatch.setitem(sys.modules, module.__name__, module)
     views = ModuleType("hoarfrost.evaluate.views")
+    setattr(views, "has_views", lambda run: True)  # noqa: B010
     setattr(views, "read_views", lambda run: SimpleNamespace(summary=lambda: "even"))  # noqa: B010
     monkeypatch.setitem(sys.modules, views.__name__, views)
     return asked
 
 
 def test_reconstruct_leaves_every_choice_to_the_verb(
-    replace: Callable[..., Calls], pictures: list[tuple[Path, Path]], capsys: pytest.CaptureFixture[str]
+    replace: Callable[..., Calls], drawn: list[tuple[str, Path]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls = replace("reconstruct", "run", RESULT)
 
@@ -80,14 +78,21 @@ def test_reconstruct_leaves_every_choice_to_the_verb(
     assert args == (Path("particles.star"), Path("run"))
     assert callable(kwargs.pop("progress"))
     chosen = {name: value for name, value in kwargs.items() if value is not None}
-    assert chosen == {"seed": 0, "symmetry": "C1", "method": "auto", "device": "auto", "rotate_grid": False} | {
+    assert chosen == {
+        "seed": 0,
+        "classes": 1,
+        "symmetry": "C1",
+        "method": "auto",
+        "device": "auto",
+        "rotate_grid": False,
+    } | {
         "contrast": "auto",
         "overwrite": False,
     }
-    names = ("slices", "matches", "fsc", "orientations")
-    assert pictures == [(Path("run"), Path(f"run/{name}.png")) for name in names]
+    assert drawn == [("draw_pictures", Path("run")), ("report", Path("run"))]
     out = capsys.readouterr().out
     assert "run/map.mrc" in out
+    assert "run/report.html" in out
     assert "38.2 Å (FSC 0.143, without mask, of half maps with common poses" in out
     assert "38.2 Å without mask, 36.9 Å in it" in out
     assert "Views:      even" in out
@@ -97,7 +102,7 @@ def test_reconstruct_leaves_every_choice_to_the_verb(
     assert "still improving" not in out
 
 
-@pytest.mark.usefixtures("pictures")
+@pytest.mark.usefixtures("drawn")
 def test_starts_that_do_not_agree_are_told_and_exit_4(
     replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,11 +118,11 @@ def test_starts_that_do_not_agree_are_told_and_exit_4(
     assert "agree" not in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("pictures")
+@pytest.mark.usefixtures("drawn")
 def test_reconstruct_hands_over_every_option(replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str]) -> None:
     calls = replace("reconstruct", "run", SimpleNamespace(**{**vars(RESULT), "converged": False}))
     options = (
-        "--seed 3 --starts 2 --max-resolution 20 --diameter 180 --symmetry D2 --method sgd --epochs 2.5 "
+        "--seed 3 --classes 3 --starts 2 --max-resolution 20 --diameter 180 --symmetry D2 --method sgd --epochs 2.5 "
         "--batch-size 50 --shift-sigma 5 --shift-extent 15 --device cpu --threads 2 --held-out 80 --datadir data "
         "--rotate-grid --memory 3GB --contrast black --overwrite --quiet"
     )
@@ -128,6 +133,7 @@ def test_reconstruct_hands_over_every_option(replace: Callable[..., Calls], caps
     del kwargs["progress"]
     assert kwargs == {
         "seed": 3,
+        "classes": 3,
         "starts": 2,
         "max_resolution_A": 20.0,
         "diameter_A": 180.0,

@@ -6,13 +6,16 @@ The browser is spoken to over two pipes, by Chromium's DevTools protocol: JSON m
 from __future__ import annotations
 
 import base64
+import fcntl
 import io
 import json
 import os
 import select
 import shutil
 import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,37 +24,50 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), "")
+import hoarfrost
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), "")
 PATIENCE_S = 60.0
 # Also on a machine without a graphics card, and where the tests run as root in a container.
-OPTIONS = (
-    "--headless=new --remote-debugging-pipe --no-sandbox --no-first-run --hide-scrollbars --disable-extensions "
-    "--disable-background-networking --use-angle=swiftshader --enable-unsafe-swiftshader"
-).split()
+OPTIONS = [
+    "--headless=new",
+    "--remote-debugging-pipe",
+    "--no-sandbox",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--disable-extensions",
+    "--disable-background-networking",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+]
 
 
 class Browser:
     """Chromium without a window, with one page. `errors` collects what its console told; `urls` what it loaded."""
 
     def __init__(self, profile: Path) -> None:
-        own_in, self._write = os.pipe()
-        self._read, own_out = os.pipe()
+        (its_in, self._write), (self._read, its_out) = os.pipe(), os.pipe()
+        passed = [fcntl.fcntl(pipe, fcntl.F_DUPFD, 10) for pipe in (its_in, its_out)]
         # It wants its pipes as files 3 and 4.
-        script = f'exec "$@" 3<&{own_in} 4>&{own_out}'
-        command = ["sh", "-c", script, "sh", CHROMIUM, *OPTIONS, f"--user-data-dir={profile}", "about:blank"]
-        self._process = subprocess.Popen(command, pass_fds=(own_in, own_out), stderr=subprocess.DEVNULL)
-        os.close(own_in)
-        os.close(own_out)
+        start = "import os, sys; os.dup2({}, 3); os.dup2({}, 4); os.execv(sys.argv[1], sys.argv[1:])".format(*passed)
+        command = [sys.executable, "-c", start, CHROMIUM, *OPTIONS, f"--user-data-dir={profile}", "about:blank"]
+        self._process = subprocess.Popen(command, pass_fds=passed, stderr=subprocess.DEVNULL)
+        for pipe in (its_in, its_out, *passed):
+            os.close(pipe)
         self._number, self._buffer, self._session = 0, b"", ""
         self.errors: list[str] = []
         self.urls: list[str] = []
-        self.loaded = 0
-        target = self.ask("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.ask(f"{domain}.enable")
 
     def __enter__(self) -> Self:
+        try:
+            target = self.ask("Target.createTarget", url="about:blank")["targetId"]
+            self._session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+            for domain in ("Page", "Runtime", "Log", "Network"):
+                self.ask(f"{domain}.enable")
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
@@ -78,15 +94,16 @@ class Browser:
 
     def open(self, page: Path, width: int) -> None:
         """Load a page in a window so wide, and wait until it says that it is drawn."""
-        self.ask("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500)
-        before = self.loaded
+        self.resize(width)
         self.ask("Page.navigate", url=page.as_uri())
-        while self.loaded == before:
-            self._next()
         end = time.monotonic() + PATIENCE_S
-        while self.value("document.body.dataset.drawn") != "yes":
+        while self.value("document.body && document.body.dataset.drawn") != "yes":
             assert time.monotonic() < end, self.errors
             time.sleep(0.05)
+
+    def resize(self, width: int) -> None:
+        """Make the window so wide, and where it is narrow, a phone's."""
+        self.ask("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500)
 
     def value(self, expression: str) -> Any:
         """What an expression of JavaScript gives."""
@@ -102,13 +119,9 @@ class Browser:
         self.ask("Input.dispatchMouseEvent", type="mouseReleased", x=x + dx, y=y + dy, **common)
         time.sleep(0.3)
 
-    def shot(self, path: Path | None = None) -> np.ndarray:
-        """The whole page, or what of it is in sight, as an image; written to `path` where one is given."""
-        answer = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=path is not None)
-        content = base64.b64decode(answer["data"])
-        if path is not None:
-            path.write_bytes(content)
-        return np.asarray(imread(io.BytesIO(content)))
+    def shot(self, **options: Any) -> bytes:
+        """What is in sight, or with `captureBeyondViewport` the whole page, as a PNG file."""
+        return base64.b64decode(self.ask("Page.captureScreenshot", format="png", **options)["data"])
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
@@ -123,13 +136,70 @@ class Browser:
         return message
 
     def _note(self, method: str, told: dict[str, Any]) -> None:
-        if method == "Page.loadEventFired":
-            self.loaded += 1
-        elif method == "Network.requestWillBeSent":
+        if method == "Network.requestWillBeSent":
             self.urls.append(told["request"]["url"])
         elif method == "Runtime.exceptionThrown":
             self.errors.append(str(told["exceptionDetails"]))
-        elif method == "Runtime.consoleAPICalled" and told["type"] in ("error", "warning", "assert"):
+        elif method == "Runtime.consoleAPICalled" and told["type"] in ("error", "assert"):
             self.errors.append(str(told["args"]))
-        elif method == "Log.entryAdded" and told["entry"]["level"] in ("error", "warning"):
+        elif method == "Log.entryAdded" and told["entry"]["level"] == "error":
             self.errors.append(told["entry"]["text"])
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium on the PATH")
+def test_everything_is_drawn_and_the_surface_turns(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    """HOARFROST_SCREENSHOTS names a folder for pictures of the page, to be looked at."""
+    page = hoarfrost.report(make_run(tmp_path / "run"))
+    with Browser(tmp_path / "profile") as browser:
+        browser.open(page, width=1280)
+        pictures = browser.value("[...document.images].map(i => i.complete && i.naturalWidth > 0)")
+        assert pictures == [True] * 23
+        assert browser.value("document.querySelector('.still').hidden")
+        keep(browser, "wide.png")
+
+        browser.value("document.querySelector('.surface').scrollIntoView()")
+        box = browser.value(
+            "(b => [b.x, b.y, b.width, b.height])(document.querySelector('.surface').getBoundingClientRect())"
+        )
+        before = seen(browser, box)
+        assert blue(before).mean() > 0.01, "the surface has its colour"
+        browser.drag(box[0] + box[2] / 2, box[1] + box[3] / 2, 150, 40)
+        turned = seen(browser, box)
+        changed = np.abs(turned - before).max(axis=2) > 0.1
+        assert changed[blue(before)].mean() > 0.1
+        assert blue(turned).mean() > 0.01
+        browser.value(
+            "(s => { s.value = s.max; s.dispatchEvent(new Event('change')); })(document.querySelector('input'))"
+        )
+        time.sleep(0.5)
+        assert blue(seen(browser, box)).sum() < 0.7 * blue(turned).sum(), "less is above a higher level"
+
+        browser.resize(390)
+        time.sleep(0.5)
+        assert browser.value("document.documentElement.scrollWidth") <= 390
+        widths = browser.value(
+            "[...document.querySelectorAll('.panels img, .surface')].map(e => e.getBoundingClientRect().right)"
+        )
+        assert max(widths) <= 390
+        keep(browser, "phone.png")
+        assert browser.errors == []
+        assert {url.partition(":")[0] for url in browser.urls} <= {"file", "data", "about", "blob"}
+
+
+def keep(browser: Browser, name: str) -> None:
+    """Write a picture of the whole page, if pictures are wanted."""
+    if folder := os.environ.get("HOARFROST_SCREENSHOTS"):
+        (Path(folder) / name).write_bytes(browser.shot(captureBeyondViewport=True))
+
+
+def seen(browser: Browser, box: list[float]) -> np.ndarray:
+    """The part of the window that a rectangle (x, y, width, height) takes: (y, x, 3), from 0 to 1."""
+    x, y, width, height = (round(v) for v in box)
+    picture: np.ndarray = imread(io.BytesIO(browser.shot()))[y : y + height, x : x + width, :3]
+    return picture
+
+
+def blue(picture: np.ndarray) -> np.ndarray:
+    """Where an image has the surface's colour, in light or shade."""
+    marked: np.ndarray = picture[..., 2] - picture[..., 0] > 0.15
+    return marked

@@ -92,7 +92,7 @@ class ProgressDisplay:
         self._console = console or Console(file=sys.stderr, highlight=False)
         self._bar: Progress | None = None
         self._stage: int | None = None
-        self._nll = ""
+        self._nll, self._resolution_A = "", 0.0
         self._started = self._last_line = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -121,7 +121,11 @@ class ProgressDisplay:
         if self._quiet:
             return
         if event.message:
+            # It may come from elsewhere than where the work is.
             self.say(event.message)
+            return
+        if event.resolution_A != self._resolution_A:  # an NLL is that of its own band limit
+            self._resolution_A, self._nll = event.resolution_A, ""
         if event.nll is not None:  # not every event carries one: keep showing the last
             error = "" if event.nll_standard_error is None else f" ± {event.nll_standard_error:.2f}"
             self._nll = f"  NLL {event.nll:.2f}{error}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -96,7 +97,7 @@ def reconstruct(
         Show no progress.
     """
     from hoarfrost.cli.progress import ProgressDisplay
-    from hoarfrost.cli.summary import summary
+    from hoarfrost.cli.summary import summary, wrapped
     from hoarfrost.cli.watch import Watch
     from hoarfrost.errors import NotConvergedError
     from hoarfrost.reconstruct.events import Event
@@ -141,7 +142,7 @@ def reconstruct(
         draw_pictures(of_class.folder)
     report(output)
     for line in summary(result):
-        print(line)
+        print(wrapped(line) if sys.stdout.isatty() else line)
     if result.starts.n_agreeing == 1:
         raise NotConvergedError(
             f"no two of {len(result.starts.gains)} random starts agree, so do not trust this map; look at matches.png, "

@@ -60,7 +60,7 @@ class Watch:
             return
         self._is_first = False
         try:
-            self._write(max(LEAST_RELOAD_S, self._cost_s / SHARE_OF_TIME))
+            self._write(max(LEAST_RELOAD_S, round(self._cost_s / SHARE_OF_TIME)))
         except Exception as problem:
             self._has_failed = True
             self._say(f"The page of the run could not be written, and will not be until its end: {problem}")

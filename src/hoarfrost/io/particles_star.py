@@ -71,6 +71,17 @@ def read_particles(path: str | Path, datadir: str | Path | None = None) -> Parti
     )
 
 
+def read_rotations(path: Path, table: StarTable) -> Floats | None:
+    """The rotations of the particles of a table, as in ParticleTable, or None; no image is looked for.
+
+    Raises DataError, naming the file `path`, for an angle that is no number.
+    """
+    names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+    if not all(name in table.columns for name in names):  # psi alone comes from particle picking
+        return None
+    return rotations_from_relion_deg(np.stack([float_column(path, table, name) for name in names], axis=1))
+
+
 def find_stack(name: str, star_folder: Path, *, use_current_folder: bool = True) -> Path | None:
     """The file that a stack's `name` in a STAR file of `star_folder` means, or None; see `read_particles`."""
     return next((path for path in _places(name, star_folder, use_current_folder) if path.is_file()), None)
@@ -139,13 +150,10 @@ def _common_box(star: StarFile, optics: ParticleOptics, stacks: tuple[ImageStack
 
 
 def _poses(path: Path, table: StarTable, pixel_size_A: float) -> tuple[Floats, Floats] | tuple[None, None]:
-    names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-    if not all(name in table.columns for name in names):  # psi alone comes from particle picking
+    rotations = read_rotations(path, table)
+    if rotations is None:
         return None, None
-    angles_deg = np.stack([float_column(path, table, name) for name in names], axis=1)
-    return rotations_from_relion_deg(angles_deg), -np.stack(
-        [_origin_A(path, table, axis, pixel_size_A) for axis in "XY"], axis=1
-    )
+    return rotations, -np.stack([_origin_A(path, table, axis, pixel_size_A) for axis in "XY"], axis=1)
 
 
 def _origin_A(path: Path, table: StarTable, axis: str, pixel_size_A: float) -> npt.NDArray[np.float64]:

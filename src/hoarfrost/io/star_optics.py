@@ -10,6 +10,7 @@ import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,8 +44,12 @@ class ParticleOptics:
 
     def of(self, rows: Integers) -> ParticleOptics:
         """The same of some particles, counted from 0."""
-        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return dataclasses.replace(self, **{name: v[rows] for name, v in own.items() if isinstance(v, np.ndarray)})
+        arrays: dict[str, Any] = {
+            field.name: values[rows]
+            for field in dataclasses.fields(self)
+            if isinstance(values := getattr(self, field.name), np.ndarray)
+        }
+        return dataclasses.replace(self, **arrays)
 
 
 def particle_table(star: StarFile) -> StarTable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections import Counter
 from collections.abc import Generator, Iterable
 
 import numpy as np
@@ -60,19 +61,18 @@ class ParticleSource:
         self.dust_share = dusty / len(sample)
         self.preprocessor = dataclasses.replace(preprocessor, removes_dust=self.dust_share <= LARGEST_DUST_SHARE)
         self.noise_spectrum = torch.zeros(stack.box // 2, dtype=torch.float64)
-        numbers, of_all = stack.optics_group[sample].unique(return_counts=True)
-        sizes = dict(zip(numbers.tolist(), of_all.tolist(), strict=True))
+        groups = stack.optics_group.numpy()
+        sizes = Counter(groups[sample].tolist())
         self.noise_of_groups = {number: torch.zeros_like(self.noise_spectrum) for number in sizes}
         for chunk in chunks:
             normalised = self.preprocessor.normalise(stack.read(chunk))
             spectrum = estimate_noise_spectrum(normalised, self.preprocessor)
             self.noise_spectrum += spectrum * (len(chunk) / len(sample))
-            group = stack.optics_group[chunk]
-            for number in group.unique().tolist():
-                own = group == number
-                if not own.all():
+            for number, n_images in Counter(groups[chunk].tolist()).items():
+                own = torch.from_numpy(groups[chunk] == number)
+                if n_images < len(chunk):
                     spectrum = estimate_noise_spectrum(normalised[own], self.preprocessor)
-                self.noise_of_groups[number] += spectrum * (int(own.sum()) / sizes[number])
+                self.noise_of_groups[number] += spectrum * (n_images / sizes[number])
 
     @property
     def noise(self) -> NoiseSpectra:

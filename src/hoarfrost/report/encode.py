@@ -19,7 +19,7 @@ DOTS_PER_INCH = 130
 PAGE_DOTS_PER_INCH = 110
 # A figure of the page is as wide as a phone's screen, and up to twice that elsewhere: of both its text is readable.
 PANEL_WIDTH_IN = 4.8
-_SVG = {"svg.hashsalt": "hoarfrost"}  # the same figure gives the same bytes
+_SVG: Any = {"svg.hashsalt": "hoarfrost"}  # the same figure gives the same bytes
 
 
 def save_png(figure: Figure, picture: Path) -> None:

@@ -46,17 +46,21 @@ def phases(run: RunFolder, events: list[Event]) -> Iterator[Phase]:
 
 
 def likelihood_figure(run: RunFolder) -> Figure:
-    """Held-out NLL above the gain over an empty map, with standard errors, against image gradients."""
+    """Held-out NLL above the gain over an empty map, with standard errors, against image gradients.
+
+    The NLL of another band limit is that of other data, so only that of the first is shown: all starts pass it.
+    """
     figure = Figure(figsize=(PANEL_WIDTH_IN, 5.4), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
+    first = run.judged[0]
     for phase in phases(run, run.judged):
-        # The NLL of another band limit is that of other data, so its line ends there.
-        for _, own in groupby(phase.events, lambda event: event["r_max"]):
-            _line_with_band(above, phase, list(own), "nll", "nll_standard_error")
+        at_first = [event for event in phase.events if event["r_max"] == first["r_max"]]
+        if at_first:
+            _line_with_band(above, phase, at_first, "nll", "nll_standard_error")
         _line_with_band(below, phase, phase.events, "nll_gain", "nll_gain_standard_error")
     below.axhline(0, color="#777777", linewidth=1, linestyle=":")
     below.annotate("an empty map", (0.99, 0), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
-    above.set_ylabel("held-out NLL,\nnats per particle")
+    above.set_ylabel(f"held-out NLL to {first['resolution_A']:.0f} Å,\nnats per particle")
     below.set_ylabel("gain over an empty map,\nnats per particle")
     _finish(figure, below)
     return figure

@@ -26,7 +26,7 @@ def noise_figure(spectra: NoiseSpectra, finest_A: float) -> Figure:
         panel.plot(frequency, spectrum, linewidth=1, label=name)
     panel.plot(frequency, spectra.in_use, color="black", linewidth=2, label="all images, as used")
     panel.axhline(1, color="#777777", linewidth=1, linestyle=":")
-    panel.annotate("white noise", (0.99, 1), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
+    panel.annotate("white noise", (0.01, 1), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
     panel.axvline(1 / finest_A, color="#555555", linewidth=1, linestyle="-.")
     panel.annotate(
         f"images used to {finest_A:.1f} Å at most", (1 / finest_A, 0.03), xycoords=("data", "axes fraction"),

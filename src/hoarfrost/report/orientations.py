@@ -50,6 +50,8 @@ def orientations_figure(views: Views, size_in: tuple[float, float] = (PANEL_WIDT
     panel.set_xticks(np.radians([-120, -60, 0, 60, 120]))
     panel.tick_params(axis="x", colors="white")
     panel.set_yticks(np.radians([-60, -30, 0, 30, 60]))
+    panel.set_xlabel("longitude", labelpad=2)
+    panel.set_ylabel("latitude")
     bar = figure.colorbar(mesh, ax=panel, orientation="horizontal", shrink=0.6, aspect=35, pad=0.04)
     bar.ax.xaxis.set_major_locator(FixedLocator([0.1, 0.3, 1, 3, 10]))
     bar.ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))

@@ -17,14 +17,6 @@
     return null;
   };
 
-  const hasWebGL = () => {
-    try {
-      return document.createElement("canvas").getContext("webgl") !== null;
-    } catch {
-      return false;
-    }
-  };
-
   // The map comes as 16-bit numbers, in steps of so many standard deviations, x fastest.
   const grid = (surface) => {
     const bytes = Uint8Array.from(atob(surface.values), (c) => c.charCodeAt(0));
@@ -43,11 +35,6 @@
     const surface = dataOf(element);
     const number = element.dataset.from.slice("data".length);
     const still = document.getElementById(`still${number}`);
-    if (!hasWebGL()) {
-      element.hidden = true;
-      still.querySelector("figcaption").textContent = "A still picture: this browser shows no WebGL, so it does not turn";
-      return;
-    }
     const slider = document.getElementById(`level${number}`);
     const shown = slider.parentElement.querySelector("output");
     const level = Math.min(Math.max(kept(`level${number}`) ?? surface.level, surface.lowest), surface.highest);
@@ -60,7 +47,7 @@
     const lightFrom = ({ eye, up }) => ({
       x: 1000 * (eye.x + 0.4 * (up?.x ?? 0)), y: 1000 * (eye.y + 0.4 * (up?.y ?? 0)), z: 1000 * (eye.z + 0.4 * (up?.z ?? 1)),
     });
-    const camera = kept(`camera${number}`) ?? { eye: { x: 1.25, y: 1.25, z: 0.85 } };
+    const camera = kept(`camera${number}`) ?? { eye: { x: 1.35, y: 1.35, z: 0.95 } };
     const colour = [[0, "#7fb0e6"], [1, "#7fb0e6"]];
     const trace = {
       type: "isosurface", ...grid(surface), isomin: level, isomax: level, surface: { count: 1 },
@@ -75,6 +62,12 @@
     await Plotly.newPlot(element, [trace], layout, {
       responsive: true, displaylogo: false, modeBarButtons: [["resetCameraDefault3d"]],
     });
+    if (element.querySelector(".no-webgl") !== null) {
+      Plotly.purge(element);
+      element.hidden = true;
+      still.querySelector("figcaption").textContent = "A still picture: this browser shows no WebGL, so it does not turn";
+      return;
+    }
     still.hidden = true;
     element.on("plotly_relayout", () => {
       lastTouched = performance.now();

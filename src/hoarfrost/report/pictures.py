@@ -59,7 +59,14 @@ def _draw_slices(grid: npt.NDArray[Any], volume: Array, pixel_size_A: float, uni
         for row, image in enumerate((middle, volume.sum(axis=column))):
             panel: Axes = grid[row][column]
             limits = {"vmin": low, "vmax": high} if row == 0 else {}
-            panel.imshow(image, cmap="gray", origin="lower", extent=(-half_A, half_A, -half_A, half_A), **limits)
+            panel.imshow(
+                image,
+                cmap="gray",
+                origin="lower",
+                extent=(-half_A, half_A, -half_A, half_A),
+                interpolation="bilinear",
+                **limits,
+            )
             panel.set_title(f"{'slice at' if row == 0 else 'projection along'} {axis}{' = 0' if row == 0 else ''}")
             panel.set_ylabel(f"{across[0]}{unit}")
             panel.set_xlabel(f"{across[1]}{unit}")

@@ -20,8 +20,39 @@ CURVES: dict[str, tuple[str, dict[str, Any]]] = {
     "randomised": ("in the mask, random phases: what the mask adds", {"color": "#999999", "linewidth": 1.4}),
     "corrected": ("in the mask, corrected for what it adds", {"color": "#000000", "linewidth": 2.2}),
 }
-NICE_TICKS_A = (100, 50, 40, 30, 25, 20, 18, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5.5, 5, 4.5, 4, 3.5, 3, 2.5, 2)
-LEAST_TICK_DISTANCE = 0.05
+NICE_TICKS_A = (
+    300,
+    200,
+    150,
+    100,
+    70,
+    50,
+    40,
+    30,
+    25,
+    20,
+    18,
+    16,
+    15,
+    14,
+    13,
+    12,
+    11,
+    10,
+    9,
+    8,
+    7,
+    6,
+    5.5,
+    5,
+    4.5,
+    4,
+    3.5,
+    3,
+    2.5,
+    2,
+)
+LEAST_TICK_DISTANCE, LEAST_IN_PANEL = 0.05, 0.085
 
 
 def draw_fsc(run: str | Path, picture: str | Path) -> None:
@@ -51,19 +82,19 @@ def fsc_figure(curves: FscCurves, size_in: tuple[float, float] = (PANEL_WIDTH_IN
     panel.plot([1 / curves.resolution_A], [FSC_THRESHOLD], "o", color="#cc3311", markersize=7, clip_on=False, zorder=5)
     panel.set_xlim(0, end)
     panel.set_ylim(-0.1, 1.12)
-    label_resolutions(panel.xaxis, curves.length_A, end)
-    panel.set_xlabel("resolution, Å (even steps in 1/Å)")
     wide = size_in[0] > PANEL_WIDTH_IN
+    label_resolutions(panel.xaxis, curves.length_A, end, LEAST_TICK_DISTANCE if wide else LEAST_IN_PANEL)
+    panel.set_xlabel("resolution, Å (even steps in 1/Å)")
     panel.set_ylabel("Fourier shell correlation" + (" of the two half maps" if wide else ""))
     figure.legend(loc="outside lower center", ncols=2 if wide else 1, fontsize=9)
     return figure
 
 
-def label_resolutions(axis: Axis, length_A: float, end: float) -> None:
-    """Put Å on an axis that goes in 1/Å from 0 to `end`: round numbers between the box and that."""
+def label_resolutions(axis: Axis, length_A: float, end: float, least_distance: float = LEAST_IN_PANEL) -> None:
+    """Put Å on an axis that goes in 1/Å from 0 to `end`: round numbers between the box and that, not too close."""
     ticks: list[float] = []
     for tick in NICE_TICKS_A:
         last = 1 / ticks[-1] if ticks else 0.0
-        if tick <= length_A and 1 / tick <= end and 1 / tick - last >= LEAST_TICK_DISTANCE * end:
+        if tick <= length_A and 1 / tick <= end and 1 / tick - last >= least_distance * end:
             ticks.append(tick)
     axis.set_ticks([1 / tick for tick in ticks], [f"{tick:g}" for tick in ticks])

@@ -9,6 +9,7 @@ From Python::
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -21,7 +22,7 @@ from hoarfrost.report.page import SVG, Page
 from hoarfrost.report.run_folder import RunFolder, read_run
 from hoarfrost.report.structure_panels import Results, add_panels, panel_names, read_results
 
-FONTS = {"font.size": 10, "axes.titlesize": 10, "legend.fontsize": 9}
+FONTS: Any = {"font.size": 10, "axes.titlesize": 10, "legend.fontsize": 9}
 PANELS = {
     "likelihood": "What the map explains",
     "resolution": "Detail in use",
@@ -95,8 +96,8 @@ def _add_panel(
                 "than were asked for."
             )
         case "noise" if (run.path / "noise.star").is_file():
-            figure = noise_figure(read_noise(run.path / "noise.star"), run.settings["max_resolution_A"])
-            page.picture(svg_bytes(figure), "Variance of the noise against resolution", media_type=SVG)
+            noise = noise_figure(read_noise(run.path / "noise.star"), run.settings["max_resolution_A"])
+            page.picture(svg_bytes(noise), "Variance of the noise against resolution", media_type=SVG)
             page.text(
                 "Measured outside the particles, on up to 500 images. Images are divided by it, so that noise counts "
                 "the same at all resolutions. Peaks may be ice, or a fault of the detector."
@@ -105,7 +106,10 @@ def _add_panel(
             page.items(run_text.messages(run), "messages")
         case "settings":
             page.table(*run_text.settings_table(run), kind="texts")
-            page.text("A value given by the user that equals the default counts as the default.")
+            page.text(
+                "A source is the user who gave the value, the data or the machine that it was chosen for, or the "
+                "default of all runs, which a value that equals it counts as."
+            )
         case "versions":
             page.table(*run_text.versions_table(run), kind="texts")
         case _:
@@ -118,9 +122,11 @@ def _likelihood(page: Page, run: RunFolder) -> None:
     page.picture(svg_bytes(likelihood_figure(run)), words, media_type=SVG)
     page.text(
         f"Mean negative log-likelihood (NLL) of {run.settings.get('held_out', 'some')} particles that the map is not "
-        "made of, and how much better it explains them than an empty map; bands are standard errors. Each band limit has "
-        "an NLL of its own, so the line begins anew there; the gain can be compared throughout. The last is "
-        f"{run_text.gain(last)}. A gain near zero says that the map explains nothing; one that falls, that it fits noise."
+        "made of, and how much better it explains them than an empty map; bands are standard errors. Finer detail is "
+        "other data with another NLL, which is shown of the first band limit only; the gain can be compared "
+        f"throughout. The last NLL, to {last['resolution_A']:.1f} Å, is {last['nll']:.2f}, and the gain "
+        f"{run_text.gain(last)}. A gain near zero says that the map explains nothing; one that falls, that it fits "
+        "noise: the run then goes back to the best map that there was."
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import time
 from collections.abc import Iterator
@@ -19,21 +18,21 @@ from hoarfrost.evaluate.half_maps import FSC_THRESHOLD
 from hoarfrost.evaluate.views import Views
 from hoarfrost.io.fsc_star import FscCurves
 from hoarfrost.io.star import read_star
-from hoarfrost.io.star_columns import Floats, float_column, integer_column
+from hoarfrost.io.star_columns import Floats, Integers, float_column, integer_column
 from hoarfrost.io.star_optics import particle_table
 from hoarfrost.report.run_folder import RunFolder
 
 SOURCES = {
     "default": "default",
-    "data": "chosen from the data",
-    "machine": "chosen for this machine",
-    "user": "given by the user",
+    "data": "from the data",
+    "machine": "from the machine",
+    "user": "from the user",
 }
 NOT_TOLD = "not told"
 # The map has to explain held-out particles so many standard errors better than nothing does.
 CLEAR_GAIN = 2.0
 MUCH_JUNK = 0.3
-WITH_UNIT = {"_A": "Å", "_bytes": "bytes", "_px": "px"}
+UNITS = {"_A": "Å", "r_max": "Fourier px", "box": "px"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Particles:
     """
 
     junk: Floats
-    classes: Floats
+    classes: Integers
     shares: Floats
 
 
@@ -55,9 +54,11 @@ def read_judged_particles(path: Path, classes: int) -> Particles | None:
     table = particle_table(read_star(path))
     junk = float_column(path, table, "hoarfrostJunkProbability", default=0.0)
     if classes == 1:
-        return Particles(junk, np.zeros(len(junk)), np.ones(1))
-    of_class = [float_column(path, table, f"hoarfrostClassProbability{c + 1}").mean() for c in range(classes)]
-    return Particles(junk, integer_column(path, table, "rlnClassNumber") - 1.0, np.array(of_class))
+        return Particles(junk, np.zeros(len(junk), np.int64), np.ones(1))
+    shares = np.zeros(classes)
+    for c in range(classes):
+        shares[c] = float_column(path, table, f"hoarfrostClassProbability{c + 1}").mean()
+    return Particles(junk, integer_column(path, table, "rlnClassNumber") - 1, shares)
 
 
 def state_line(run: RunFolder, *, going_on: bool) -> str:
@@ -173,13 +174,26 @@ def settings_table(run: RunFolder) -> tuple[list[str], list[list[str]]]:
     for name, value in run.settings.items():
         if name in ("version", "torch_version"):
             continue
-        unit = next((unit for ending, unit in WITH_UNIT.items() if name.endswith(ending)), "")
-        if name.endswith("r_max"):
-            unit = "Fourier px"
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        unit = next((unit for ending, unit in UNITS.items() if name.endswith(ending)), "")
+        if name.endswith("_bytes"):
+            value, unit = f"{value / 1e9:.3g}", "GB"
         source = run.sources.get(name, NOT_TOLD)
-        rows.append([name, f"{text} {unit}".strip(), SOURCES.get(source, source)])
+        rows.append([name, f"{_value(value)} {unit}".strip(), SOURCES.get(source, source)])
     return ["setting", "value", "source"], rows
+
+
+def _value(value: Any) -> str:
+    match value:
+        case str():
+            return value
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.6g}"
+        case list():
+            return ", ".join(_value(each) for each in value) or "none"
+        case _:
+            return f"{value}"
 
 
 def versions_table(run: RunFolder) -> tuple[list[str], list[list[str]]]:

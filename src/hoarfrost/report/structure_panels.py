@@ -82,7 +82,9 @@ def _slices(page: Page, run: RunFolder, structure: Structure, results: Results) 
     volume, pixel_size_A = read_volume(structure.folder / "map.mrc")
     figure = svg_bytes(slices_figure(volume, pixel_size_A))
     alt = "Central slices of the map across z, y and x, each beside the projection along the same axis"
-    so_far = "" if structure.finished else f" The map so far, at {run.events[-1]['resolution_A']:.0f} Å."
+    so_far = (
+        "" if structure.finished or run.state is None else f" The map so far, to {run.state['resolution_A']:.0f} Å."
+    )
     page.picture(figure, alt, f"Protein is bright; axes in Å.{so_far}", media_type=SVG)
     page.text(
         "A right map has a clear outline and structure inside. A smooth ball is none, nor are spikes without one."
