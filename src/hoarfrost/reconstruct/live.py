@@ -7,6 +7,7 @@ is gone when the run has written its results, and left where a run was stopped.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from typing import final
 import numpy as np
 from torch import Tensor
 
+from hoarfrost.errors import UsageError
 from hoarfrost.io.atomic import write_text_atomically
 from hoarfrost.io.mrc import write_volume
 from hoarfrost.particles.stack import ParticleStack
@@ -38,7 +40,7 @@ class Live:
 
     def __init__(self, settings: Settings | None = None, stack: ParticleStack | None = None) -> None:
         self._settings, self._stack = settings, stack
-        self._next = time.monotonic()
+        self._next, self._has_failed = time.monotonic(), False
 
     def offer(
         self,
@@ -50,34 +52,44 @@ class Live:
     ) -> None:
         """The maps (C, box, box, box) of each class, good up to `r_max` Fourier pixels, and log shares (C,).
 
-        `find_matches` is called where there is time for it. Raises UsageError where a file cannot be written.
+        `find_matches` is called where there is time for it. What cannot be written is not, nor anything after it: a run
+        is worth more than the watching of it, and on a full disk its log or its results will tell.
         """
         started = time.monotonic()
-        if self._settings is None or self._stack is None or started < self._next:
+        if self._settings is None or self._stack is None or self._has_failed or started < self._next:
             return
-        s, stack = self._settings, self._stack
-        length_A = s.box * s.pixel_size_A
-        matches = find_matches()
-        folder = Path(s.output) / FOLDER
+        folder = Path(self._settings.output) / FOLDER
+        try:
+            self._write(folder, self._settings, self._stack, volumes, find_matches())
+            state = {
+                "r_max": r_max,
+                "resolution_A": self._settings.box * self._settings.pixel_size_A / r_max,
+                "image_gradients": image_gradients,
+                "shares": log_shares.exp().tolist(),
+            }
+            write_text_atomically(folder / STATE, json.dumps(state) + "\n")
+        except (UsageError, OSError):
+            self._has_failed = True
+            with contextlib.suppress(OSError):  # where it has files of before
+                folder.rmdir()
+        now = time.monotonic()
+        self._next = now + max(LEAST_INTERVAL_S, (now - started) / SHARE_OF_TIME)
+
+    def _write(self, folder: Path, settings: Settings, stack: ParticleStack, volumes: Tensor, matches: Matches) -> None:
+        length_A = settings.box * settings.pixel_size_A
         for number, volume in enumerate(volumes):
-            own = class_folder(folder, number, s.classes)
+            own = class_folder(folder, number, settings.classes)
             own.mkdir(parents=True, exist_ok=True)
             write_volume(own / MAP, volume.cpu().numpy().astype(np.float32), length_A / volume.shape[-1])
             of_class = matches[(matches.classes == number).nonzero().squeeze(1)]
             if len(of_class.indices):
                 write_matches(own, stack, of_class.typical())
-        state = {
-            "r_max": r_max,
-            "resolution_A": length_A / r_max,
-            "image_gradients": image_gradients,
-            "shares": log_shares.exp().tolist(),
-        }
-        write_text_atomically(folder / STATE, json.dumps(state) + "\n")
-        now = time.monotonic()
-        self._next = now + max(LEAST_INTERVAL_S, (now - started) / SHARE_OF_TIME)
 
     def keep(self, name: str, record: Mapping[str, object]) -> None:
-        """Write a record as JSON to the file `name` of the run folder, where it stays."""
+        """Write a record as JSON to the file `name` of the run folder, where it stays.
+
+        Raises UsageError where that cannot be done.
+        """
         if self._settings is not None:
             write_text_atomically(Path(self._settings.output) / name, json.dumps(record) + "\n")
 

@@ -22,6 +22,7 @@ from hoarfrost.io.star_optics import particle_table
 from hoarfrost.model.band import BandModel
 from hoarfrost.model.likelihood import WhitenedImages, likely_poses
 from hoarfrost.model.modes import modes_of_quadrature
+from hoarfrost.model.score_tile import LikelyPoses
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruct.visit import Known
 
@@ -74,12 +75,19 @@ def matches_on_quadrature(
             continue
         poses = band.poses
         slices = band.operator.slices(volume)
-        likely = likely_poses(images[rows.to(images.data.device)], slices, poses, LEAST_SHARE)
+        likely = _each_once(likely_poses(images[rows.to(images.data.device)], slices, poses, LEAST_SHARE))
         modes = modes_of_quadrature(likely, len(rows), poses.orientations, poses.shifts, 1, band.group)
         rotations[rows] = modes.rotations[:, 0].cpu()
         shifts_A[rows] = modes.shifts_px[:, 0].cpu() * pixel_size_A
-        probability[rows] = modes.log_mass[:, 0].cpu().double().exp()
+        probability[rows] = modes.log_mass[:, 0].cpu().double().exp().clamp(max=1)
     return Matches(indices, classes, rotations, shifts_A, probability)
+
+
+def _each_once(likely: LikelyPoses) -> LikelyPoses:
+    """The same poses, of which each image's best may be there twice."""
+    columns = [column.cpu() for column in (likely.image, likely.node, likely.shift, likely.probability)]
+    _, first = np.unique(torch.stack(columns[:3]).numpy(), axis=1, return_index=True)
+    return LikelyPoses(*(column[torch.from_numpy(first)] for column in columns))
 
 
 def matches_of_known(known: Known, members: Tensor, pixel_size_A: float) -> Matches:

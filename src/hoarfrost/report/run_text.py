@@ -128,12 +128,14 @@ def gain(event: dict[str, Any]) -> str:
 
 def fsc_words(curves: FscCurves, run: RunFolder) -> str:
     """What the FSC curves say."""
-    mask_adds = curves.randomised[min(round(curves.length_A / curves.resolution_A), len(curves.randomised) - 1)]
+    shell = min(round(curves.length_A / curves.resolution_A), len(curves.randomised) - 1)
+    adds = f" With random phases the mask alone makes an FSC of {curves.randomised[shell]:.2f} there."
+    is_random = curves.randomised[shell] < curves.masked[shell]
     apart = "refined apart" if run.has_refined else "with common poses, so on the bright side"
     return (
         f"The half maps, {apart}, agree to {curves.resolution_A:.1f} Å (red dot), where their FSC falls below "
         f"{FSC_THRESHOLD}: the coarser of the curve without mask and the corrected one. Images were used to "
-        f"{curves.band_limit_A:.1f} Å. With random phases the mask alone makes an FSC of {mask_adds:.2f} there."
+        f"{curves.band_limit_A:.1f} Å.{adds if is_random else ''}"
     )
 
 
