@@ -200,5 +200,5 @@ def test_a_stopped_run_keeps_what_stood_until_another_begins(data: SimulatedData
     assert {path.name for path in run.iterdir()} == {"config.toml", "noise.star", "events.jsonl"}
     (run / "live").mkdir()
     (run / "live" / "mine.txt").touch()
-    with pytest.raises(UsageError, match="mine[.]txt, which reconstruct did not write"):
+    with pytest.raises(UsageError, match=r"mine\.txt, which reconstruct did not write"):
         check_output(run, overwrite=True)
