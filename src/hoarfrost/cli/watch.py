@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 # With the last page, and the writing of what stands (`reconstruct.live`), all stays below a twentieth of the time.
-SHARE_OF_TIME = 0.035
+SHARE_OF_TIME = 0.025
 LEAST_INTERVAL_S = 10.0
 # What the first page is taken to cost: matplotlib and plotly load with it.
 FIRST_COST_S = 3.0

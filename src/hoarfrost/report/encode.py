@@ -17,8 +17,6 @@ from hoarfrost.io.atomic import atomic_output
 
 DOTS_PER_INCH = 130
 PAGE_DOTS_PER_INCH = 110
-# A figure of the page is as wide as a phone's screen, and up to twice that elsewhere: of both its text is readable.
-PANEL_WIDTH_IN = 4.8
 _SVG: Any = {"svg.hashsalt": "hoarfrost"}  # the same figure gives the same bytes
 
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from hoarfrost.report.encode import PANEL_WIDTH_IN
+from hoarfrost.report.panel import legend_below, panel_figure
 from hoarfrost.report.resolution import label_resolutions
 from hoarfrost.report.run_folder import RunFolder
 
@@ -50,8 +50,7 @@ def likelihood_figure(run: RunFolder) -> Figure:
 
     The NLL of another band limit is that of other data, so only that of the first is shown: all starts pass it.
     """
-    figure = Figure(figsize=(PANEL_WIDTH_IN, 5.4), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True)
+    figure, (above, below) = panel_figure(5.4, rows=2, legend_lines=1)
     first = run.judged[0]
     for phase in phases(run, run.judged):
         at_first = [event for event in phase.events if event["r_max"] == first["r_max"]]
@@ -60,16 +59,15 @@ def likelihood_figure(run: RunFolder) -> Figure:
         _line_with_band(below, phase, phase.events, "nll_gain", "nll_gain_standard_error")
     below.axhline(0, color="#777777", linewidth=1, linestyle=":")
     below.annotate("an empty map", (0.99, 0), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
-    above.set_ylabel(f"held-out NLL to {first['resolution_A']:.0f} Å,\nnats per particle")
-    below.set_ylabel("gain over an empty map,\nnats per particle")
+    above.set_ylabel(f"NLL to {first['resolution_A']:.0f} Å, nats a particle")
+    below.set_ylabel("gain, nats a particle")
     _finish(figure, below)
     return figure
 
 
 def resolution_figure(run: RunFolder, claimed_A: float | None) -> Figure:
     """The finest detail in use against image gradients, and the resolution that the run claims in the end."""
-    figure = Figure(figsize=(PANEL_WIDTH_IN, 3.6), layout="constrained")
-    panel = figure.subplots()
+    figure, (panel,) = panel_figure(3.6, legend_lines=1)
     finest = 0.0
     for phase in phases(run, run.steps):
         x = [event["image_gradients"] for event in phase.events]
@@ -86,7 +84,7 @@ def resolution_figure(run: RunFolder, claimed_A: float | None) -> Figure:
         finest = max(finest, 1 / claimed_A)
     label_resolutions(panel.yaxis, run.length_A, 1.12 * finest)
     panel.set_ylim(0, 1.12 * finest)
-    panel.set_ylabel("finest detail in use, Å\n(even steps in 1/Å)")
+    panel.set_ylabel("finest detail in use, Å (even steps in 1/Å)")
     _finish(figure, panel)
     return figure
 
@@ -104,5 +102,4 @@ def _line_with_band(panel: Axes, phase: Phase, events: list[Event], name: str, e
 def _finish(figure: Figure, panel: Axes) -> None:
     panel.xaxis.set_major_formatter(EngFormatter(sep=""))
     panel.set_xlabel("image gradients")
-    handles = dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    legend_below(figure, dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True)), columns=4)

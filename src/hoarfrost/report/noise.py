@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from matplotlib.figure import Figure
 
 from hoarfrost.io.noise_star import NoiseSpectra
-from hoarfrost.report.encode import PANEL_WIDTH_IN
+from hoarfrost.report.panel import legend_below, panel_figure
 from hoarfrost.report.resolution import label_resolutions
 
 MOST_GROUPS_NAMED = 8
+COLUMNS = 3
 
 
 def noise_figure(spectra: NoiseSpectra, finest_A: float) -> Figure:
@@ -17,10 +20,10 @@ def noise_figure(spectra: NoiseSpectra, finest_A: float) -> Figure:
 
     A line marks the finest detail that the run may use, `finest_A`.
     """
-    figure = Figure(figsize=(PANEL_WIDTH_IN, 3.6), layout="constrained")
-    panel = figure.subplots()
-    frequency = np.arange(len(spectra.in_use)) / spectra.length_A
     groups = spectra.of_groups if len(spectra.of_groups) > 1 else {}
+    n_named = 1 + min(len(groups), MOST_GROUPS_NAMED)
+    figure, (panel,) = panel_figure(3.6, legend_lines=math.ceil(n_named / COLUMNS) if groups else 0)
+    frequency = np.arange(len(spectra.in_use)) / spectra.length_A
     for place, (number, spectrum) in enumerate(groups.items()):
         name = f"optics group {number}" if place < MOST_GROUPS_NAMED else None
         panel.plot(frequency, spectrum, linewidth=1, label=name)
@@ -37,7 +40,8 @@ def noise_figure(spectra: NoiseSpectra, finest_A: float) -> Figure:
     panel.set_xlim(0, end)
     panel.set_ylim(bottom=0)
     panel.set_xlabel("resolution, Å (even steps in 1/Å)")
-    panel.set_ylabel("noise variance\n(1: white noise)")
+    panel.set_ylabel("noise variance (1: white noise)")
     if groups:
-        figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+        handles, names = panel.get_legend_handles_labels()
+        legend_below(figure, dict(zip(names, handles, strict=True)), COLUMNS)
     return figure

@@ -47,7 +47,8 @@
     const lightFrom = ({ eye, up }) => ({
       x: 1000 * (eye.x + 0.4 * (up?.x ?? 0)), y: 1000 * (eye.y + 0.4 * (up?.y ?? 0)), z: 1000 * (eye.z + 0.4 * (up?.z ?? 1)),
     });
-    const camera = kept(`camera${number}`) ?? { eye: { x: 1.35, y: 1.35, z: 0.95 } };
+    const away = element.clientWidth < 500 ? 1.65 : 1.35; // so far that the axes' titles are in sight
+    const camera = kept(`camera${number}`) ?? { eye: { x: away, y: away, z: 0.7 * away } };
     const colour = [[0, "#7fb0e6"], [1, "#7fb0e6"]];
     const trace = {
       type: "isosurface", ...grid(surface), isomin: level, isomax: level, surface: { count: 1 },

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 from hoarfrost.evaluate.half_maps import FSC_THRESHOLD
 from hoarfrost.io.fsc_star import FscCurves, read_fsc
-from hoarfrost.report.encode import PANEL_WIDTH_IN, save_png
+from hoarfrost.report.encode import save_png
+from hoarfrost.report.panel import legend_below, panel_figure
 
 # Dark enough, and told apart by those who see no red or green.
 CURVES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -58,15 +60,26 @@ LEAST_TICK_DISTANCE, LEAST_IN_PANEL = 0.05, 0.085
 def draw_fsc(run: str | Path, picture: str | Path) -> None:
     """The curves of run/fsc.star against resolution, as a PNG at `picture`."""
     curves = read_fsc(Path(run) / "fsc.star")
-    figure = fsc_figure(curves, (9, 5.6))
-    figure.suptitle(f"The half maps agree to {curves.resolution_A:.1f} Å (red dot)")
+    figure = Figure(figsize=(9, 5.6), layout="constrained")
+    panel = figure.subplots()
+    _draw_curves(panel, curves, LEAST_TICK_DISTANCE)
+    panel.set_ylabel("Fourier shell correlation of the two half maps")
+    panel.set_title(f"The half maps agree to {curves.resolution_A:.1f} Å (red dot)")
+    figure.legend(loc="outside lower center", ncols=2, fontsize=9)
     save_png(figure, Path(picture))
 
 
-def fsc_figure(curves: FscCurves, size_in: tuple[float, float] = (PANEL_WIDTH_IN, 4.4)) -> Figure:
-    """The curves against resolution, in a figure of `size_in` (width, height)."""
-    figure = Figure(figsize=size_in, layout="constrained")
-    panel = figure.subplots()
+def fsc_figure(curves: FscCurves) -> Figure:
+    """The same as a panel of a page."""
+    figure, (panel,) = panel_figure(4.5, legend_lines=len(CURVES))
+    _draw_curves(panel, curves, LEAST_IN_PANEL)
+    panel.set_ylabel("Fourier shell correlation")
+    handles, names = panel.get_legend_handles_labels()
+    legend_below(figure, dict(zip(names, handles, strict=True)), columns=1)
+    return figure
+
+
+def _draw_curves(panel: Axes, curves: FscCurves, least_tick_distance: float) -> None:
     # The first shell beyond the band limit, which holds zeros, shows where the curves are taken to end.
     last = min(int(curves.length_A / curves.band_limit_A + 1e-6) + 1, len(curves.unmasked) - 1)
     shells = np.arange(1, last + 1)
@@ -82,12 +95,8 @@ def fsc_figure(curves: FscCurves, size_in: tuple[float, float] = (PANEL_WIDTH_IN
     panel.plot([1 / curves.resolution_A], [FSC_THRESHOLD], "o", color="#cc3311", markersize=7, clip_on=False, zorder=5)
     panel.set_xlim(0, end)
     panel.set_ylim(-0.1, 1.12)
-    wide = size_in[0] > PANEL_WIDTH_IN
-    label_resolutions(panel.xaxis, curves.length_A, end, LEAST_TICK_DISTANCE if wide else LEAST_IN_PANEL)
+    label_resolutions(panel.xaxis, curves.length_A, end, least_tick_distance)
     panel.set_xlabel("resolution, Å (even steps in 1/Å)")
-    panel.set_ylabel("Fourier shell correlation" + (" of the two half maps" if wide else ""))
-    figure.legend(loc="outside lower center", ncols=2 if wide else 1, fontsize=9)
-    return figure
 
 
 def label_resolutions(axis: Axis, length_A: float, end: float, least_distance: float = LEAST_IN_PANEL) -> None:

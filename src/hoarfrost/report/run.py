@@ -9,7 +9,6 @@ From Python::
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 
@@ -19,10 +18,10 @@ from hoarfrost.report.encode import svg_bytes
 from hoarfrost.report.history import likelihood_figure, resolution_figure
 from hoarfrost.report.noise import noise_figure
 from hoarfrost.report.page import SVG, Page
+from hoarfrost.report.panel import FONTS
 from hoarfrost.report.run_folder import RunFolder, read_run
 from hoarfrost.report.structure_panels import Results, add_panels, panel_names, read_results
 
-FONTS: Any = {"font.size": 10, "axes.titlesize": 10, "legend.fontsize": 9}
 PANELS = {
     "likelihood": "What the map explains",
     "resolution": "Detail in use",
