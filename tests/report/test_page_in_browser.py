@@ -155,6 +155,8 @@ def test_everything_is_drawn_and_the_surface_turns(make_run: Callable[..., Path]
         pictures = browser.value("[...document.images].map(i => i.complete && i.naturalWidth > 0)")
         assert pictures == [True] * 23
         assert browser.value("document.querySelector('.still').hidden")
+        buttons = browser.value("[...document.querySelectorAll('.modebar-btn')].map(b => b.dataset.title)")
+        assert buttons == ["Reset camera to default"], "and none that shares anything"
         keep(browser, "wide.png")
 
         browser.value("document.querySelector('.surface').scrollIntoView()")

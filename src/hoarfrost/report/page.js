@@ -1,7 +1,8 @@
 "use strict";
 // Draws the plots of the page from the data beside them, and loads a page of a running reconstruction again.
 (() => {
-  const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["toImage"] };
+  // Named one by one: among plotly's own choice is a button that sends the data to a server.
+  const configOf = (...buttons) => ({ responsive: true, displaylogo: false, modeBarButtons: [buttons] });
   const dataOf = (element) => JSON.parse(document.getElementById(element.dataset.from).textContent);
   let lastTouched = -Infinity;
 
@@ -60,9 +61,7 @@
       margin: { l: 0, r: 0, t: 0, b: 0 }, uirevision: "kept",
       scene: { xaxis: axis("x"), yaxis: axis("y"), zaxis: axis("z"), aspectmode: "cube", dragmode: "orbit", camera },
     };
-    await Plotly.newPlot(element, [trace], layout, {
-      responsive: true, displaylogo: false, modeBarButtons: [["resetCameraDefault3d"]],
-    });
+    await Plotly.newPlot(element, [trace], layout, configOf("resetCameraDefault3d"));
     if (element.querySelector(".no-webgl") !== null) {
       Plotly.purge(element);
       element.hidden = true;
@@ -109,7 +108,7 @@
 
   const drawPlot = (element) => {
     const figure = dataOf(element);
-    return Plotly.newPlot(element, figure.data, figure.layout, config);
+    return Plotly.newPlot(element, figure.data, figure.layout, configOf("zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"));
   };
 
   if (document.body.dataset.reloadS) reloadLater(Number(document.body.dataset.reloadS));
