@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from hoarfrost.cli import progress as progress_module
-from hoarfrost.cli.progress import ProgressDisplay, about
+from hoarfrost.cli.progress import ProgressDisplay
+from hoarfrost.durations import about
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgres
 from rich.table import Column
 from rich.text import Text
 
+from hoarfrost.durations import about
+
 LINE_INTERVAL_S = 10.0
 """A log gets a line at least this often, besides one for each stage and message."""
 # Before so much is done nobody knows how fast the rest will go.
@@ -59,14 +61,6 @@ class _TimeLeftColumn(ProgressColumn):
         if task.elapsed is None or done < LEAST_DONE_TO_TELL or done >= 1:
             return Text("")
         return Text(f"{about(task.elapsed * (1 - done) / done)} left", style="progress.remaining")
-
-
-def about(seconds: float) -> str:
-    """Seconds in as many digits as an estimate is worth."""
-    if seconds < 90:
-        return f"about {10 * max(1, round(seconds / 10))} s"
-    minutes = seconds / 60
-    return f"about {minutes:.0f} min" if minutes < 90 else f"about {minutes / 60:.1f} h"
 
 
 def make_bar(console: Console, description: str) -> Progress:

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from hoarfrost._version import __version__
+from hoarfrost.durations import about
 from hoarfrost.errors import UsageError
 from hoarfrost.evaluate.half_maps import HalfMapFSC
 from hoarfrost.optim.names import MethodName
@@ -254,9 +255,7 @@ def _reconstruct(
 
 def forecast_line(seconds: float, settings: Settings) -> str:
     """What the user is told before the work begins."""
-    minutes = seconds / 60
-    duration = f"{seconds:.0f} s" if seconds < 90 else f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
-    return f"Expected: about {duration}, and up to {settings.expected_bytes / GB:.1f} GB of memory"
+    return f"Expected: {about(seconds)}, and up to {settings.expected_bytes / GB:.1f} GB of memory"
 
 
 def open_source(stack: ParticleStack, settings: Settings) -> ParticleSource:

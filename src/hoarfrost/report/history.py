@@ -66,7 +66,7 @@ def likelihood_figure(run: RunFolder) -> Figure:
 
 
 def resolution_figure(run: RunFolder, claimed_A: float | None) -> Figure:
-    """The finest detail in use against image gradients, and the resolution that the run claims in the end."""
+    """The finest detail in use, in even steps of 1/Å, against image gradients, and the resolution claimed in the end."""
     figure, (panel,) = panel_figure(3.6, legend_lines=1)
     finest = 0.0
     for phase in phases(run, run.steps):
@@ -84,7 +84,7 @@ def resolution_figure(run: RunFolder, claimed_A: float | None) -> Figure:
         finest = max(finest, 1 / claimed_A)
     label_resolutions(panel.yaxis, run.length_A, 1.12 * finest)
     panel.set_ylim(0, 1.12 * finest)
-    panel.set_ylabel("finest detail in use, Å (even steps in 1/Å)")
+    panel.set_ylabel("finest detail in use, Å")
     _finish(figure, panel)
     return figure
 

@@ -14,6 +14,7 @@ import numpy as np
 import plotly
 
 from hoarfrost._version import __version__
+from hoarfrost.durations import about
 from hoarfrost.evaluate.half_maps import FSC_THRESHOLD
 from hoarfrost.evaluate.views import Views
 from hoarfrost.io.fsc_star import FscCurves
@@ -95,7 +96,7 @@ def facts(run: RunFolder, curves: FscCurves | None, particles: Particles | None)
         if run.finished:
             yield "Time", duration(seconds)
         else:
-            left = f", about {duration(seconds * (1 - done) / done)} left" if done > 0.02 else ""
+            left = f", {about(seconds * (1 - done) / done)} left" if done > 0.02 else ""
             yield "Time", f"{duration(seconds)}, {done:.0%} done{left}"
 
 
