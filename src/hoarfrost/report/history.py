@@ -66,7 +66,7 @@ def likelihood_figure(run: RunFolder) -> Figure:
 
 
 def resolution_figure(run: RunFolder, claimed_A: float | None) -> Figure:
-    """The finest detail in use, in even steps of 1/Å, against image gradients, and the resolution claimed in the end."""
+    """The finest detail in use against image gradients, and the resolution that is claimed in the end."""
     figure, (panel,) = panel_figure(3.6, legend_lines=1)
     finest = 0.0
     for phase in phases(run, run.steps):
