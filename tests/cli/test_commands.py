@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from hoarfrost.cli import main
+from hoarfrost.cli import main, summary
 from hoarfrost.reconstruct.starts import StartsResult
+from hoarfrost.report import run as run_report
+from hoarfrost.report import run_pictures
 
 Calls = list[tuple[tuple[Any, ...], dict[str, Any]]]
 
@@ -36,14 +38,19 @@ def replace(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, Any], Calls]
     return put
 
 
-HALVES = SimpleNamespace(
-    resolution_A=38.24, unmasked_A=38.24, corrected_A=36.9, band_limit_A=35.8, is_from_unmasked=True
+CLASS = SimpleNamespace(
+    map_path=Path("run/map.mrc"),
+    folder=Path("run"),
+    halves=SimpleNamespace(
+        resolution_A=38.24, band_limit_A=35.8, unmasked_A=38.24, corrected_A=36.9, is_from_unmasked=True
+    ),
+    share=1.0,
 )
 RESULT = SimpleNamespace(
     output=Path("run"),
-    classes=[SimpleNamespace(folder=Path("run"), map_path=Path("run/map.mrc"), halves=HALVES, share=1.0)],
-    settings=SimpleNamespace(symmetry="C1"),
+    classes=(CLASS,),
     particles_path=Path("run/particles.star"),
+    settings=SimpleNamespace(symmetry="C1"),
     independent_halves=False,
     converged=True,
     starts=StartsResult((31.0, 29.5), (None, 48.0), (True, True), 0),
@@ -52,23 +59,18 @@ RESULT = SimpleNamespace(
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
-    """The pictures and pages that were asked for, none of which is drawn; the run's views are even."""
-    asked: list[tuple[str, Path]] = []
-    homes = {"report.run_pictures": "draw_pictures", "report.run": "report"}
-    for home, name in homes.items():
-        module = ModuleType(f"hoarfrost.{home}")
-        setattr(module, name, lambda folder, name=name: asked.append((name, folder)))
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-    views = ModuleType("hoarfrost.evaluate.views")
-    setattr(views, "has_views", lambda run: True)  # noqa: B010
-    setattr(views, "read_views", lambda run: SimpleNamespace(summary=lambda: "even"))  # noqa: B010
-    monkeypatch.setitem(sys.modules, views.__name__, views)
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The folders whose pictures and pages were asked for, none of which is drawn; the run's views are even."""
+    asked: list[Path] = []
+    monkeypatch.setattr(run_pictures, "draw_pictures", lambda folder: asked.append(folder / "pictures"))
+    monkeypatch.setattr(run_report, "report", lambda folder: asked.append(folder / "report.html"))
+    monkeypatch.setattr(summary, "has_views", lambda folder: True)
+    monkeypatch.setattr(summary, "read_views", lambda folder: SimpleNamespace(summary=lambda: "even"))
     return asked
 
 
 def test_reconstruct_leaves_every_choice_to_the_verb(
-    replace: Callable[..., Calls], drawn: list[tuple[str, Path]], capsys: pytest.CaptureFixture[str]
+    replace: Callable[..., Calls], drawn: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls = replace("reconstruct", "run", RESULT)
 
@@ -89,7 +91,7 @@ def test_reconstruct_leaves_every_choice_to_the_verb(
         "contrast": "auto",
         "overwrite": False,
     }
-    assert drawn == [("draw_pictures", Path("run")), ("report", Path("run"))]
+    assert drawn == [Path("run/pictures"), Path("run/report.html")]
     out = capsys.readouterr().out
     assert "run/map.mrc" in out
     assert "run/report.html" in out
@@ -122,7 +124,7 @@ def test_starts_that_do_not_agree_are_told_and_exit_4(
 def test_reconstruct_hands_over_every_option(replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str]) -> None:
     calls = replace("reconstruct", "run", SimpleNamespace(**{**vars(RESULT), "converged": False}))
     options = (
-        "--seed 3 --classes 3 --starts 2 --max-resolution 20 --diameter 180 --symmetry D2 --method sgd --epochs 2.5 "
+        "--seed 3 --starts 2 --max-resolution 20 --diameter 180 --symmetry D2 --method sgd --epochs 2.5 "
         "--batch-size 50 --shift-sigma 5 --shift-extent 15 --device cpu --threads 2 --held-out 80 --datadir data "
         "--rotate-grid --memory 3GB --contrast black --overwrite --quiet"
     )
@@ -133,7 +135,7 @@ def test_reconstruct_hands_over_every_option(replace: Callable[..., Calls], caps
     del kwargs["progress"]
     assert kwargs == {
         "seed": 3,
-        "classes": 3,
+        "classes": 1,
         "starts": 2,
         "max_resolution_A": 20.0,
         "diameter_A": 180.0,
