@@ -156,7 +156,7 @@ def test_what_stands_is_written_now_and_then(
     for _ in range(1000):
         now[0] += 0.1
         live.offer(R_MAX, volumes, shares, 700, matches)
-    assert len(asked) == 5, "twenty seconds apart, which is a hundred times the cost"
+    assert len(asked) == 3, "forty seconds apart, which is two hundred times the cost"
     for number in range(classes):
         folder = tmp_path / "live" / (f"class{number + 1:03d}" if classes == 2 else "")
         volume, voxel_A = read_volume(folder / "map.mrc")

@@ -48,7 +48,7 @@ def reconstruct(
         RELION STAR file of the particles (3.0, 3.1, 4 or 5), with their CTF parameters. Poses in it are not used.
     output
         Folder to make for the run: map.mrc, half1.mrc, half2.mrc, mask.mrc, fsc.star, particles.star, events.jsonl,
-        config.toml and pictures. Its page report.html shows how the run goes, from the first minute on.
+        config.toml and pictures. Its page report.html shows how the run goes, and what came of it.
     seed
         Number that all random choices follow from; the same seed repeats the run.
     classes
@@ -103,7 +103,7 @@ def reconstruct(
     from hoarfrost.reconstruct.events import Event
     from hoarfrost.reconstruct.run import reconstruct as run
 
-    with ProgressDisplay(quiet=quiet or not is_first()) as display, Watch(output, display.say) as watch:
+    with ProgressDisplay(quiet=quiet or not is_first()) as display, Watch(output, display.say, classes) as watch:
 
         def progress(event: Event) -> None:
             display(event)

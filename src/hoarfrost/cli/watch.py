@@ -9,8 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-# With the last page, and the writing of what stands (`reconstruct.live`), all stays below a twentieth of the time.
-SHARE_OF_TIME = 0.025
+# With the writing of what stands (`reconstruct.live`) all that is drawn stays below a twentieth of the time.
+SHARE_OF_TIME = 0.045
+# What the last page and the pictures of each structure take when the run has ended.
+END_COST_S = 2.5
 LEAST_INTERVAL_S = 10.0
 # What the first page is taken to cost: matplotlib and plotly load with it.
 FIRST_COST_S = 3.0
@@ -29,14 +31,15 @@ class WatchedEvent(Protocol):
 class Watch:
     """A callback for `hoarfrost.reconstruct` that keeps report.html in its `folder` up to date; a context manager.
 
-    The first page comes as soon as the run is known to be long enough for it, and the others as the time goes that they
-    may take a share of. A page that fails is told by `say`, and no other follows: it is not worth the run.
+    What is drawn when the run has ended, for so many `structures`, comes first in its budget. The first page comes as
+    soon as the run is known to be long enough for it too, and others as time goes by. A page that fails is told by
+    `say`, and no other follows: it is not worth the run.
     """
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, say: Callable[[str], None], structures: int = 1) -> None:
         self._folder, self._say = folder, say
         self._started = self._last = time.monotonic()
-        self._cost_s, self._spent_s = FIRST_COST_S, 0.0
+        self._cost_s, self._spent_s = FIRST_COST_S, structures * END_COST_S
         self._is_first, self._has_failed = True, False
 
     def __enter__(self) -> Self:

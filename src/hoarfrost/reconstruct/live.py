@@ -28,14 +28,14 @@ FOLDER = "live"
 STATE, MAP = "state.json", "map.mrc"
 LEAST_INTERVAL_S = 5.0
 # Of the run's time, for writing what stands; drawing it has a budget of its own.
-SHARE_OF_TIME = 0.01
+SHARE_OF_TIME = 0.005
 
 
 @final
 class Live:
     """Writes what it is offered to the run folder of `settings`, at most every five seconds.
 
-    It takes a hundredth of the run's time. Without settings it writes nothing: one of several processes does.
+    It takes one two-hundredth of the run's time. Without settings it writes nothing: one of several processes does.
     """
 
     def __init__(self, settings: Settings | None = None, stack: ParticleStack | None = None) -> None:

@@ -37,7 +37,8 @@ AXES = "zyx"
 def draw_slices(run: str | Path, picture: str | Path) -> None:
     """Three central slices of run/map.mrc above its projections along the same axes, as a PNG at `picture`."""
     volume, pixel_size_A = read_volume(Path(run) / "map.mrc")
-    figure = Figure(figsize=(9, 6.6), layout="constrained")
+    figure = Figure(figsize=(9, 6.6))
+    figure.subplots_adjust(left=0.08, right=0.98, top=0.89, bottom=0.08, hspace=0.3, wspace=0.35)
     _draw_slices(figure.subplots(2, 3), volume, pixel_size_A)
     figure.suptitle("Central slices (top) and projections (bottom); protein is bright, axes in Å")
     save_png(figure, Path(picture))
@@ -115,7 +116,8 @@ def read_matched(folder: str | Path, sign: int, r_max: float | None = None) -> M
 def draw_matches(run: str | Path, picture: str | Path) -> None:
     """Eight particles of run/matches.star above the projections of the map at their poses, as a PNG at `picture`."""
     found = read_matched(run, sign_of(tomllib.loads((Path(run) / "config.toml").read_text(encoding="utf-8"))))
-    figure = Figure(figsize=(1.6 * len(found.numbers), 4.1), layout="constrained")
+    figure = Figure(figsize=(1.6 * len(found.numbers), 4.1))
+    figure.subplots_adjust(left=0.01, right=0.99, top=0.8, bottom=0.01, hspace=0.03, wspace=0.05)
     grid = figure.subplots(2, len(found.numbers), squeeze=False)
     figure.suptitle(
         f"Particles (top) and the map's projections at their poses, with CTF (bottom), to {found.limit_A:.0f} Å"
