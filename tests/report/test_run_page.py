@@ -17,6 +17,8 @@ import hoarfrost
 from hoarfrost.cli import main
 from hoarfrost.errors import DataError
 from hoarfrost.particles.stack import ParticleStack
+from hoarfrost.report import run as run_module
+from hoarfrost.report import structure_panels
 from hoarfrost.simulate.dataset import SimulatedData
 
 MakeRun = Callable[..., Path]
@@ -231,3 +233,10 @@ def test_a_damaged_file_of_a_run_is_named(finished: Path, tmp_path: Path, capsys
     (run / "config.toml").write_text("seed = 3\n", encoding="utf-8")
     with pytest.raises(DataError, match="the settings of a run, particles among them"):
         hoarfrost.report(run)
+
+
+def test_the_documentation_names_every_panel() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
+    titles = [*structure_panels.PANELS.values(), *run_module.PANELS.values()]
+    assert len(titles) == 13
+    assert [title for title in titles if title not in text] == []
