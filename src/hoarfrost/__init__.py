@@ -1,6 +1,6 @@
 """Ab-initio cryo-EM reconstruction: from noisy particle images to a 3D map, with no starting model.
 
-The verbs are `inspect`, `reconstruct`, `simulate`, `evaluate` and `benchmark`::
+The verbs are `inspect`, `reconstruct`, `report`, `simulate`, `evaluate` and `benchmark`::
 
     import hoarfrost
 
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from hoarfrost.evaluate.report import evaluate as evaluate
     from hoarfrost.inspect.run import inspect as inspect
     from hoarfrost.reconstruct.run import reconstruct as reconstruct
+    from hoarfrost.report.run import report as report
     from hoarfrost.simulate.dataset import simulate as simulate
 
 
-__all__ = ["__version__", "benchmark", "evaluate", "inspect", "reconstruct", "simulate"]
+__all__ = ["__version__", "benchmark", "evaluate", "inspect", "reconstruct", "report", "simulate"]
 
 
 def __getattr__(name: str) -> ModuleType:

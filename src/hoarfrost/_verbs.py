@@ -15,7 +15,14 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, cast
 
-_HOMES = {"reconstruct": "run", "simulate": "dataset", "evaluate": "report", "inspect": "run", "benchmark": "run"}
+_HOMES = {
+    "benchmark": "run",
+    "evaluate": "report",
+    "inspect": "run",
+    "reconstruct": "run",
+    "report": "run",
+    "simulate": "dataset",
+}
 """Each verb and the module of its sub-package that defines it."""
 
 

@@ -94,7 +94,8 @@ def test_the_report_is_one_page_that_loads_nothing(study: Path) -> None:
     page = (study / "report.html").read_text()
     assert page.count("<h2>") == HEADINGS
     assert page.count('<img alt="') == 6
-    assert page.count("Plotly.newPlot(") == 5
+    assert page.count('<div class="plot"') == page.count('<script type="application/json"') == 5
+    assert "default-src 'none'; script-src 'sha256-" in page
     assert "<script src=" not in page
     assert "<link" not in page
     for method in METHODS.values():

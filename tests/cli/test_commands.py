@@ -13,6 +13,7 @@ import pytest
 
 from hoarfrost.cli import main, summary
 from hoarfrost.reconstruct.starts import StartsResult
+from hoarfrost.report import run as run_report
 from hoarfrost.report import run_pictures
 
 Calls = list[tuple[tuple[Any, ...], dict[str, Any]]]
@@ -46,6 +47,7 @@ CLASS = SimpleNamespace(
     share=1.0,
 )
 RESULT = SimpleNamespace(
+    output=Path("run"),
     classes=(CLASS,),
     particles_path=Path("run/particles.star"),
     settings=SimpleNamespace(symmetry="C1"),
@@ -58,9 +60,10 @@ RESULT = SimpleNamespace(
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The folders whose pictures were asked for, none of which is drawn; the run's views are even."""
+    """The folders whose pictures and pages were asked for, none of which is drawn; the run's views are even."""
     asked: list[Path] = []
-    monkeypatch.setattr(run_pictures, "draw_pictures", asked.append)
+    monkeypatch.setattr(run_pictures, "draw_pictures", lambda folder: asked.append(folder / "pictures"))
+    monkeypatch.setattr(run_report, "report", lambda folder: asked.append(folder / "report.html"))
     monkeypatch.setattr(summary, "has_views", lambda folder: True)
     monkeypatch.setattr(summary, "read_views", lambda folder: SimpleNamespace(summary=lambda: "even"))
     return asked
@@ -88,9 +91,10 @@ def test_reconstruct_leaves_every_choice_to_the_verb(
         "contrast": "auto",
         "overwrite": False,
     }
-    assert drawn == [Path("run")]
+    assert drawn == [Path("run/pictures"), Path("run/report.html")]
     out = capsys.readouterr().out
     assert "run/map.mrc" in out
+    assert "run/report.html" in out
     assert "38.2 Å (FSC 0.143, without mask, of half maps with common poses" in out
     assert "38.2 Å without mask, 36.9 Å in it" in out
     assert "Views:      even" in out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from hoarfrost.cli import progress as progress_module
 from hoarfrost.cli.progress import ProgressDisplay
+from hoarfrost.durations import about
 
 
 @dataclass(frozen=True)
@@ -52,16 +54,31 @@ def test_messages_are_shown_as_they_are() -> None:
     )
 
 
-def test_the_last_likelihood_stays_on_the_line() -> None:
+def test_the_last_likelihood_stays_on_the_line_until_the_band_limit_changes() -> None:
     events = [Event(nll=104.2119, nll_standard_error=0.314), Event(iteration=1, stage=1)]
     assert shown(events, terminal=False).count("NLL 104.21 ± 0.31") == 2
+    finer = Event(iteration=2, stage=2, resolution_A=40.0)
+    assert shown([*events, finer], terminal=False).splitlines()[-1].endswith("iteration 2  40.0 Å")
 
 
-@pytest.mark.parametrize("width", [80, 120])
+def test_a_message_from_elsewhere_does_not_move_the_status() -> None:
+    events = [Event(nll=104.2, resolution_A=40.0), Event(message="2 of 2 agree"), Event(stage=1, resolution_A=40.0)]
+    assert shown(events, terminal=False).count("40.0 Å  NLL 104.20") == 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(4, "about 10 s"), (44, "about 40 s"), (200, "about 3 min"), (9000, "about 2.5 h")]
+)
+def test_the_time_left_has_the_digits_of_an_estimate(seconds: float, words: str) -> None:
+    assert about(seconds) == words
+
+
+@pytest.mark.parametrize("width", [62, 80, 120])
 def test_a_terminal_gets_one_bar_that_fits(width: int) -> None:
     text = shown([Event(), Event(nll=1042.11, nll_standard_error=0.314, fraction_done=0.4)], terminal=True, width=width)
     assert "100%" in text
     assert "48.3 Å  NLL 1042.11 ± 0.31" in text
+    assert max(len(line) for line in re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text))) <= width
 
 
 @pytest.mark.parametrize("terminal", [False, True])

@@ -106,3 +106,26 @@ def test_a_wider_band_begins_with_the_narrower_one(stack: ParticleStack) -> None
     source = open_source(stack)
     narrow, wide = (source.images(torch.arange(4), FourierDisc(32, r)) for r in (5.0, 9.0))
     torch.testing.assert_close(wide.data[:, : narrow.data.shape[1]], narrow.data)
+
+
+def test_each_optics_group_has_a_noise_spectrum_of_its_own(
+    stack: ParticleStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images are normalised one by one, so that groups differ in the shape of their spectrum only."""
+    alone = open_source(stack)
+    assert list(alone.noise_of_groups) == [1]
+    torch.testing.assert_close(alone.noise_of_groups[1], alone.noise_spectrum, rtol=1e-12, atol=0)
+    monkeypatch.setattr(stack, "optics_group", torch.where(torch.arange(N) < 200, 4, 9))
+    read = ParticleStack.read
+
+    def smooth_in_group_4(self: ParticleStack, indices: torch.Tensor) -> torch.Tensor:
+        images = read(self, indices)
+        smooth = (images + images.roll(1, 1) + images.roll(1, 2) + images.roll((1, 1), (1, 2))) / 4
+        return torch.where((indices < 200)[:, None, None], smooth, images)
+
+    monkeypatch.setattr(ParticleStack, "read", smooth_in_group_4)
+    source = open_source(stack)
+    smooth, white = source.noise_of_groups[4], source.noise_of_groups[9]
+    assert float(white.std()) < 0.15 * float(white.mean())
+    assert float(smooth[-3:].mean()) < 0.2 * float(smooth[3:6].mean())
+    torch.testing.assert_close(2 / 3 * smooth + 1 / 3 * white, source.noise_spectrum, rtol=1e-6, atol=0)

@@ -26,8 +26,10 @@ from hoarfrost.fsc import fourier_shell_correlation
 from hoarfrost.io import atomic
 from hoarfrost.io.fsc_star import read_fsc
 from hoarfrost.io.mrc import read_volume, write_volume
+from hoarfrost.io.noise_star import read_noise
 from hoarfrost.io.particles_star import read_particles
 from hoarfrost.io.star import read_star
+from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruct.events import Event
 from hoarfrost.reconstruct.run import RunResult
 from hoarfrost.simulate.dataset import SimulatedData
@@ -209,6 +211,8 @@ def test_the_log_has_one_record_an_iteration(short_run: RunResult) -> None:
     seconds = [record["seconds"] for record in records]
     assert seconds == sorted(seconds)
     assert steps[-1]["nll"] is not None
+    assert 0 < steps[-1]["nll_gain_standard_error"] < 10
+    assert records[-1]["fraction_done"] == pytest.approx(1), "the end of the run is told"
 
 
 def test_the_settings_are_written_with_their_values(data: SimulatedData, short_run: RunResult) -> None:
@@ -233,8 +237,11 @@ def test_epochs_end_the_run_unconverged(short_run: RunResult) -> None:
 
 def test_nothing_but_the_runs_files_is_left_in_the_folder(short_run: RunResult) -> None:
     names = {entry.name for entry in short_run.output.iterdir()}
-    assert names >= {"map.mrc", "half1.mrc", "half2.mrc", "particles.star", "events.jsonl", "config.toml"}
-    assert not [name for name in names if name.startswith(".") or name.endswith(".tmp")]
+    maps = {"map.mrc", "half1.mrc", "half2.mrc", "mask.mrc", "fsc.star"}
+    particles = {"particles.star", "matches.star", "matches.mrcs", "noise.star"}
+    assert names == maps | particles | {"events.jsonl", "config.toml"}
+    assert ParticleStack.open(short_run.output / "matches.star", short_run.output).n_images == 8
+    assert len(read_noise(short_run.output / "noise.star").in_use) == BOX // 2
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
@@ -412,7 +419,7 @@ def test_a_full_disk_leaves_no_half_written_map(
     monkeypatch.setattr(atomic.os, function, full)
     with pytest.raises(UsageError, match=r"cannot write .*(config\.toml|map\.mrc): No space left on device"):
         hoarfrost.reconstruct(data.particles_path, output, **{**SHORT, "epochs": 0.1})
-    assert sorted(entry.name for entry in output.iterdir()) == ["config.toml", "events.jsonl"]
+    assert sorted(entry.name for entry in output.iterdir()) == ["config.toml", "events.jsonl", "noise.star"]
 
 
 @pytest.fixture

@@ -185,3 +185,32 @@ def test_settings_cannot_be_changed_or_misspelt() -> None:
         settings.seed = 3  # type: ignore[misc]
     with pytest.raises(ValueError, match="sede"):
         Settings(**settings.model_dump(), sede=1)  # type: ignore[call-arg]
+
+
+def test_every_setting_has_a_source() -> None:
+    sources = choose().sources
+    assert set(sources) == set(Settings.model_fields) - {"version", "torch_version", "sources"}
+    assert {sources[name] for name in ("particles", "output")} == {"user"}
+    for name in ("seed", "starts", "until_two_agree", "symmetry", "batch_size", "held_out", "epochs", "datadir"):
+        assert sources[name] == "default", name
+    for name in ("diameter_A", "max_resolution_A", "stages_r_max", "contrast", "box", "expected_bytes"):
+        assert sources[name] == "data", name
+    assert {sources[name] for name in ("device", "threads", "memory_bytes")} == {"machine"}
+
+
+def test_what_the_user_gave_is_told_and_what_follows_from_it() -> None:
+    given = choose(seed=4, starts=2, max_resolution_A=20.0, memory="4GB", contrast="black", threads=2, datadir="data")
+    for name in ("seed", "starts", "until_two_agree", "max_resolution_A", "stages_r_max", "refined_r_max"):
+        assert given.sources[name] == "user", name
+    for name in ("memory_bytes", "contrast", "threads", "datadir"):
+        assert given.sources[name] == "user", name
+    assert given.with_contrast(Contrast.decide("black", 1.0)).sources == given.sources
+    assert choose(symmetry="D7").sources["symmetry"] == "user"
+    assert choose(symmetry="auto").sources["symmetry"] == "data"
+
+
+def test_defaults_that_the_data_do_not_allow_come_from_the_data() -> None:
+    few = choose(n=60).sources
+    assert (few["batch_size"], few["held_out"]) == ("data", "data")
+    asked = choose(n=60, batch_size=30, held_out=10).sources
+    assert (asked["batch_size"], asked["held_out"]) == ("user", "user")

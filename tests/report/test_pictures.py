@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,46 +11,20 @@ import torch
 from matplotlib.image import imread
 
 from hoarfrost.fourier import FourierDisc, fourier_resize
-from hoarfrost.io.fsc_star import FscCurves, write_fsc
-from hoarfrost.io.mrc import read_volume, write_volume
-from hoarfrost.io.particles_star import read_particles
-from hoarfrost.io.posed_star import write_posed_particles
+from hoarfrost.io.mrc import read_volume
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.report import pictures
 from hoarfrost.report.orientations import draw_orientations
 from hoarfrost.report.pictures import draw_matches, draw_slices
 from hoarfrost.report.resolution import draw_fsc
-from hoarfrost.simulate.dataset import simulate
-from hoarfrost.simulate.phantom import make_phantom
+from hoarfrost.report.surface import default_level, small_map
 
-N_PARTICLES = 24
+N_MATCHES = 8
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder like that of a run which found every pose: nearly noiseless particles at their true poses."""
-    folder = tmp_path_factory.mktemp("run")
-    write_volume(folder / "phantom.mrc", make_phantom(32).numpy(), 6.0)
-    data = simulate(folder / "phantom.mrc", folder / "data", n_particles=N_PARTICLES, snr=100.0, shift_sigma_A=6.0)
-    truth, pixel_size_A = read_volume(data.truth_path)
-    write_volume(folder / "map.mrc", truth, pixel_size_A)
-    table = read_particles(data.true_poses_path)
-    assert table.rotations is not None
-    assert table.shifts_A is not None
-    config = 'contrast = "white"\nsymmetry = "C1"\ndiameter_A = 160.0\n'
-    (folder / "config.toml").write_text(config, encoding="utf-8")
-    curve = np.linspace(1, 0, 17)
-    curves = FscCurves(curve, curve, curve, curve, length_A=192.0, resolution_A=14.0, band_limit_A=12.5)
-    write_fsc(folder / "fsc.star", curves)
-    probability = np.linspace(0.1, 0.9, N_PARTICLES)
-    write_posed_particles(
-        folder / "particles.star",
-        table,
-        table.rotations,
-        table.shifts_A,
-        {"rlnMaxValueProbDistribution": probability},
-    )
-    return folder
+def run(make_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "run")
 
 
 @pytest.mark.parametrize("draw", [draw_slices, draw_matches, draw_fsc, draw_orientations])
@@ -66,13 +41,32 @@ def test_projections_beside_particles_are_those_of_their_poses(run: Path) -> Non
     stack = ParticleStack.open(run / "particles.star")
     volume = torch.from_numpy(read_volume(run / "map.mrc")[0])
     disc = FourierDisc(stack.box, 12.0)
-    chosen = torch.arange(N_PARTICLES)
 
-    projections = disc.unpack(pictures._project(volume, stack, chosen, disc)).flatten(1)
+    projections = disc.unpack(pictures._project(volume, stack, disc)).flatten(1)
 
-    particles = disc.unpack(disc.pack(stack.read(chosen))).flatten(1)
+    particles = disc.unpack(disc.pack(stack.read(torch.arange(stack.n_images)))).flatten(1)
     correlation = torch.nn.functional.cosine_similarity(particles, projections.to(particles.dtype))
     assert correlation.min() > 0.95
+
+
+def test_matched_particles_look_like_their_projections(run: Path) -> None:
+    found = pictures.read_matched(run, 1)
+    assert found.particles.shape == found.projections.shape == (N_MATCHES, 32, 32)
+    for particle, projection in zip(found.particles, found.projections, strict=True):
+        assert np.corrcoef(particle.ravel(), projection.ravel())[0, 1] > 0.95
+    assert (np.diff(found.numbers) > 0).all()
+    assert found.numbers.min() >= 1
+    assert found.limit_A == pytest.approx(32 * 6.0 / 10, rel=0.1)
+
+
+def test_a_map_in_a_small_box_has_the_same_projections(
+    run: Path, make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    going_on = make_run(tmp_path / "run", finished=False) / "live"
+    whole, small = pictures.read_matched(run, 1, 7.0), pictures.read_matched(going_on, 1, 7.0)
+    assert small.limit_A == whole.limit_A
+    both = zip(whole.projections, small.projections, strict=True)
+    assert min(np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in both) > 0.999
 
 
 def test_the_band_limit_is_where_the_map_ends() -> None:
@@ -82,17 +76,20 @@ def test_the_band_limit_is_where_the_map_ends() -> None:
     assert pictures._band_limit(band_limited) == 9.0
 
 
-def test_dark_particles_are_shown_as_the_run_took_them(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dark_particles_are_shown_as_the_run_took_them(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An inverted stack, whose run inverted it back, gives the same picture."""
-    draw_matches(run, tmp_path / "white.png")
+    white = pictures.read_matched(run, pictures.sign_of({"contrast": "white"}))
     read = ParticleStack.read
     monkeypatch.setattr(ParticleStack, "read", lambda stack, indices: -read(stack, indices))
-    monkeypatch.setattr(pictures, "_sign", lambda _: -1)
-    draw_matches(run, tmp_path / "dark.png")
-    np.testing.assert_array_equal(imread(tmp_path / "dark.png"), imread(tmp_path / "white.png"))
-    monkeypatch.undo()
-    (tmp_path / "config.toml").write_text('contrast = "black"\n', encoding="utf-8")
-    assert pictures._sign(tmp_path) == -1
-    assert pictures._sign(run) == 1
+    dark = pictures.read_matched(run, pictures.sign_of({"contrast": "black"}))
+    np.testing.assert_array_equal(dark.particles, white.particles)
+    assert not np.array_equal(pictures.read_matched(run, 1).particles, white.particles)
+
+
+def test_the_surface_begins_between_the_particle_and_what_surrounds_it() -> None:
+    inside = np.zeros((32, 32, 32))
+    inside[10:22, 10:22, 10:22] = 1.0
+    noise = np.random.default_rng(0).normal(size=inside.shape)
+    small = small_map(inside + 0.1 * noise)
+    assert small.shape == (48, 48, 48)
+    assert (small > default_level(small)).mean() == pytest.approx(inside.mean(), rel=0.15)

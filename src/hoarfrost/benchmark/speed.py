@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hoarfrost import __version__
+from hoarfrost._version import __version__
 from hoarfrost.benchmark.adaptive_timing import time_adaptive
 from hoarfrost.errors import UsageError
 from hoarfrost.fourier import radius_grid

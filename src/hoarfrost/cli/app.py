@@ -13,6 +13,7 @@ from hoarfrost.cli.evaluate import evaluate
 from hoarfrost.cli.flip import flip
 from hoarfrost.cli.inspect import inspect
 from hoarfrost.cli.reconstruct import reconstruct
+from hoarfrost.cli.report import report
 from hoarfrost.cli.simulate import simulate
 from hoarfrost.cli.symmetrise import symmetrise
 
@@ -27,6 +28,7 @@ app.command(inspect)
 app.command(reconstruct)
 app.command(simulate)
 app.command(evaluate)
+app.command(report)
 app.command(compare)
 app.command(flip)
 app.command(symmetrise)

@@ -8,17 +8,16 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
+from rich.text import Text
+
+from hoarfrost.durations import about
 
 LINE_INTERVAL_S = 10.0
 """A log gets a line at least this often, besides one for each stage and message."""
+# Before so much is done nobody knows how fast the rest will go.
+LEAST_DONE_TO_TELL = 0.02
 
 
 class ProgressEvent(Protocol):
@@ -53,15 +52,26 @@ class ProgressEvent(Protocol):
         """Something worth a line of its own."""
 
 
+class _TimeLeftColumn(ProgressColumn):
+    """The time left by what was done since the beginning: rich's own follows the last seconds, and jumps."""
+
+    def render(self, task: Task) -> Text:
+        """Like "about 3 min left"."""
+        done = task.completed
+        if task.elapsed is None or done < LEAST_DONE_TO_TELL or done >= 1:
+            return Text("")
+        return Text(f"{about(task.elapsed * (1 - done) / done)} left", style="progress.remaining")
+
+
 def make_bar(console: Console, description: str) -> Progress:
-    """A progress bar of one task, from 0 to 1, with the times elapsed and left before its description."""
+    """A progress bar of one task, from 0 to 1, with the times elapsed and left before its description; one line."""
+    one_line = Column(no_wrap=True, overflow="ellipsis")
     bar = Progress(
-        BarColumn(bar_width=20),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
+        BarColumn(bar_width=16),
+        TaskProgressColumn(table_column=Column(no_wrap=True, min_width=4)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
+        _TimeLeftColumn(table_column=Column(no_wrap=True)),
+        TextColumn("{task.description}", table_column=one_line),
         console=console,
     )
     bar.add_task(description, total=1.0)
@@ -76,7 +86,7 @@ class ProgressDisplay:
         self._console = console or Console(file=sys.stderr, highlight=False)
         self._bar: Progress | None = None
         self._stage: int | None = None
-        self._nll = ""
+        self._nll, self._resolution_A = "", 0.0
         self._started = self._last_line = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -95,12 +105,21 @@ class ProgressDisplay:
             self._bar.stop()
             self._bar = None
 
+    def say(self, message: str) -> None:
+        """Show a line of its own."""
+        if not self._quiet:
+            self._console.print(message, markup=False, soft_wrap=not self._console.is_terminal)
+
     def __call__(self, event: ProgressEvent) -> None:
         """Show `event`."""
         if self._quiet:
             return
         if event.message:
-            self._console.print(event.message, markup=False)
+            # It may come from elsewhere than where the work is.
+            self.say(event.message)
+            return
+        if event.resolution_A != self._resolution_A:  # an NLL is that of its own band limit
+            self._resolution_A, self._nll = event.resolution_A, ""
         if event.nll is not None:  # not every event carries one: keep showing the last
             error = "" if event.nll_standard_error is None else f" ± {event.nll_standard_error:.2f}"
             self._nll = f"  NLL {event.nll:.2f}{error}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -48,7 +49,7 @@ def reconstruct(
         it are not used.
     output
         Folder to make for the run: map.mrc, half1.mrc, half2.mrc, mask.mrc, fsc.star, particles.star, events.jsonl,
-        config.toml and pictures.
+        config.toml and pictures. Its page report.html shows how the run goes, and what came of it.
     seed
         Number that all random choices follow from; the same seed repeats the run.
     classes
@@ -97,12 +98,18 @@ def reconstruct(
         Show no progress.
     """
     from hoarfrost.cli.progress import ProgressDisplay
-    from hoarfrost.cli.summary import summary
+    from hoarfrost.cli.summary import summary, wrapped
+    from hoarfrost.cli.watch import Watch
     from hoarfrost.errors import NotConvergedError
+    from hoarfrost.reconstruct.events import Event
     from hoarfrost.reconstruct.run import reconstruct as run
-    from hoarfrost.report.run_pictures import draw_pictures
 
-    with ProgressDisplay(quiet=quiet or not is_first()) as progress:
+    with ProgressDisplay(quiet=quiet or not is_first()) as display, Watch(output, display.say, classes) as watch:
+
+        def progress(event: Event) -> None:
+            display(event)
+            watch(event)
+
         result = run(
             particles,
             output,
@@ -129,10 +136,14 @@ def reconstruct(
         )
     if not is_first():
         return
+    from hoarfrost.report.run import report
+    from hoarfrost.report.run_pictures import draw_pictures
+
     for of_class in result.classes:
         draw_pictures(of_class.folder)
+    report(output)
     for line in summary(result):
-        print(line)
+        print(wrapped(line) if sys.stdout.isatty() else line)
     if result.starts.n_agreeing == 1:
         raise NotConvergedError(
             f"no two of {len(result.starts.gains)} random starts agree, so do not trust this map; look at matches.png, "

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from hoarfrost.evaluate.views import has_views, read_views
-from hoarfrost.reconstruct.run import ClassResult, RunResult
+
+if TYPE_CHECKING:
+    from hoarfrost.reconstruct.run import ClassResult, RunResult
+
+WIDTH = 80
+INDENT = " " * 12
+
+
+def wrapped(line: str) -> str:
+    """A line of the summary for a terminal of eighty columns, broken between words, under its text."""
+    words = textwrap.TextWrapper(WIDTH, subsequent_indent=INDENT, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(words.wrap(line))
 
 
 def summary(result: RunResult) -> Iterator[str]:
@@ -19,14 +32,16 @@ def summary(result: RunResult) -> Iterator[str]:
     if result.starts.gains:
         yield f"Starts:     {result.starts.summary()}"
     yield f"Poses:      {result.particles_path}"
+    yield f"Report:     {result.output / 'report.html'}"
     yield f"Time:       {minutes} min {seconds} s{ended}"
     yield ""
     shown = [of_class.map_path for of_class in result.classes]
     if len(shown) == 1:
         shown = [result.output / "view.cxc"]
     yield f"Open it with: chimerax {' '.join(str(path) for path in shown)}"
-    yield "(or any viewer of MRC maps: Coot, PyMOL, 3dmod). Images alone do not tell the hand: the map may be the"
-    yield 'mirror image of the molecule. In ChimeraX, "volume flip #1" shows the other hand.'
+    yield "(or any viewer of MRC maps: Coot, PyMOL, 3dmod). Images alone do not tell the"
+    yield "hand: the map may be the mirror image of the molecule. In ChimeraX,"
+    yield '"volume flip #1" shows the other hand, and hoarfrost flip writes it.'
 
 
 def _of_class(of_class: ClassResult, result: RunResult) -> Iterator[str]:

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from hoarfrost.errors import DataError
 from hoarfrost.io.fsc_star import read_fsc
-from hoarfrost.io.particles_star import ParticleTable, read_particles
+from hoarfrost.io.particles_star import read_rotations
+from hoarfrost.io.star import StarFile, read_star
 from hoarfrost.io.star_columns import float_column
 from hoarfrost.io.star_optics import particle_table
 from hoarfrost.model.symmetry import PointGroup
@@ -119,7 +120,7 @@ def measure_views(rotations: Tensor, sine: float, symmetry: str = "C1") -> Views
 def has_views(run: str | Path) -> bool:
     """Whether a run folder has particles that are not junk; the folder of a class may have none at all."""
     path = Path(run) / "particles.star"
-    return path.is_file() and len(_kept(read_particles(path))) > 0
+    return path.is_file() and len(_kept(read_star(path))) > 0
 
 
 def read_views(run: str | Path) -> Views:
@@ -128,20 +129,22 @@ def read_views(run: str | Path) -> Views:
     Raises DataError where particles.star has no poses, or nothing but junk.
     """
     run = Path(run)
-    table = read_particles(run / "particles.star")
-    if table.rotations is None:
-        raise DataError(table.star.path, expected="columns rlnAngleRot, rlnAngleTilt and rlnAnglePsi", found="no poses")
-    kept = _kept(table)
+    # The images may be elsewhere by now, and are not needed.
+    star = read_star(run / "particles.star")
+    rotations = read_rotations(star.path, particle_table(star))
+    if rotations is None:
+        raise DataError(star.path, expected="columns rlnAngleRot, rlnAngleTilt and rlnAnglePsi", found="no poses")
+    kept = _kept(star)
     if len(kept) == 0:
-        raise DataError(table.star.path, expected="particles", found="nothing but junk")
+        raise DataError(star.path, expected="particles", found="nothing but junk")
     settings = tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
     sine = read_fsc(run / "fsc.star").resolution_A / (2 * settings["diameter_A"])
-    return measure_views(torch.from_numpy(table.rotations[kept]), sine, settings["symmetry"])
+    return measure_views(torch.from_numpy(rotations[kept]), sine, settings["symmetry"])
 
 
-def _kept(table: ParticleTable) -> npt.NDArray[np.int64]:
+def _kept(star: StarFile) -> npt.NDArray[np.int64]:
     """The rows of particles that are not junk."""
-    junk = float_column(table.star.path, particle_table(table.star), "hoarfrostJunkProbability", default=0.0)
+    junk = float_column(star.path, particle_table(star), "hoarfrostJunkProbability", default=0.0)
     return np.flatnonzero(junk <= JUNK_ABOVE)
 
 

@@ -133,18 +133,26 @@ def _common_box(star: StarFile, optics: ParticleOptics, stacks: tuple[ImageStack
     return box
 
 
+def read_rotations(path: Path, table: StarTable) -> Floats | None:
+    """The rotations of the particles of a table, as in ParticleTable, or None; no image is looked for.
+
+    Raises DataError, naming the file `path`, for an angle that is no number.
+    """
+    names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+    if not all(name in table.columns for name in names):  # psi alone comes from particle picking
+        return None
+    return rotations_from_relion_deg(np.stack([float_column(path, table, name) for name in names], axis=1))
+
+
 def read_poses(path: Path, table: StarTable, pixel_size_A: float) -> tuple[Floats, Floats] | None:
     """Rotations (n, 3, 3) and shifts in Å (n, 2) as in ParticleTable, or None where the table has no angles.
 
     Raises DataError with the row of a value that is not a number.
     """
-    names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-    if not all(name in table.columns for name in names):  # psi alone comes from particle picking
+    rotations = read_rotations(path, table)
+    if rotations is None:
         return None
-    angles_deg = np.stack([float_column(path, table, name) for name in names], axis=1)
-    return rotations_from_relion_deg(angles_deg), -np.stack(
-        [_origin_A(path, table, axis, pixel_size_A) for axis in "XY"], axis=1
-    )
+    return rotations, -np.stack([_origin_A(path, table, axis, pixel_size_A) for axis in "XY"], axis=1)
 
 
 def _origin_A(path: Path, table: StarTable, axis: str, pixel_size_A: float) -> npt.NDArray[np.float64]:

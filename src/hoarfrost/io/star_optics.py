@@ -6,9 +6,11 @@ particle's row has its own, and the pixel size follows from the detector's and t
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +41,15 @@ class ParticleOptics:
     pixel_size_A: float
     box: int | None
     warnings: tuple[str, ...]
+
+    def of(self, rows: Integers) -> ParticleOptics:
+        """The same of some particles, counted from 0."""
+        arrays: dict[str, Any] = {
+            field.name: values[rows]
+            for field in dataclasses.fields(self)
+            if isinstance(values := getattr(self, field.name), np.ndarray)
+        }
+        return dataclasses.replace(self, **arrays)
 
 
 def particle_table(star: StarFile) -> StarTable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections import Counter
 from collections.abc import Generator, Iterable
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hoarfrost.fourier import FourierDisc
+from hoarfrost.io.noise_star import NoiseSpectra
 from hoarfrost.model.ctf import evaluate_ctf
 from hoarfrost.model.likelihood import WhitenedImages, whiten
 from hoarfrost.particles.cache import PackedCache, from_records, record_size, to_records
@@ -29,7 +31,8 @@ class ParticleSource:
     """Reads, normalises, masks, transforms and whitens particles; holds no raw image between calls.
 
     `noise_spectrum` is σ²(|k|), (box // 2,) float64, estimated from the background of up to 500 random
-    particles among `training`; `dust_share` is the share of these that hold dust. Where that is large, what looks like
+    particles among `training`, and `noise_of_groups` the same of each optics group among these, which nothing is
+    whitened by; `dust_share` is the share of these that hold dust. Where that is large, what looks like
     dust is the particles themselves, and nothing is removed. `cache` keeps packed images of the band limit that was
     last asked for, which are the same bits as without it. `sign` is what every image is multiplied by, 1 or −1 where
     particles are dark; it is set before the first images are asked for. The noise has none.
@@ -58,10 +61,24 @@ class ParticleSource:
         self.dust_share = dusty / len(sample)
         self.preprocessor = dataclasses.replace(preprocessor, removes_dust=self.dust_share <= LARGEST_DUST_SHARE)
         self.noise_spectrum = torch.zeros(stack.box // 2, dtype=torch.float64)
+        groups = stack.optics_group.numpy()
+        sizes = Counter(groups[sample].tolist())
+        self.noise_of_groups = {number: torch.zeros_like(self.noise_spectrum) for number in sizes}
         for chunk in chunks:
             normalised = self.preprocessor.normalise(stack.read(chunk))
             spectrum = estimate_noise_spectrum(normalised, self.preprocessor)
             self.noise_spectrum += spectrum * (len(chunk) / len(sample))
+            for number, n_images in Counter(groups[chunk].tolist()).items():
+                own = torch.from_numpy(groups[chunk] == number)
+                if n_images < len(chunk):
+                    spectrum = estimate_noise_spectrum(normalised[own], self.preprocessor)
+                self.noise_of_groups[number] += spectrum * (n_images / sizes[number])
+
+    @property
+    def noise(self) -> NoiseSpectra:
+        """The spectra of the noise, to be written to a file."""
+        of_groups = {number: spectrum.numpy() for number, spectrum in self.noise_of_groups.items()}
+        return NoiseSpectra(self.noise_spectrum.numpy(), of_groups, self.stack.box * self.stack.pixel_size_A)
 
     @property
     def mask_power(self) -> float:

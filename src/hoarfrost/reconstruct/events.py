@@ -19,11 +19,11 @@ class Event:
 
     `start` counts random starts from 0, `stage` counts band limits from 0, `r_max` is in Fourier pixels, `step` is the
     method's step size. `batch_nll` is the mean NLL of the minibatch before the step. `nll`, `nll_standard_error` and
-    `nll_gain` (how much better than an empty map; comparable across band limits) are of the held-out particles and None
-    where not computed. `ess` is the median effective number of poses in the minibatch. `image_gradients` counts
-    gradients of single images so far. `fraction_done` is an estimate, 0 to 1. `sum_error` and its standard error are
-    what a spot check of a refinement stage found, nats per image (`spot_check.SumError`). `message` is something worth
-    telling the user.
+    `nll_gain` (how much better than an empty map; comparable across band limits) and its standard error are of the
+    held-out particles and None where not computed. `ess` is the median effective number of poses in the minibatch.
+    `image_gradients` counts gradients of single images so far. `fraction_done` is an estimate, 0 to 1. `sum_error` and
+    its standard error are what a spot check of a refinement stage found, nats per image (`spot_check.SumError`).
+    `message` is something worth telling the user.
     """
 
     iteration: int
@@ -42,6 +42,7 @@ class Event:
     fraction_done: float
     sum_error: float | None = None
     sum_error_standard_error: float | None = None
+    nll_gain_standard_error: float | None = None
     message: str | None = None
 
 

@@ -29,7 +29,9 @@ from hoarfrost.reconstruct.distribution import Team
 from hoarfrost.reconstruct.events import Event
 from hoarfrost.reconstruct.forecast import IMAGES_TO_TIME, Rates, expected_seconds, expected_starts, measure
 from hoarfrost.reconstruct.initialise import initial_volume
+from hoarfrost.reconstruct.live import Live
 from hoarfrost.reconstruct.marching import LEAST_GAIN_TO_REFINE, Decision, StageControl, plan_stage
+from hoarfrost.reconstruct.matches import N_MATCHES, Matches, matches_on_quadrature
 from hoarfrost.reconstruct.methods import GradientStage, Objective, StageMethod
 from hoarfrost.reconstruct.settings import Settings
 from hoarfrost.reconstruct.share_done import ShareDone
@@ -42,17 +44,20 @@ IMAGES_FOR_SCALE = 300
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Mean NLL of the held-out particles, its standard error, and the gain over an empty map; nats per image."""
+    """Mean NLL of the held-out particles, and the gain over an empty map, with standard errors; nats per image."""
 
     nll: float
     standard_error: float
     gain: float
+    gain_standard_error: float
 
     @staticmethod
     def of(nll: Tensor, empty: Tensor, team: Team) -> HeldOut:
         """From the NLL of each particle under the map and under an empty one, (n,) each."""
-        error = nll.std() / len(nll) ** 0.5 if len(nll) > 1 else torch.full_like(nll[0], torch.nan)
-        numbers = torch.stack([nll.mean(), error, (empty - nll).mean()])
+        gain, root = empty - nll, len(nll) ** 0.5
+        # Of a single particle both errors are NaN.
+        errors = [each.std() / root if len(nll) > 1 else torch.full_like(nll[0], torch.nan) for each in (nll, gain)]
+        numbers = torch.stack([nll.mean(), errors[0], gain.mean(), errors[1]])
         return HeldOut(*team.from_first(lambda: numbers, numbers).tolist())
 
 
@@ -79,11 +84,17 @@ class Reconstruction:
     """
 
     def __init__(
-        self, settings: Settings, source: ParticleSource, report: Callable[[Event], None], team: Team | None = None
+        self,
+        settings: Settings,
+        source: ParticleSource,
+        report: Callable[[Event], None],
+        team: Team | None = None,
+        live: Live | None = None,
     ) -> None:
         self.settings = settings
         self.source = source
         self.team = team or Team()
+        self.live = live or Live()
         self._report = report
         self.started = time.monotonic()
         self.iteration = 0
@@ -230,6 +241,7 @@ class Reconstruction:
                 check = control.is_check(iteration) or self.out_of_epochs()
                 judged = self.judge(band, method.volumes, method.log_shares, held_out) if check else None
                 done = min(1.0, iteration / control.plan.expected_iterations)
+                self._show(method.band, method, held_out)
                 self.report(
                     stage, band.r_max, done, batch_nll=step.nll, judged=judged, ess=step.ess, step_size=step_size
                 )
@@ -243,6 +255,18 @@ class Reconstruction:
                         break
         best = method.go_back()
         return gain if best is None else best
+
+    def _show(self, band: BandModel, method: StageMethod, held_out: WhitenedImages) -> None:
+        """Offer what stands to those who watch."""
+
+        def matches() -> Matches:
+            # The first held-out particles are always of the first process, which is the one that writes.
+            few = slice(0, min(N_MATCHES, len(held_out)))
+            indices = self.held_out[few]
+            pixel_size_A = self.settings.pixel_size_A
+            return matches_on_quadrature(band, method.volumes, method.log_shares, indices, held_out[few], pixel_size_A)
+
+        self.live.offer(band.r_max, method.volumes, method.log_shares, self.image_gradients, matches)
 
     def judge(self, band: BandModel, volumes: Tensor, log_shares: Tensor, held_out: WhitenedImages) -> HeldOut:
         """How well maps explain the held-out particles, of which `held_out` is this process's share."""
@@ -302,6 +326,7 @@ class Reconstruction:
                 nll=None if judged is None else judged.nll,
                 nll_standard_error=None if judged is None else judged.standard_error,
                 nll_gain=None if judged is None else judged.gain,
+                nll_gain_standard_error=None if judged is None else judged.gain_standard_error,
                 ess=ess,
                 step=step_size,
                 seconds=time.monotonic() - self.started,

@@ -31,6 +31,7 @@ from hoarfrost.reconstruct.local_e_step import Effort, LocalEStep
 from hoarfrost.reconstruct.loop import HeldOut, Optimised, Reconstruction
 from hoarfrost.reconstruct.m_step import MStep, filter_shells
 from hoarfrost.reconstruct.marching import is_last_sweep, search_stage, share_of_sweeps, sweep_size
+from hoarfrost.reconstruct.matches import matches_of_known
 from hoarfrost.reconstruct.spot_check import SumError
 from hoarfrost.reconstruct.visit import Known, Visit, visit_batch
 
@@ -210,6 +211,8 @@ class Refinement:
         fsc = run.team.from_first(lambda: fsc, fsc)
         joined = torch.stack(joined_below(filtered_halves(maps, fsc), run.settings.stages_r_max[0]))
         first, second = run.team.from_first(lambda: joined, joined)
+        find_matches = partial(matches_of_known, self.known, members, run.settings.pixel_size_A)
+        run.live.offer(r_max, (first + second) / 2, self.known.log_shares, run.image_gradients, find_matches)
         return (first, second), fsc, gain / len(members)
 
     def _next_members(self) -> Tensor:

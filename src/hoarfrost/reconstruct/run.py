@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from hoarfrost._version import __version__
+from hoarfrost.durations import about
 from hoarfrost.errors import UsageError
 from hoarfrost.evaluate.half_maps import HalfMapFSC
 from hoarfrost.optim.names import MethodName
@@ -30,6 +31,7 @@ from hoarfrost.reconstruct.distribution import Team, joined
 from hoarfrost.reconstruct.events import Event, Progress
 from hoarfrost.reconstruct.finish import final_pass
 from hoarfrost.reconstruct.impose import impose_symmetry
+from hoarfrost.reconstruct.live import Live
 from hoarfrost.reconstruct.loop import Reconstruction
 from hoarfrost.reconstruct.memory import GB
 from hoarfrost.reconstruct.refine import Refinement
@@ -194,20 +196,21 @@ def _reconstruct(
     source = team.agree(lambda: open_source(stack, settings))
     contrast = Contrast.decide(settings.contrast, team.number_from_first(source.contrast_z))
     settings, source.sign = settings.with_contrast(contrast), contrast.sign
-    log = team.agree(lambda: prepare_output(output, settings) if team.is_first else None)
+    log = team.agree(lambda: prepare_output(output, settings, source.noise) if team.is_first else None)
     # Only the first process is sure to have the folder.
     source.cache = PackedCache(settings.n_particles, settings.cache_bytes, output if output.is_dir() else None)
 
     def report(event: Event) -> None:
         if log is None:
             return
-        if event.batch_nll is not None or event.nll is not None or event.message is not None:
+        ended = event.fraction_done > 1 - 1e-9
+        if ended or event.batch_nll is not None or event.nll is not None or event.message is not None:
             log.write(event)
         if progress is not None:
             progress(event)
 
     try:
-        run = Reconstruction(settings, source, report, team)
+        run = Reconstruction(settings, source, report, team, Live(settings, stack) if team.is_first else None)
         for warning in stack.table.warnings:
             run.say(warning)
         if contrast.message is not None:
@@ -230,6 +233,7 @@ def _reconstruct(
             )
         if team.is_first:
             write_results(output, stack, settings, final)
+        run.report(run.final_stage, refined.r_max, 1.0)
     finally:
         if log is not None:
             log.close()
@@ -251,9 +255,7 @@ def _reconstruct(
 
 def forecast_line(seconds: float, settings: Settings) -> str:
     """What the user is told before the work begins."""
-    minutes = seconds / 60
-    duration = f"{seconds:.0f} s" if seconds < 90 else f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
-    return f"Expected: about {duration}, and up to {settings.expected_bytes / GB:.1f} GB of memory"
+    return f"Expected: {about(seconds)}, and up to {settings.expected_bytes / GB:.1f} GB of memory"
 
 
 def open_source(stack: ParticleStack, settings: Settings) -> ParticleSource:

@@ -6,6 +6,7 @@ with the particles that show it, and its map beside that folder, class001.mrc.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from pathlib import Path
@@ -16,10 +17,13 @@ from hoarfrost.errors import UsageError
 from hoarfrost.io.atomic import write_text_atomically
 from hoarfrost.io.fsc_star import FscCurves, write_fsc
 from hoarfrost.io.mrc import write_volume
+from hoarfrost.io.noise_star import NoiseSpectra, write_noise
 from hoarfrost.io.posed_star import write_posed_particles
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruct.events import EventLog
 from hoarfrost.reconstruct.finish import ClassMaps, FinalPass
+from hoarfrost.reconstruct.live import FOLDER, class_folder
+from hoarfrost.reconstruct.matches import Matches, write_matches
 from hoarfrost.reconstruct.settings import Settings
 
 # What a run folder may hold, pictures included: --overwrite replaces these and refuses a folder that holds others.
@@ -31,12 +35,18 @@ FILES = (
     "mask.mrc",
     "fsc.star",
     "particles.star",
+    "matches.star",
+    "matches.mrcs",
+    "noise.star",
+    "starts.json",
     "events.jsonl",
     "config.toml",
+    "state.json",
     "slices.png",
     "matches.png",
     "fsc.png",
     "orientations.png",
+    "report.html",
 )
 _CLASS = re.compile(r"class[0-9]{3}(\.mrc)?")
 
@@ -45,7 +55,7 @@ def places(output: Path, number: int, classes: int) -> tuple[Path, Path]:
     """The folder and the map of class `number`, from 0, of a run for so many classes."""
     if classes == 1:
         return output, output / "map.mrc"
-    folder = output / f"class{number + 1:03d}"
+    folder = class_folder(output, number, classes)
     return folder, output / f"{folder.name}.mrc"
 
 
@@ -64,31 +74,29 @@ def check_output(output: Path, overwrite: bool) -> None:
         raise UsageError(f"{output} holds {others[0]}, which reconstruct did not write; choose another folder")
 
 
-def prepare_output(output: Path, settings: Settings) -> EventLog:
+def prepare_output(output: Path, settings: Settings, noise: NoiseSpectra) -> EventLog:
     """Make the folder, or empty it of what an earlier run left: an old map must not pass for the new run's.
 
-    Writes the settings, and opens the log. Raises UsageError where that cannot be done.
+    Writes the settings and the spectra of the noise, and opens the log. Raises UsageError where that cannot be done.
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
-        for path in [*output.iterdir()]:
-            if path.name in FILES or (_CLASS.fullmatch(path.name) and path.is_file()):
-                path.unlink()
-            elif _CLASS.fullmatch(path.name) and path.is_dir():
-                for name in FILES:
-                    (path / name).unlink(missing_ok=True)
-                path.rmdir()
+        _empty(output)
         free = shutil.disk_usage(output).free
     except OSError as error:
         raise UsageError(f"cannot write {output}: {error.strerror or error}") from error
     if free == 0:
         raise UsageError(f"cannot write {output}: no space left on the disk")
     write_text_atomically(output / "config.toml", settings.to_toml())
+    write_noise(output / "noise.star", noise)
     return EventLog(output / "events.jsonl")
 
 
 def write_results(output: Path, stack: ParticleStack, settings: Settings, final: FinalPass) -> None:
-    """Write the maps, how well their halves agree, the particles, and the settings with what was found out since."""
+    """Write the maps, how well their halves agree, the particles, and the settings with what was found out since.
+
+    What showed how things stood before is removed.
+    """
     write_text_atomically(output / "config.toml", settings.to_toml())
     best = final.class_probability.argmax(dim=1)
     columns = {
@@ -105,13 +113,17 @@ def write_results(output: Path, stack: ParticleStack, settings: Settings, final:
     for number, of_class in enumerate(final.maps):
         folder, map_path = places(output, number, settings.classes)
         folder.mkdir(exist_ok=True)
+        rows = (best == number).nonzero().squeeze(1)
+        if len(rows):
+            own = Matches(rows, best[rows], final.rotations[rows], final.shifts_A[rows], final.probability[rows])
+            write_matches(folder, stack, own.typical())
         _write_maps(folder, of_class, settings)
         if settings.classes > 1:
             write_volume(map_path, of_class.volume.numpy().astype(np.float32), settings.pixel_size_A)
-            rows = (best == number).nonzero().squeeze(1).numpy()
             if len(rows):
-                write_posed_particles(folder / "particles.star", stack.table, *poses, columns, rows)
+                write_posed_particles(folder / "particles.star", stack.table, *poses, columns, rows.numpy())
             write_text_atomically(folder / "config.toml", settings.to_toml())
+    remove_live(output)
 
 
 def _write_maps(folder: Path, maps: ClassMaps, settings: Settings) -> None:
@@ -136,12 +148,35 @@ def _write_maps(folder: Path, maps: ClassMaps, settings: Settings) -> None:
     write_fsc(folder / "fsc.star", curves)
 
 
-def _others(output: Path) -> list[Path]:
+def remove_live(output: Path) -> None:
+    """Remove what showed how things stood while the run went on."""
+    live = output / FOLDER
+    if live.is_dir():
+        _empty(live)
+        with contextlib.suppress(OSError):  # where somebody put a file of theirs
+            live.rmdir()
+
+
+def _empty(folder: Path) -> None:
+    """Remove what a run wrote into a folder, and the folders of a run in it."""
+    for path in [*folder.iterdir()]:
+        if _is_folder_of_run(path):
+            _empty(path)
+            path.rmdir()
+        elif path.name in FILES or _CLASS.fullmatch(path.name):
+            path.unlink()
+
+
+def _others(folder: Path) -> list[Path]:
     """What no run wrote."""
-    found = []
-    for path in output.iterdir():
-        if _CLASS.fullmatch(path.name) and path.is_dir():
-            found += [inside for inside in path.iterdir() if inside.name not in FILES]
+    found: list[Path] = []
+    for path in folder.iterdir():
+        if _is_folder_of_run(path):
+            found += _others(path)
         elif path.name not in FILES and not (_CLASS.fullmatch(path.name) and path.is_file()):
             found.append(path)
     return found
+
+
+def _is_folder_of_run(path: Path) -> bool:
+    return path.is_dir() and bool(path.name == FOLDER or _CLASS.fullmatch(path.name))

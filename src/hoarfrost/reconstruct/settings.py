@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import get_args
 
@@ -18,6 +19,7 @@ from hoarfrost.optim.registry import METHODS
 from hoarfrost.particles.contrast import CONTRASTS, Contrast, ContrastChoice
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruct.memory import default_budget, parse_memory, plan_memory
+from hoarfrost.reconstruct.sources import Source, sources_of
 
 # Fourier pixels. A map of a few resolution elements across settles from a random start in a minute.
 FIRST_R_MAX = 6.0
@@ -34,6 +36,7 @@ SMALLEST_BOX = 16
 FEWEST_PARTICLES = 20
 
 MINIBATCH = 100
+HELD_OUT = 100
 # Random starts, unless two agree before.
 MOST_STARTS = 4
 # Time grows with their number twice: each image is compared with all, and each needs as many images.
@@ -66,6 +69,11 @@ class Options:
     def finds_symmetry(self) -> bool:
         """Whether the point group is to be found out."""
         return self.symmetry.strip().lower() == "auto"
+
+    @property
+    def given(self) -> set[str]:
+        """The options that have another value than the default."""
+        return {option.name for option in fields(self) if getattr(self, option.name) != option.default}
 
     def check(self) -> None:
         """Raise UsageError for a value that makes no sense whatever the data."""
@@ -116,7 +124,7 @@ class Settings(BaseModel):
     """The resolved settings of one run; written to config.toml.
 
     `contrast` is auto only until the images have been looked at, and `contrast_z` None: see `with_contrast`. `symmetry`
-    is auto only until the map has been looked at.
+    is auto only until the map has been looked at. `sources` tells where each value comes from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -154,19 +162,23 @@ class Settings(BaseModel):
     refined_r_max: tuple[float, ...]
     version: str
     torch_version: str
+    sources: dict[str, Source]
 
     def with_contrast(self, contrast: Contrast) -> Settings:
         """The same settings with the contrast that was found, or asked for."""
         return self.model_copy(update={"contrast": contrast.name, "contrast_z": contrast.z})
 
     def to_toml(self) -> str:
-        """TOML text, one key a line; a setting that is None is left out."""
+        """TOML text, one key a line, with the sources in a table at its end; a setting that is None is left out."""
         lines = ["# hoarfrost reconstruct: every setting with its resolved value; lengths in Å"]
-        for name, value in self.model_dump().items():
-            if value is not None:
-                # TOML's strings, numbers, booleans and arrays are written as JSON writes them.
-                lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}")
+        lines += _toml_lines(self.model_dump(exclude={"sources"}))
+        lines += ["", "# where each value comes from", "[sources]", *_toml_lines(self.sources)]
         return "\n".join(lines) + "\n"
+
+
+def _toml_lines(values: Mapping[str, object]) -> list[str]:
+    """TOML's strings, numbers, booleans and arrays are written as JSON writes them."""
+    return [f"{name} = {json.dumps(v, ensure_ascii=False)}" for name, v in values.items() if v is not None]
 
 
 def resolve(
@@ -194,13 +206,13 @@ def resolve(
         diameter_A = DEFAULT_DIAMETER * length_A
     elif diameter_A > length_A:
         raise UsageError(f"--diameter {diameter_A:g} Å exceeds the box of {length_A:.1f} Å")
-    held_out = min(100, n // 5) if held_out is None else held_out
+    held_out = min(HELD_OUT, n // 5) if held_out is None else held_out
     if held_out > n // 2:
         raise UsageError(
             f"{path}: --held-out {held_out} leaves too few of {n} particles to train on; hold out at most {n // 2}"
         )
+    usual = METHODS[options.method].batch_size if options.method in METHODS else MINIBATCH
     if batch_size is None:
-        usual = METHODS[options.method].batch_size if options.method in METHODS else MINIBATCH
         batch_size = min(usual, n - held_out)
     elif batch_size > n - held_out:
         raise UsageError(f"{path}: --batch-size {batch_size} exceeds the {n - held_out} particles to train on")
@@ -221,6 +233,13 @@ def resolve(
     )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    besides = {"datadir": datadir is not None, "processes": processes > 1}
+    given = options.given.union(name for name, is_given in besides.items() if is_given)
+    from_data = {
+        "symmetry": options.finds_symmetry,
+        "batch_size": options.batch_size is None and batch_size != usual,
+        "held_out": options.held_out is None and held_out != HELD_OUT,
+    }
     return Settings(
         particles=str(path),
         output=str(output),
@@ -255,6 +274,7 @@ def resolve(
         refined_r_max=refined,
         version=version,
         torch_version=torch.__version__,
+        sources=sources_of(given, [name for name, is_from_data in from_data.items() if is_from_data]),
     )
 
 

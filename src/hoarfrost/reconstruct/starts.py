@@ -8,7 +8,7 @@ poses, and refinement goes on from the mean of those that agree.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import torch
@@ -20,6 +20,7 @@ from hoarfrost.fourier import fourier_resize
 from hoarfrost.fsc import fourier_shell_correlation, resolution_A
 from hoarfrost.reconstruct.loop import Optimised, Reconstruction
 
+STARTS = "starts.json"
 # Maps agree up to the shell where their FSC falls below this, as a map does with a known structure.
 FSC_OF_TWO_MAPS = 0.5
 # Any two lumps of the same size agree in the lowest shells after alignment. On beta-galactosidase right starts agree
@@ -69,6 +70,7 @@ def run_starts(run: Reconstruction) -> tuple[Optimised, StartsResult]:
         if number == 0:
             continue
         going_on, result = compare(run, found)
+        run.live.keep(STARTS, asdict(result))
         run.say(f"Random starts so far: {result.summary()}")
         if settings.until_two_agree and result.n_agreeing > 1:
             run.share_done.skip_starts(number + 1)

@@ -1,1 +1,5 @@
-"""Pictures of a run, made from its folder alone."""
+"""Pages and pictures of runs and studies, made from their folders alone."""
+
+from hoarfrost._verbs import make_callable
+
+make_callable(__name__)

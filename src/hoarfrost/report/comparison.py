@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 
 from hoarfrost.evaluate.compare import Comparison
 from hoarfrost.io.mrc import write_volume
+from hoarfrost.report.encode import save_png
 from hoarfrost.report.folder import make_folder
 from hoarfrost.report.inspection import label_resolutions
-from hoarfrost.report.png import save_png
 
 FILES = ("aligned.mrc", "fsc.png")
 THRESHOLDS = (0.5, 0.143)

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from hoarfrost.inspect.result import CTFCoverage, Inspection, Montage, NoiseSpectrum
 from hoarfrost.io.atomic import write_text_atomically
+from hoarfrost.report.encode import save_png
 from hoarfrost.report.folder import make_folder
-from hoarfrost.report.png import save_png
 from hoarfrost.report.resolution import NICE_TICKS_A
 
 FILES = ("montage.png", "noise.png", "ctf.png", "inspect.json")

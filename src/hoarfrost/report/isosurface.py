@@ -9,7 +9,7 @@ from scipy import ndimage
 Array = npt.NDArray[np.float64]
 
 PIXELS = 160
-VOXELS = 96
+VOXELS_PER_PIXEL = 0.6
 LIGHT = np.array([-0.45, 0.55, 0.70])  # towards the light: x right, y up, z to the viewer
 AMBIENT = 0.25
 # The enclosed share of the box's volume is that of the truth where there is one; this is for where there is none.
@@ -22,9 +22,9 @@ def level_enclosing(volume: npt.NDArray[np.floating], share: float) -> float:
 
 
 def render_isosurface(
-    volume: npt.NDArray[np.floating], rotation: Array | None = None, share: float = DEFAULT_SHARE
+    volume: npt.NDArray[np.floating], rotation: Array | None = None, share: float = DEFAULT_SHARE, pixels: int = PIXELS
 ) -> Array:
-    """Brightness (160, 160) of the surface that encloses `share` of the box, NaN where a ray meets none.
+    """Brightness (pixels, pixels) of the surface that encloses `share` of the box, NaN where a ray meets none.
 
     The viewer looks down the z axis after `rotation` (3, 3), x_seen = R x_volume; rows go up in y. The map is read
     between voxels with cubic splines.
@@ -32,8 +32,8 @@ def render_isosurface(
     turn = np.eye(3) if rotation is None else rotation
     level = level_enclosing(volume, share)
     n = volume.shape[0]
-    across = np.linspace(-0.5, 0.5, PIXELS) * (n - 1)
-    depth = np.linspace(0.87, -0.87, VOXELS) * (n - 1)
+    across = np.linspace(-0.5, 0.5, pixels) * (n - 1)
+    depth = np.linspace(0.87, -0.87, round(VOXELS_PER_PIXEL * pixels)) * (n - 1)
     z, y, x = np.meshgrid(depth, across, across, indexing="ij")
     seen = np.stack([x, y, z], axis=-1) @ turn  # x_volume = Rᵀ x_seen
     places = np.moveaxis(seen[..., ::-1], -1, 0) + n // 2
@@ -50,5 +50,5 @@ def render_isosurface(
     slopes = np.stack([g[first, rows, columns] for g in np.gradient(values, depth, across, across)][::-1], axis=-1)
     normals = -slopes / np.maximum(np.linalg.norm(slopes, axis=-1, keepdims=True), 1e-12)
     shade = np.clip(normals @ (LIGHT / np.linalg.norm(LIGHT)), 0, 1)
-    depth_cue = 1 - 0.25 * (first - 1 + part) / VOXELS
+    depth_cue = 1 - 0.25 * (first - 1 + part) / len(depth)
     return np.where(hit, (AMBIENT + (1 - AMBIENT) * shade) * depth_cue, np.nan)

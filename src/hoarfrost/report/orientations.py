@@ -3,34 +3,60 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from torch import Tensor
 
 from hoarfrost.evaluate.views import Views, read_views
-from hoarfrost.report.png import save_png
+from hoarfrost.report.encode import save_png
+from hoarfrost.report.panel import WIDTH_IN
 
 ROWS, COLUMNS = 60, 120
 MOST_VIEWS = 20_000
+VIEWS_AT_ONCE = 1 << 20
 # Of evenly spread views so many lie within the smoothing kernel, so that chance shows little.
 VIEWS_IN_KERNEL = 25.0
 LEAST_WIDTH_RAD = math.radians(4)
 SHOWN = (0.1, 10.0)
+CAPTION_CHARACTERS = 135
 
 
 def draw_orientations(run: str | Path, picture: str | Path) -> None:
     """Views of run/particles.star over the sphere, in Mollweide's projection of equal areas, as a PNG at `picture`."""
     views = read_views(run)
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    panel = figure.add_subplot(projection="mollweide")
+    mesh = _draw_density(panel, views)
+    _label(figure.colorbar(mesh, ax=panel, orientation="horizontal", shrink=0.6, aspect=35, pad=0.04))
+    figure.suptitle(title(views))
+    figure.supxlabel(textwrap.fill(caption(views), CAPTION_CHARACTERS), fontsize=8.5)
+    save_png(figure, Path(picture))
+
+
+def orientations_figure(views: Views) -> Figure:
+    """The same as a panel of a page, without title and caption."""
+    figure = Figure(figsize=(WIDTH_IN, 3.3))
+    panel = figure.add_axes((0.11, 0.28, 0.88, 0.7), projection="mollweide")
+    mesh = _draw_density(panel, views)
+    panel.set_xlabel("longitude", labelpad=2)
+    panel.set_ylabel("latitude")
+    _label(figure.colorbar(mesh, cax=figure.add_axes((0.22, 0.17, 0.66, 0.03)), orientation="horizontal"))
+    return figure
+
+
+def _draw_density(panel: Axes, views: Views) -> QuadMesh:
     longitude, latitude = np.linspace(-np.pi, np.pi, COLUMNS + 1), np.linspace(-np.pi / 2, np.pi / 2, ROWS + 1)
     centres = np.meshgrid((longitude[:-1] + longitude[1:]) / 2, (latitude[:-1] + latitude[1:]) / 2)
     density = view_density(views.views, _unit_vectors(*(torch.from_numpy(c).flatten() for c in centres)))
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    panel = figure.add_subplot(projection="mollweide")
     shown = density.clamp(*SHOWN).reshape(ROWS, COLUMNS).numpy()
     mesh = panel.pcolormesh(longitude, latitude, shown, norm=LogNorm(*SHOWN), cmap="viridis", rasterized=True)
     if len(views.sparse):
@@ -40,14 +66,14 @@ def draw_orientations(run: str | Path, picture: str | Path) -> None:
     panel.set_xticks(np.radians([-120, -60, 0, 60, 120]))
     panel.tick_params(axis="x", colors="white")
     panel.set_yticks(np.radians([-60, -30, 0, 30, 60]))
-    bar = figure.colorbar(mesh, ax=panel, orientation="horizontal", shrink=0.6, aspect=35, pad=0.04)
+    return mesh
+
+
+def _label(bar: Colorbar) -> None:
     bar.ax.xaxis.set_major_locator(FixedLocator([0.1, 0.3, 1, 3, 10]))
     bar.ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
     bar.ax.xaxis.set_minor_locator(NullLocator())
     bar.set_label("particles seen from a direction, relative to even views")
-    figure.suptitle(title(views))
-    figure.supxlabel(_caption(views), fontsize=8.5)
-    save_png(figure, Path(picture))
 
 
 def title(views: Views) -> str:
@@ -74,7 +100,8 @@ def view_density(views: Tensor, points: Tensor) -> Tensor:
     # A kernel of width w, in radians, holds about m w² / 2 of m even views.
     width = max(LEAST_WIDTH_RAD, math.sqrt(2 * VIEWS_IN_KERNEL / len(views)))
     kappa = 1 / width**2
-    kernel = torch.stack([torch.exp(kappa * (views @ p - 1)).mean() for p in points])
+    parts = torch.split(points, max(1, VIEWS_AT_ONCE // len(views)))
+    kernel = torch.cat([torch.exp(kappa * (part @ views.T - 1)).mean(dim=1) for part in parts])
     return 2 * kappa / (1 - math.exp(-2 * kappa)) * kernel
 
 
@@ -82,11 +109,12 @@ def _unit_vectors(longitude: Tensor, latitude: Tensor) -> Tensor:
     return torch.stack([latitude.cos() * longitude.cos(), latitude.cos() * longitude.sin(), latitude.sin()], dim=1)
 
 
-def _caption(views: Views) -> str:
-    caption = (
+def caption(views: Views) -> str:
+    """What its axes are, in words."""
+    text = (
         "Longitude is rlnAngleRot, latitude 90° − rlnAngleTilt; likely junk is left out, symmetry mates are counted. "
-        "Opposite views are mirror images\nof each other and tell the same; each is shown where it is."
+        "Opposite views are mirror images of each other and tell the same; each is shown where it is."
     )
     if len(views.sparse):
-        caption += " A view tells nothing of what lies along it, so crosses lie where views crowd."
-    return caption
+        text += " A view tells nothing of what lies along it, so crosses lie where views crowd."
+    return text

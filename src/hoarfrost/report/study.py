@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plotly.io
 from matplotlib.figure import Figure
 
-from hoarfrost.io.atomic import atomic_output, write_text_atomically
+from hoarfrost.io.atomic import atomic_output
 from hoarfrost.io.mrc import read_volume
 from hoarfrost.report.curves import fsc_curves, nll_curves, target_bars
-from hoarfrost.report.study_pictures import draw_image_formation, draw_maps, draw_particles, map_rows, png
+from hoarfrost.report.encode import png_bytes
+from hoarfrost.report.page import Page
+from hoarfrost.report.study_pictures import draw_image_formation, draw_maps, draw_particles, map_rows
 
 DIVERGED = 1e5  # nats per image; of larger ones only the size is worth a look
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2em auto; padding: 0 1em; color: #222 }
-h1 { font-size: 1.6em } h2 { font-size: 1.2em; margin-top: 2.2em } p.note { color: #555 } img { max-width: 100% }
-table { border-collapse: collapse; font-size: 14px } td, th { padding: 3px 10px; text-align: right }
-th { border-bottom: 1px solid #999 } td:first-child, th:first-child { text-align: left }
-"""
 
 
 def write_study_report(study: str | Path) -> Path:
@@ -36,8 +29,8 @@ def write_study_report(study: str | Path) -> Path:
     with np.load(study / "images.npz", allow_pickle=False) as file:
         images = {name: file[name] for name in file.files}
     (study / "pictures").mkdir(exist_ok=True)
-    page = _Page(study)
     data, preset = results["data"], results["preset"]
+    page = Page(f"hoarfrost benchmark: {data['title']}")
     page.text(
         f"{data['n_images']:,} images of {data['box']} px, {data['pixel_size_A']:g} Å/px, used to "
         f"{data['resolution_A']:.0f} Å ({data['r_max']:.3g} Fourier pixels); {data['held_out']} images held out. Poses "
@@ -47,41 +40,43 @@ def write_study_report(study: str | Path) -> Path:
     )
     page.heading("1. How an image comes about")
     if "slice" in images:
-        page.picture("image-formation", draw_image_formation(images))
+        _picture(page, study, "image-formation", draw_image_formation(images))
     else:
         page.text("The true map is not known, so its projections cannot be shown.")
     page.heading("2. The data" if "volume" not in images else "2. The true map and some images")
     if "volume" in images:
         volume = images["volume"]
         share = float((volume > 0.5 * volume.max()).mean())
-        page.picture("truth", draw_maps([("truth", [("isosurface and central slice", volume)])], share))
-    page.picture("particles", draw_particles(images["particles"]))
+        _picture(page, study, "truth", draw_maps([("truth", [("isosurface and central slice", volume)])], share))
+    _picture(page, study, "particles", draw_particles(images["particles"]))
     page.heading("3. Held-out NLL against image gradients")
-    page.curves(nll_curves(results, zoomed=False))
+    page.plot(nll_curves(results, zoomed=False).to_json(), "Held-out NLL against image gradients")
     page.text("The final part:")
-    page.curves(nll_curves(results, zoomed=True))
+    page.plot(nll_curves(results, zoomed=True).to_json(), "Held-out NLL against image gradients, the final part")
     page.heading("4. Maps along the way")
     epoch = data["n_images"]
     marks = [*(m for m in preset["map_marks"] if m < epoch), epoch, None]
     rows, share = map_rows(study, results, [("*", mark) for mark in marks])
-    page.picture("maps", draw_maps(rows, share))
+    _picture(page, study, "maps", draw_maps(rows, share))
     page.heading("5. The random start")
-    page.picture("start", draw_maps([("start", [("", read_volume(study / "maps" / "start-seed0-0.mrc")[0])])], share))
+    start = read_volume(study / "maps" / "start-seed0-0.mrc")[0]
+    _picture(page, study, "start", draw_maps([("start", [("", start)])], share))
     page.heading("6. The baselines beside SGD after one epoch")
     wanted = [("projection-matching", None), ("batch-em", None), ("sgd", epoch)]
     rows, share = map_rows(study, results, wanted)
-    page.picture("baselines", draw_maps(rows, share)) if rows else page.text("No baseline was run.")
+    _picture(page, study, "baselines", draw_maps(rows, share)) if rows else page.text("No baseline was run.")
     page.text(f"Each baseline after {preset['baseline_iterations']} iterations over all images.")
     page.heading("7. Agreement with the truth, time to target, success")
     if data["nll_truth"] is not None:
-        page.curves(fsc_curves(results))
+        page.plot(fsc_curves(results).to_json(), "Mean FSC with the truth against image gradients")
     page.text(
         "The target of each start is the best final NLL of the published methods plus 0.5 nat. A start succeeded if "
         "the mean FSC with the truth, up to the band limit, reached 0.9. A blob already agrees in part at such low "
         "resolution: the line of the random start shows how much."
     )
-    page.curves(target_bars(results, "gradients_to_target", "image gradients to the target"))
-    page.curves(target_bars(results, "seconds_to_target", "seconds to the target"))
+    for key, what in (("gradients_to_target", "image gradients"), ("seconds_to_target", "seconds")):
+        label = f"{what} to the target"
+        page.plot(target_bars(results, key, label).to_json(), label)
     page.table(*_summary_table(results))
     page.heading("8. Base steps and how much they matter")
     page.text(
@@ -90,48 +85,15 @@ def write_study_report(study: str | Path) -> Path:
         f"after {preset['sensitivity_epochs']:g} epoch(s)."
     )
     page.table(*_rate_table(results))
-    return page.write(f"hoarfrost benchmark: {data['title']}")
+    return page.write(study / "report.html")
 
 
-class _Page:
-    """Collects the page's parts in order."""
-
-    def __init__(self, study: Path) -> None:
-        self._study = study
-        self._parts: list[str] = []
-        self._has_script = False
-
-    def heading(self, text: str) -> None:
-        self._parts.append(f"<h2>{html.escape(text)}</h2>")
-
-    def text(self, text: str) -> None:
-        self._parts.append(f'<p class="note">{html.escape(text)}</p>')
-
-    def picture(self, name: str, figure: Figure) -> None:
-        content = png(figure)
-        with atomic_output(self._study / "pictures" / f"{name}.png") as temporary:
-            temporary.write_bytes(content)
-        self._parts.append(f'<img alt="{name}" src="data:image/png;base64,{base64.b64encode(content).decode()}">')
-
-    def curves(self, figure: Any) -> None:
-        self._parts.append(
-            plotly.io.to_html(
-                figure, full_html=False, include_plotlyjs=not self._has_script, div_id=f"plot{len(self._parts)}"
-            )
-        )
-        self._has_script = True
-
-    def table(self, head: list[str], rows: list[list[str]]) -> None:
-        cells = "".join(f"<th>{html.escape(h)}</th>" for h in head)
-        body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows)
-        self._parts.append(f"<table><tr>{cells}</tr>{body}</table>")
-
-    def write(self, title: str) -> Path:
-        path = self._study / "report.html"
-        head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
-        body = f"<h1>{html.escape(title)}</h1>" + "\n".join(self._parts)
-        write_text_atomically(path, f"<!doctype html><html lang='en'><head>{head}</head><body>{body}</body></html>\n")
-        return path
+def _picture(page: Page, study: Path, name: str, figure: Figure) -> None:
+    """Put a figure into the page, and into the study's folder of pictures."""
+    content = png_bytes(figure)
+    with atomic_output(study / "pictures" / f"{name}.png") as temporary:
+        temporary.write_bytes(content)
+    page.picture(content, name)
 
 
 def _number(value: float | None, form: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,7 @@ from hoarfrost.io.mrc import read_volume
 from hoarfrost.report.isosurface import DEFAULT_SHARE, render_isosurface
 
 Array = npt.NDArray[np.floating]
-DOTS_PER_INCH = 110
 VIEW = torch.tensor([[0.9, 0.5, 0.0]], dtype=torch.float64)
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
-    return buffer.getvalue()
 
 
 def draw_image_formation(images: dict[str, Array]) -> Figure:

@@ -1,0 +1,151 @@
+"""What there is in the folder of a run: finished, still going or stopped midway."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hoarfrost.errors import DataError, UsageError
+
+NEEDED = ("particles", "classes", "box", "pixel_size_A", "n_particles", "stages_r_max", "refined_r_max", "version")
+
+EVENT = {"start", "stage", "r_max", "resolution_A", "batch_nll", "nll", "nll_standard_error", "nll_gain", "seconds",
+         "image_gradients", "fraction_done", "message"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One of the structures of a run. `folder` has its map and what belongs to it; `finished` or as it stands."""
+
+    number: int
+    folder: Path
+    finished: bool
+
+    @property
+    def has_map(self) -> bool:
+        """Whether there is a map yet."""
+        return (self.folder / "map.mrc").is_file()
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run as its folder tells it.
+
+    `settings` and their `sources` are those of config.toml; `events` the records of events.jsonl; `starts`, what came
+    of several random starts, and `state`, what stands of a run that is not `finished`, are None where there is no such.
+    """
+
+    path: Path
+    settings: dict[str, Any]
+    sources: dict[str, str]
+    events: list[dict[str, Any]]
+    starts: dict[str, Any] | None
+    state: dict[str, Any] | None
+    structures: list[Structure]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the results are there."""
+        return all(structure.finished for structure in self.structures)
+
+    @property
+    def length_A(self) -> float:
+        """The length of the box in Å."""
+        return float(self.settings["box"] * self.settings["pixel_size_A"])
+
+    @property
+    def judged(self) -> list[dict[str, Any]]:
+        """The events at which held-out particles were compared with the map."""
+        return [event for event in self.events if event["nll"] is not None]
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        """The events at which the map took a step."""
+        return [event for event in self.events if event["batch_nll"] is not None]
+
+    @property
+    def has_refined(self) -> bool:
+        """Whether halves were refined apart, so far."""
+        return any(event["stage"] >= len(self.settings["stages_r_max"]) for event in self.steps)
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The events that told something."""
+        return [event for event in self.events if event["message"] is not None]
+
+
+def read_run(folder: str | Path) -> RunFolder:
+    """Read a run's folder, which another process may be writing to.
+
+    Raises UsageError for a folder that is none of a run, DataError for files that cannot be read.
+    """
+    folder = Path(folder)
+    config = folder / "config.toml"
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder; give the folder that hoarfrost reconstruct wrote")
+    if not config.is_file():
+        raise UsageError(f"{folder} is not the folder of a run: it has no config.toml; give what reconstruct wrote")
+    if not (folder / "events.jsonl").is_file():
+        hint = f"; give {folder.parent}" if (folder.parent / "config.toml").is_file() else ""
+        raise UsageError(f"{folder} is not the folder of a run: it has no events.jsonl{hint}")
+    settings = _settings(config)
+    sources = settings.pop("sources", {})
+    n = settings["classes"]
+    return RunFolder(
+        folder,
+        settings,
+        sources,
+        _events(folder / "events.jsonl"),
+        _record(folder / "starts.json"),
+        _record(folder / "live" / "state.json"),
+        [_structure(folder, number, n) for number in range(n)],
+    )
+
+
+def _structure(run: Path, number: int, classes: int) -> Structure:
+    final, live = (folder if classes == 1 else folder / f"class{number + 1:03d}" for folder in (run, run / "live"))
+    # Written last, of those that belong to a structure.
+    if (final / "fsc.star").is_file():
+        return Structure(number, final, finished=True)
+    return Structure(number, live, finished=False)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(path, expected="TOML, as reconstruct writes it", found=str(error)) from error
+    missing = [name for name in NEEDED if name not in settings]
+    if missing:
+        raise DataError(path, expected=f"the settings of a run, {missing[0]} among them", found="no such setting")
+    return settings
+
+
+def _events(path: Path) -> list[dict[str, Any]]:
+    """Every record; the last line may still be in writing."""
+    events: list[dict[str, Any]] = []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for row, line in enumerate(lines, start=1):
+        try:
+            event = json.loads(line)
+            if not (isinstance(event, dict) and event.keys() >= EVENT):
+                raise ValueError("another record")
+        except ValueError as error:
+            if row == len(lines):
+                break
+            raise DataError(path, row=row, expected="an event of a run", found=line[:60]) from error
+        events.append(event)
+    return events
+
+
+def _record(path: Path) -> dict[str, Any] | None:
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise DataError(path, expected="JSON, as reconstruct writes it", found=str(error)) from error
+    return record
