@@ -7,17 +7,19 @@ with the particles that show it, and its map beside that folder, class001.mrc.
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 
 import numpy as np
 
 from hoarfrost.errors import UsageError
-from hoarfrost.io.atomic import write_text_atomically
+from hoarfrost.io.atomic import is_leftover, write_text_atomically
 from hoarfrost.io.fsc_star import FscCurves, write_fsc
 from hoarfrost.io.mrc import write_volume
 from hoarfrost.io.posed_star import write_posed_particles
 from hoarfrost.particles.stack import ParticleStack
+from hoarfrost.reconstruct.checkpoint_files import FOLDER, CheckpointFolder
 from hoarfrost.reconstruct.events import EventLog
 from hoarfrost.reconstruct.finish import ClassMaps, FinalPass
 from hoarfrost.reconstruct.settings import Settings
@@ -37,6 +39,8 @@ FILES = (
     "fsc.png",
     "orientations.png",
 )
+# The last result to be written.
+RESULTS_ARE_THERE = "particles.star"
 _CLASS = re.compile(r"class[0-9]{3}(\.mrc)?")
 
 
@@ -57,7 +61,10 @@ def check_output(output: Path, overwrite: bool) -> None:
     if not any(output.iterdir()):
         return
     if not overwrite:
-        raise UsageError(f"{output} exists; choose another folder or give --overwrite")
+        unfinished = ""
+        if (output / FOLDER).is_dir():
+            unfinished = f", or go on with the run in it: hoarfrost resume {shlex.quote(str(output))}"
+        raise UsageError(f"{output} exists; choose another folder or give --overwrite{unfinished}")
     others = sorted(str(path.relative_to(output)) for path in _others(output))
     if others:
         raise UsageError(f"{output} holds {others[0]}, which reconstruct did not write; choose another folder")
@@ -70,6 +77,10 @@ def prepare_output(output: Path, settings: Settings) -> EventLog:
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
+        # Without its settings there is no old run to go on with, whatever else is left of it where this ends early.
+        (output / "config.toml").unlink(missing_ok=True)
+        CheckpointFolder(output).remove()
+        remove_leftovers(output)
         for path in [*output.iterdir()]:
             if path.name in FILES or (_CLASS.fullmatch(path.name) and path.is_file()):
                 path.unlink()
@@ -86,9 +97,21 @@ def prepare_output(output: Path, settings: Settings) -> EventLog:
     return EventLog(output / "events.jsonl")
 
 
+def remove_leftovers(output: Path) -> None:
+    """Remove what a process that was killed while it wrote has left of its files. Raises OSError."""
+    for folder in (output, *(path for path in output.iterdir() if _CLASS.fullmatch(path.name) and path.is_dir())):
+        for path in folder.iterdir():
+            if is_leftover(path.name):
+                path.unlink(missing_ok=True)
+
+
+def has_finished(output: Path, *, has_checkpoint: bool) -> bool:
+    """Whether the run in a folder has come to its end: results are there, and no checkpoint to go on from."""
+    return (output / RESULTS_ARE_THERE).exists() and not has_checkpoint
+
+
 def write_results(output: Path, stack: ParticleStack, settings: Settings, final: FinalPass) -> None:
     """Write the maps, how well their halves agree, the particles, and the settings with what was found out since."""
-    write_text_atomically(output / "config.toml", settings.to_toml())
     best = final.class_probability.argmax(dim=1)
     columns = {
         "rlnMaxValueProbDistribution": final.probability.numpy(),
@@ -100,7 +123,6 @@ def write_results(output: Path, stack: ParticleStack, settings: Settings, final:
         for number, probability in enumerate(final.class_probability.unbind(1)):
             columns[f"hoarfrostClassProbability{number + 1}"] = probability.numpy()
     poses = final.rotations.numpy(), final.shifts_A.numpy()
-    write_posed_particles(output / "particles.star", stack.table, *poses, columns)
     for number, of_class in enumerate(final.maps):
         folder, map_path = places(output, number, settings.classes)
         folder.mkdir(exist_ok=True)
@@ -111,6 +133,8 @@ def write_results(output: Path, stack: ParticleStack, settings: Settings, final:
             if len(rows):
                 write_posed_particles(folder / "particles.star", stack.table, *poses, columns, rows)
             write_text_atomically(folder / "config.toml", settings.to_toml())
+    write_posed_particles(output / RESULTS_ARE_THERE, stack.table, *poses, columns)
+    write_text_atomically(output / "config.toml", settings.to_toml())
 
 
 def _write_maps(folder: Path, maps: ClassMaps, settings: Settings) -> None:
@@ -137,10 +161,12 @@ def _write_maps(folder: Path, maps: ClassMaps, settings: Settings) -> None:
 
 def _others(output: Path) -> list[Path]:
     """What no run wrote."""
-    found = []
+    found = [*CheckpointFolder(output).others()]
     for path in output.iterdir():
+        if is_leftover(path.name) or (path.name == FOLDER and path.is_dir()):
+            continue
         if _CLASS.fullmatch(path.name) and path.is_dir():
-            found += [inside for inside in path.iterdir() if inside.name not in FILES]
+            found += [p for p in path.iterdir() if p.name not in FILES and not is_leftover(p.name)]
         elif path.name not in FILES and not (_CLASS.fullmatch(path.name) and path.is_file()):
             found.append(path)
     return found

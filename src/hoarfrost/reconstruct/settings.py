@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hoarfrost.errors import DataError, UsageError
 from hoarfrost.model.symmetry import PointGroup
@@ -159,6 +161,19 @@ class Settings(BaseModel):
         """The same settings with the contrast that was found, or asked for."""
         return self.model_copy(update={"contrast": contrast.name, "contrast_z": contrast.z})
 
+    @classmethod
+    def of_toml(cls, path: Path) -> Settings:
+        """What `to_toml` wrote into a file. Raises UsageError for one that it did not write."""
+        try:
+            found = tomllib.loads(path.read_text(encoding="utf-8"))
+            return cls.model_validate({name: found.pop(name, None) for name in cls.model_fields} | found)
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+        except (tomllib.TOMLDecodeError, ValidationError) as error:
+            what = error.errors()[0] if isinstance(error, ValidationError) else None
+            told = str(error) if what is None else f"{'.'.join(map(str, what['loc']))}: {what['msg']}"
+            raise UsageError(f"{path} is not as a run wrote it ({told})") from error
+
     def to_toml(self) -> str:
         """TOML text, one key a line; a setting that is None is left out."""
         lines = ["# hoarfrost reconstruct: every setting with its resolved value; lengths in Å"]
@@ -222,9 +237,10 @@ def resolve(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return Settings(
-        particles=str(path),
+        # So that the run can be resumed from any folder.
+        particles=os.path.abspath(path),
         output=str(output),
-        datadir=datadir,
+        datadir=None if datadir is None else os.path.abspath(datadir),
         seed=options.seed,
         classes=options.classes,
         starts=MOST_STARTS if options.starts is None else options.starts,
