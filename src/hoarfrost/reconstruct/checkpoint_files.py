@@ -8,6 +8,7 @@ not fit the others, there is no checkpoint. The two newest are kept. Nothing is 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, final
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -58,26 +60,26 @@ class CheckpointFolder:
 
         Raises UsageError where the disk does not take it; those that are there stay as they are.
         """
-        number = max(self._numbers(), default=-1) + 1
         tensors: dict[str, Tensor] = {}
         tree = _without_tensors(state, "", tensors)
         text = json.dumps({"format": FORMAT, "facts": facts, "state": tree}, ensure_ascii=False, indent=1) + "\n"
         contents = {"safetensors": safetensors.torch.save(tensors), "json": text.encode()}
-        sums = "".join(
-            f"{hashlib.sha256(data).hexdigest()}  {self._file(number, suffix).name}\n"
-            for suffix, data in contents.items()
-        )
         try:
             self.path.mkdir(exist_ok=True)
-            for suffix, data in {**contents, "sha256": sums.encode()}.items():
-                with atomic_output(self._file(number, suffix)) as temporary:
-                    temporary.write_bytes(data)
-            self._remove(older_than=number - N_KEPT + 1)
+            number = max(self._numbers(), default=-1) + 1
+            try:
+                for suffix, data in {**contents, "sha256": self._sums(number, contents)}.items():
+                    with atomic_output(self._file(number, suffix)) as temporary:
+                        temporary.write_bytes(data)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    self._discard(number)
+                raise
+            for older in self._numbers():
+                if older <= number - N_KEPT:
+                    self._discard(older)
         except OSError as error:
             raise UsageError(f"cannot write {self.path}: {error.strerror or error}") from error
-        finally:
-            if not self._file(number, "sha256").exists():
-                self._discard(number)
 
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest that is whole, None without one; and a sentence on each newer one that is damaged."""
@@ -114,22 +116,26 @@ class CheckpointFolder:
 
     def _read(self, number: int) -> Checkpoint:
         try:
-            sums = self._file(number, "sha256").read_text(encoding="utf-8")
-            data = {suffix: self._file(number, suffix).read_bytes() for suffix in ("safetensors", "json")}
-        except (OSError, UnicodeDecodeError) as error:
-            raise _DamagedError(str(error)) from error
-        for suffix, content in data.items():
-            line = f"{hashlib.sha256(content).hexdigest()}  {self._file(number, suffix).name}"
-            if line not in sums.splitlines():
-                raise _DamagedError(f"the SHA-256 of its {suffix} file is not that which was written")
+            sums = self._file(number, "sha256").read_bytes()
+            contents = {suffix: self._file(number, suffix).read_bytes() for suffix in ("safetensors", "json")}
+        except OSError as error:
+            raise _DamagedError(f"{error.filename}: {error.strerror}") from error
+        if sums != self._sums(number, contents):
+            raise _DamagedError("its files do not have the SHA-256 that was written with them")
         try:
-            document = json.loads(data["json"])
+            document = json.loads(contents["json"])
             if document["format"] != FORMAT:
                 raise _DamagedError(f"its format is {document['format']}, expected {FORMAT}")
-            tensors = safetensors.torch.load(data["safetensors"])
-            return Checkpoint(number, document["facts"], _with_tensors(document["state"], tensors), sums)
+            tensors = safetensors.torch.load(contents["safetensors"])
+            state = _with_tensors(document["state"], tensors)
+            return Checkpoint(number, document["facts"], state, sums.decode())
         except (ValueError, KeyError, TypeError, SafetensorError) as error:
             raise _DamagedError(f"it cannot be read: {error}") from error
+
+    def _sums(self, number: int, contents: dict[str, bytes]) -> bytes:
+        """What `sha256sum` says of the contents of a checkpoint's files."""
+        lines = (f"{hashlib.sha256(c).hexdigest()}  {self._file(number, s).name}\n" for s, c in contents.items())
+        return "".join(lines).encode()
 
     def _file(self, number: int, suffix: str) -> Path:
         return self.path / f"{number:06d}.{suffix}"
@@ -141,11 +147,6 @@ class CheckpointFolder:
         names = [p.name for p in self.path.iterdir() if suffix is None or p.suffix == f".{suffix}"]
         return {int(found.group(1)) for name in names if (found := _NAME.fullmatch(name))}
 
-    def _remove(self, older_than: int) -> None:
-        for number in self._numbers():
-            if number < older_than:
-                self._discard(number)
-
     def _discard(self, number: int) -> None:
         # First what makes it one, so that no half of a checkpoint passes for one.
         for suffix in _SUFFIXES:
@@ -155,9 +156,8 @@ class CheckpointFolder:
 def _without_tensors(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     """The value as JSON takes it, each tensor in it replaced by its name among `tensors`, which is its path."""
     if isinstance(value, Tensor):
-        assert value.is_contiguous(), f"{path} lies in memory in another order than it would be read back"
         # A copy of its own: what shares memory with others could not be written.
-        tensors[path] = value.detach().cpu().clone()
+        tensors[path] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
         return {"tensor": path, "device": value.device.type}
     if isinstance(value, dict):
         return {str(key): _without_tensors(item, f"{path}/{key}", tensors) for key, item in value.items()}

@@ -59,13 +59,16 @@ class EventLog:
 
     def __init__(self, path: Path, kept_bytes: int = 0) -> None:
         self._path = path
-        try:
-            self._file: TextIO = path.open("a", encoding="utf-8")
-            self._lock()
-            # A disk that lost power may hold less.
-            self._file.truncate(min(kept_bytes, self.n_bytes))
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+        with contextlib.ExitStack() as undo:
+            try:
+                self._file: TextIO = path.open("a", encoding="utf-8")
+                undo.callback(self._file.close)
+                self._lock()
+                # A disk that lost power may hold less.
+                self._file.truncate(min(kept_bytes, self.n_bytes))
+            except OSError as error:
+                raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+            undo.pop_all()
 
     @property
     def n_bytes(self) -> int:
