@@ -161,14 +161,15 @@ def test_an_error_at_any_step_leaves_the_older_ones(
 
     monkeypatch.setattr(atomic.os, call, failing)
     messages: list[str] = []
-    for left in range(1, 7):
+    for step in range(1, 7):
+        expected, left = step, step
         before = newest_iteration(folder)
-        n_failures = len(messages)
         try:
-            folder.write(FACTS, a_state(left))
+            folder.write(FACTS, a_state(step))
         except UsageError as error:
             messages.append(str(error))
-        assert newest_iteration(folder) == (left if len(messages) == n_failures else before)
+            expected = before
+        assert newest_iteration(folder) == expected
         assert not [path for path in folder.path.iterdir() if path.suffix == ".tmp"]
         assert len(list(folder.path.glob("*.sha256"))) == 2
     # Three files are moved into place; each is flushed, and so is the folder after each, which may fail.

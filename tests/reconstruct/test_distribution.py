@@ -272,7 +272,7 @@ def test_a_killed_process_ends_the_others_with_one_line(particles: Path, tmp_pat
     assert ended.code != 0
     (line,) = ended.told
     assert f"number {lost} (pid {pids[lost]})" in line
-    assert "start the whole run again" in line
+    assert "go on with hoarfrost resume" in line
     assert "Traceback" not in ended.err.partition("torch/distributed")[0]
     assert not (tmp_path / "run" / "map.mrc").exists()
 

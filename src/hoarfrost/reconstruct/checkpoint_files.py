@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any, final
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from hoarfrost.errors import UsageError
-from hoarfrost.io.atomic import atomic_output, is_leftover
+from hoarfrost.io.atomic import atomic_output, is_leftover, write_text_atomically
 from hoarfrost.reconstruct.checkpoint import State
 
 FOLDER = "checkpoints"
@@ -62,15 +61,21 @@ class CheckpointFolder:
         """
         tensors: dict[str, Tensor] = {}
         tree = _without_tensors(state, "", tensors)
+        storages: set[int] = set()
+        for name, tensor in tensors.items():
+            storage = tensor.untyped_storage().data_ptr()
+            if storage in storages:  # safetensors takes none that share memory
+                tensors[name] = tensor.clone()
+            storages.add(storage)
         text = json.dumps({"format": FORMAT, "facts": facts, "state": tree}, ensure_ascii=False, indent=1) + "\n"
-        contents = {"safetensors": safetensors.torch.save(tensors), "json": text.encode()}
         try:
             self.path.mkdir(exist_ok=True)
             number = max(self._numbers(), default=-1) + 1
             try:
-                for suffix, data in {**contents, "sha256": self._sums(number, contents)}.items():
-                    with atomic_output(self._file(number, suffix)) as temporary:
-                        temporary.write_bytes(data)
+                with atomic_output(self._file(number, "safetensors")) as temporary:
+                    safetensors.torch.save_file(tensors, temporary)
+                write_text_atomically(self._file(number, "json"), text)
+                write_text_atomically(self._file(number, "sha256"), self._sums(number))
             except BaseException:
                 with contextlib.suppress(OSError):
                     self._discard(number)
@@ -78,8 +83,8 @@ class CheckpointFolder:
             for older in self._numbers():
                 if older <= number - N_KEPT:
                     self._discard(older)
-        except OSError as error:
-            raise UsageError(f"cannot write {self.path}: {error.strerror or error}") from error
+        except (OSError, SafetensorError) as error:
+            raise UsageError(f"cannot write {self.path}: {getattr(error, 'strerror', None) or error}") from error
 
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest that is whole, None without one; and a sentence on each newer one that is damaged."""
@@ -117,25 +122,26 @@ class CheckpointFolder:
     def _read(self, number: int) -> Checkpoint:
         try:
             sums = self._file(number, "sha256").read_bytes()
-            contents = {suffix: self._file(number, suffix).read_bytes() for suffix in ("safetensors", "json")}
-        except OSError as error:
-            raise _DamagedError(f"{error.filename}: {error.strerror}") from error
-        if sums != self._sums(number, contents):
-            raise _DamagedError("its files do not have the SHA-256 that was written with them")
-        try:
-            document = json.loads(contents["json"])
+            if sums != self._sums(number).encode():
+                raise _DamagedError("its files do not have the SHA-256 that was written with them")
+            document = json.loads(self._file(number, "json").read_text(encoding="utf-8"))
             if document["format"] != FORMAT:
                 raise _DamagedError(f"its format is {document['format']}, expected {FORMAT}")
-            tensors = safetensors.torch.load(contents["safetensors"])
+            tensors = safetensors.torch.load_file(self._file(number, "safetensors"))
             state = _with_tensors(document["state"], tensors)
             return Checkpoint(number, document["facts"], state, sums.decode())
+        except OSError as error:
+            raise _DamagedError(f"{error.filename}: {error.strerror}") from error
         except (ValueError, KeyError, TypeError, SafetensorError) as error:
             raise _DamagedError(f"it cannot be read: {error}") from error
 
-    def _sums(self, number: int, contents: dict[str, bytes]) -> bytes:
-        """What `sha256sum` says of the contents of a checkpoint's files."""
-        lines = (f"{hashlib.sha256(c).hexdigest()}  {self._file(number, s).name}\n" for s, c in contents.items())
-        return "".join(lines).encode()
+    def _sums(self, number: int) -> str:
+        """What `sha256sum` says of a checkpoint's files."""
+        lines = []
+        for path in (self._file(number, "safetensors"), self._file(number, "json")):
+            with path.open("rb") as file:
+                lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n")
+        return "".join(lines)
 
     def _file(self, number: int, suffix: str) -> Path:
         return self.path / f"{number:06d}.{suffix}"
@@ -156,8 +162,7 @@ class CheckpointFolder:
 def _without_tensors(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     """The value as JSON takes it, each tensor in it replaced by its name among `tensors`, which is its path."""
     if isinstance(value, Tensor):
-        # A copy of its own: what shares memory with others could not be written.
-        tensors[path] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        tensors[path] = value.detach().cpu().contiguous()
         return {"tensor": path, "device": value.device.type}
     if isinstance(value, dict):
         return {str(key): _without_tensors(item, f"{path}/{key}", tensors) for key, item in value.items()}

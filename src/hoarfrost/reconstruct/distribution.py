@@ -229,7 +229,7 @@ class _ProcessTeam(Team):
                 f"process {self.rank} on {self.host} lost contact with the other {self.size - 1}: one on {others} has "
                 f"ended, or has kept it waiting for {self._timeout_s:g} s"
             )
-        return f"{what}; look for that one's own message or whether memory ran out, and start the whole run again"
+        return f"{what}; look for that one's own message or whether memory ran out, then go on with hoarfrost resume"
 
     def _ended_here(self) -> list[int]:
         """Ranks of processes on this machine that are no more."""

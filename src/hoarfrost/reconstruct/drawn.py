@@ -78,11 +78,14 @@ class Drawn:
         """The poses of all processes, for `restore`."""
         tables = []
         for places, poses in zip(self._places, self._poses, strict=True):
-            place = team.gather_all(torch.cat(places))
-            # As whole numbers, sums with zero keep every bit.
-            numbers = team.gather_all(torch.cat(poses).view(torch.int32)).view(torch.float32)
-            order = place.argsort(stable=True)
-            tables.append({"places": place[order], "poses": numbers[order]})
+            place, numbers = torch.cat(places), torch.cat(poses)
+            if team.size > 1:
+                place = team.gather_all(place)
+                # As whole numbers, sums with zero keep every bit.
+                numbers = team.gather_all(numbers.view(torch.int32)).view(torch.float32)
+                order = place.argsort(stable=True)
+                place, numbers = place[order], numbers[order]
+            tables.append({"places": place, "poses": numbers})
         return {"batches": self.batches, "looked_at": self.looked_at, "of_classes": tables}
 
     def restore(self, state: State) -> None:

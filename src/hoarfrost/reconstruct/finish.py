@@ -128,8 +128,10 @@ class _Poses:
 
     def state(self, team: Team) -> State:
         """What all processes have filled in, for `restore`."""
-        columns = [column.clone() for column in self.columns]
-        team.sum_(*columns)
+        columns = self.columns
+        if team.size > 1:
+            columns = tuple(column.clone() for column in columns)
+            team.sum_(*columns)
         return {"columns": columns}
 
     def restore(self, state: State, team: Team) -> None:

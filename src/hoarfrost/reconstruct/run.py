@@ -300,10 +300,11 @@ def carry_out(
 
     try:
         run = Reconstruction(settings, source, report, team, checkpoints)
+        goes_on = checkpoints.begin(run.state, run.restore)
         for note in notes:
             run.say(note)
         is_logged = True
-        if not checkpoints.begin(run.state, run.restore):
+        if not goes_on:
             _say_what_is_known(run, stack, contrast)
         optimised, starts = run_starts(run)
         optimised = impose_symmetry(run, optimised)
