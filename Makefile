@@ -21,7 +21,7 @@ demo: $(STAMP)  ## reconstruct a map from the example particles, into demo-run/
 	$(BIN)/hoarfrost reconstruct $(PARTICLES) -o $(DEMO_RUN) --overwrite
 
 test: lint  ## all checks and tests, with coverage
-	$(BIN)/pytest --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --cov --cov-report=term
 
 lint: $(STAMP)  ## style, types and who may import whom
 	$(BIN)/ruff check .

@@ -2,8 +2,10 @@
 
     python benchmarks/difficult.py shared/data --seeds 3 --output results.json
 
-Each set has real CTFs, noise with the spectrum of a real stack, SNR 0.05, signal that varies by 20 %, offsets of 5 % of
-the box (root mean square), preferred views, and 20 % junk, half of it noise and half other objects. The map of the true
+Each set has real CTFs, noise with the spectrum of a real stack, SNR 0.03, signal that varies by 20 %, offsets of 5 % of
+the box (root mean square), preferred views, and 20 % junk, half of it noise and half other objects. The box has 128
+pixels: at 64 and the same SNR images hold a quarter of the signal, 1 to 5 nats at the first band limit under the
+true map, of the 12 that a pose takes to know. The map of the true
 poses is solved for as a run's last map is, from the particles that are no junk. Every run is a fresh process with no
 option but the seed. Prints a line a run and writes JSON.
 """
@@ -44,20 +46,20 @@ from hoarfrost.reconstruct.run import open_source
 from hoarfrost.reconstruct.settings import Options, resolve
 from hoarfrost.simulate.dataset import SimulatedData
 
-BOX, N, BATCH = 64, 2000, 200
-SNR, SCALE_SIGMA, SHIFT_SHARE, KAPPA, JUNK = 0.05, 0.2, 0.05, 1.0, 0.2
+BOX, N, BATCH = 128, 2000, 200
+SNR, SCALE_SIGMA, SHIFT_SHARE, KAPPA, JUNK = 0.03, 0.2, 0.05, 1.0, 0.2
 
 
 @dataclass(frozen=True)
 class Structure:
-    """A map or model in the data folder, and the length of the box to simulate it in, in Å."""
+    """A model in the data folder, and the length of the box to simulate it in, in Å."""
 
     path: str
     length_A: float
 
 
 STRUCTURES = {
-    "groel": Structure("maps/emd_1997_GroEL_D7.map", 256.0),
+    "groes": Structure("models/1aon_GroEL-GroES_C7.pdb.gz", 288.0),
     "betagal": Structure("models/6cvm_betagal_D2.pdb.gz", 288.0),
     "polymerase": Structure("models/1wcm_RNAPolII_C1.pdb.gz", 256.0),
 }
@@ -94,7 +96,7 @@ def simulate(name: str, data: Path, folder: Path) -> SimulatedData:
         n_particles=N,
         snr=SNR,
         box=BOX,
-        pixel_size_A=None if structure.path.startswith("maps") else structure.length_A / BOX,
+        pixel_size_A=structure.length_A / BOX,
         ctf_from=data / "ctf/empiar10028.star",
         noise_from=data / "bgal-empiar10017/particles.star",
         shift_sigma_A=SHIFT_SHARE * structure.length_A / math.sqrt(2),

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from hoarfrost.cli import main
+from hoarfrost.cli import main, summary
 from hoarfrost.reconstruct.starts import StartsResult
+from hoarfrost.report import run_pictures
 
 Calls = list[tuple[tuple[Any, ...], dict[str, Any]]]
 
@@ -36,12 +37,18 @@ def replace(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, Any], Calls]
     return put
 
 
-RESULT = SimpleNamespace(
+CLASS = SimpleNamespace(
     map_path=Path("run/map.mrc"),
+    folder=Path("run"),
+    halves=SimpleNamespace(
+        resolution_A=38.24, band_limit_A=35.8, unmasked_A=38.24, corrected_A=36.9, is_from_unmasked=True
+    ),
+    share=1.0,
+)
+RESULT = SimpleNamespace(
+    classes=(CLASS,),
     particles_path=Path("run/particles.star"),
-    resolution_A=38.24,
-    band_limit_A=35.8,
-    halves=SimpleNamespace(unmasked_A=38.24, corrected_A=36.9, is_from_unmasked=True),
+    settings=SimpleNamespace(symmetry="C1"),
     independent_halves=False,
     converged=True,
     starts=StartsResult((31.0, 29.5), (None, 48.0), (True, True), 0),
@@ -50,27 +57,17 @@ RESULT = SimpleNamespace(
 
 
 @pytest.fixture
-def pictures(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, Path]]:
-    """The pictures that were asked for, none of which is drawn; the run's views are even."""
-    asked: list[tuple[Path, Path]] = []
-    homes = {
-        "pictures": ("draw_slices", "draw_matches"),
-        "resolution": ("draw_fsc",),
-        "orientations": ("draw_orientations",),
-    }
-    for home, names in homes.items():
-        module = ModuleType(f"hoarfrost.report.{home}")
-        for name in names:
-            setattr(module, name, lambda run, picture: asked.append((run, picture)))
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-    views = ModuleType("hoarfrost.evaluate.views")
-    setattr(views, "read_views", lambda run: SimpleNamespace(summary=lambda: "even"))  # noqa: B010
-    monkeypatch.setitem(sys.modules, views.__name__, views)
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The folders whose pictures were asked for, none of which is drawn; the run's views are even."""
+    asked: list[Path] = []
+    monkeypatch.setattr(run_pictures, "draw_pictures", asked.append)
+    monkeypatch.setattr(summary, "has_views", lambda folder: True)
+    monkeypatch.setattr(summary, "read_views", lambda folder: SimpleNamespace(summary=lambda: "even"))
     return asked
 
 
 def test_reconstruct_leaves_every_choice_to_the_verb(
-    replace: Callable[..., Calls], pictures: list[tuple[Path, Path]], capsys: pytest.CaptureFixture[str]
+    replace: Callable[..., Calls], drawn: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls = replace("reconstruct", "run", RESULT)
 
@@ -80,12 +77,18 @@ def test_reconstruct_leaves_every_choice_to_the_verb(
     assert args == (Path("particles.star"), Path("run"))
     assert callable(kwargs.pop("progress"))
     chosen = {name: value for name, value in kwargs.items() if value is not None}
-    assert chosen == {"seed": 0, "symmetry": "C1", "method": "auto", "device": "auto", "rotate_grid": False} | {
+    assert chosen == {
+        "seed": 0,
+        "classes": 1,
+        "symmetry": "C1",
+        "method": "auto",
+        "device": "auto",
+        "rotate_grid": False,
+    } | {
         "contrast": "auto",
         "overwrite": False,
     }
-    names = ("slices", "matches", "fsc", "orientations")
-    assert pictures == [(Path("run"), Path(f"run/{name}.png")) for name in names]
+    assert drawn == [Path("run")]
     out = capsys.readouterr().out
     assert "run/map.mrc" in out
     assert "38.2 Å (FSC 0.143, without mask, of half maps with common poses" in out
@@ -97,7 +100,7 @@ def test_reconstruct_leaves_every_choice_to_the_verb(
     assert "still improving" not in out
 
 
-@pytest.mark.usefixtures("pictures")
+@pytest.mark.usefixtures("drawn")
 def test_starts_that_do_not_agree_are_told_and_exit_4(
     replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,7 +116,7 @@ def test_starts_that_do_not_agree_are_told_and_exit_4(
     assert "agree" not in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("pictures")
+@pytest.mark.usefixtures("drawn")
 def test_reconstruct_hands_over_every_option(replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str]) -> None:
     calls = replace("reconstruct", "run", SimpleNamespace(**{**vars(RESULT), "converged": False}))
     options = (
@@ -128,6 +131,7 @@ def test_reconstruct_hands_over_every_option(replace: Callable[..., Calls], caps
     del kwargs["progress"]
     assert kwargs == {
         "seed": 3,
+        "classes": 1,
         "starts": 2,
         "max_resolution_A": 20.0,
         "diameter_A": 180.0,

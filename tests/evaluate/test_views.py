@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hoarfrost.errors import DataError
-from hoarfrost.evaluate.views import half_sphere, has_views, measure_views, read_views
+from hoarfrost.evaluate.views import Views, half_sphere, has_views, measure_views, read_views
 from hoarfrost.geometry import random_rotations
 from hoarfrost.io.fsc_star import FscCurves, write_fsc
 from hoarfrost.io.mrc import write_stack
@@ -143,3 +143,11 @@ def test_poses_are_needed(tmp_path: Path) -> None:
     (run / "input.star").replace(run / "particles.star")
     with pytest.raises(DataError, match="no poses"):
         read_views(run)
+
+
+@pytest.mark.parametrize(("least", "told"), [(0.5, "even"), (0.2, "somewhat uneven; the direction seen least has 20%")])
+def test_a_direction_seen_seldom_is_told_before_it_is_a_gap(least: float, told: str) -> None:
+    directions = half_sphere(1000)
+    coverage = torch.ones(1000, dtype=torch.float64)
+    coverage[17] = least
+    assert Views(directions, directions, coverage).summary().startswith(told)

@@ -36,6 +36,8 @@ LEAST_EXPECTED = 100.0
 MOST_SINE = 0.5
 SPARSE = 0.1
 EVEN_UP_TO = 0.01
+# Noise that is twice as strong in one direction as in others, three times the particles apart, shows in a map.
+FEW = 0.3
 JUNK_ABOVE = 0.5
 VIEWS_PER_PRODUCT = 10_000
 
@@ -64,8 +66,18 @@ class Views:
 
     @property
     def even(self) -> bool:
-        """Whether the map has next to no such directions."""
-        return self.sparse_share < EVEN_UP_TO
+        """Whether no direction has less than a third of the usual number of particles."""
+        return self.least > FEW
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether more than one in a hundred directions is sparse."""
+        return self.sparse_share >= EVEN_UP_TO
+
+    @property
+    def least(self) -> float:
+        """Particles that reach the direction with the fewest, over the mean."""
+        return float(self.coverage.min())
 
     @property
     def sparse_axis(self) -> Tensor:
@@ -77,6 +89,8 @@ class Views:
         """One sentence for a structural biologist."""
         if self.even:
             return "even"
+        if not self.has_gaps:
+            return f"somewhat uneven; the direction seen least has {self.least:.0%} of the usual number of particles"
         return (
             f"uneven; {self.sparse_share:.0%} of directions have less than a tenth of the usual number of particles: "
             "features along them are smeared"

@@ -23,6 +23,9 @@ IMAGES_FOR_NOISE = 500
 LARGEST_DUST_SHARE = 0.3
 # Raw images are prepared so many pixels at a time, 4 MB for each of a dozen intermediate arrays.
 PIXELS_AT_ONCE = 1 << 20
+# Where a filter took the coarsest shells out, rounding leaves a few millionths of the noise's amplitude, and its signs
+# are not random.
+LEAST_SIGNAL = 1e-4
 
 
 class ParticleSource:
@@ -115,7 +118,9 @@ class ParticleSource:
             )
             for chunk in torch.split(self._sample, self._at_once)
         ]
-        return signed_rank_z(torch.cat(parts))
+        signals = torch.cat(parts)
+        nothing = LEAST_SIGNAL * self.noise_spectrum.median().sqrt()
+        return signed_rank_z(torch.where(signals.abs() < nothing, 0.0, signals))
 
     def noise_variance(self, disc: FourierDisc) -> Tensor:
         """σ² of each coefficient of the disc: (K,) float64."""

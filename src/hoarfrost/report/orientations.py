@@ -52,9 +52,12 @@ def draw_orientations(run: str | Path, picture: str | Path) -> None:
 
 def title(views: Views) -> str:
     """What the picture shows, in words."""
-    least = float(views.coverage.min())
     if views.even:
-        return f"Views are even enough: every direction of the map has at least {least:.0%} of the usual particles"
+        return (
+            f"Views are even enough: every direction of the map has at least {views.least:.0%} of the usual particles"
+        )
+    if not views.has_gaps:
+        return f"Views are somewhat uneven: the map's direction seen least has {views.least:.0%} of the usual particles"
     x, y, z = (round(v, 2) + 0.0 for v in views.sparse_axis.tolist())  # never -0
     return (
         f"Views are uneven: {views.sparse_share:.0%} of the map's directions have less than a tenth of the usual "
