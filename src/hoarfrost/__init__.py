@@ -1,6 +1,6 @@
 """Ab-initio cryo-EM reconstruction: from noisy particle images to a 3D map, with no starting model.
 
-The verbs are `inspect`, `reconstruct`, `report`, `simulate`, `evaluate` and `benchmark`::
+The verbs are `inspect`, `reconstruct`, `resume`, `report`, `simulate`, `evaluate` and `benchmark`::
 
     import hoarfrost
 
@@ -13,8 +13,7 @@ Importing this package does no work: torch, numpy and scipy load when a verb is 
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hoarfrost._version import __version__
 
@@ -25,16 +24,19 @@ if TYPE_CHECKING:
     from hoarfrost.benchmark.run import benchmark as benchmark
     from hoarfrost.evaluate.report import evaluate as evaluate
     from hoarfrost.inspect.run import inspect as inspect
+    from hoarfrost.reconstruct.resume import resume as resume
     from hoarfrost.reconstruct.run import reconstruct as reconstruct
     from hoarfrost.report.run import report as report
     from hoarfrost.simulate.dataset import simulate as simulate
 
 
-__all__ = ["__version__", "benchmark", "evaluate", "inspect", "reconstruct", "report", "simulate"]
+__all__ = ["__version__", "benchmark", "evaluate", "inspect", "reconstruct", "report", "resume", "simulate"]
 
 
-def __getattr__(name: str) -> ModuleType:
-    """Load the sub-package of a verb when it is first used."""
+def __getattr__(name: str) -> Any:
+    """Load the sub-package of a verb when it is first used; `resume` is a part of that of `reconstruct`."""
+    if name == "resume":
+        return importlib.import_module(f"{__name__}.reconstruct.resume").resume
     if name in __all__:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

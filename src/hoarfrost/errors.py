@@ -50,6 +50,18 @@ class NotConvergedError(HoarfrostError):
     exit_code = 4
 
 
+class StoppedError(HoarfrostError):
+    """A run was asked to stop, and did; the message tells the command that goes on with it. Exit code 5."""
+
+    exit_code = 5
+
+
+class FinishedError(HoarfrostError):
+    """A run that is to go on has come to its end before; its results are there. Exit code 0."""
+
+    exit_code = 0
+
+
 class LostProcessError(HoarfrostError):
     """One of several processes that work together has ended, or does not answer. Exit code 1."""
 

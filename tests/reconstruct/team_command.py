@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hoarfrost.cli import main
 from hoarfrost.errors import UsageError
-from hoarfrost.reconstruct import annealing, loop, marching, settings
+from hoarfrost.reconstruct import annealing, loop, marching, refine, settings
 from hoarfrost.reconstruct.events import Event, EventLog
 
 settings.FIRST_R_MAX = 4.0
@@ -20,18 +20,20 @@ loop.LEAST_GAIN_TO_REFINE = -math.inf
 # Four minibatches are too few to cool down in, and poses that are all alike still are where rounding puts them.
 annealing.FIRST_NATS, annealing.LEAST_FIRST = math.inf, 1.0
 
-# Tells where this process is at its first iteration, and lets it wait there, so that a test can end it in mid-run.
+# Tells where this process is at its first iteration, or that of refinement, and lets it wait there, so that a test can
+# end it in mid-run.
 folder = os.environ.get("HALT_IN")
 if folder is not None:
-    judge = loop.Reconstruction.judge
+    home, name = (loop.Reconstruction, "judge") if "REFINING" not in os.environ else (refine.Refinement, "weights")
+    then = getattr(home, name)
 
-    def halted(self: loop.Reconstruction, *arguments: object) -> loop.HeldOut:
+    def halted(*arguments: object) -> object:
         (Path(folder) / os.environ["RANK"]).write_text(str(os.getpid()))
         while not (Path(folder) / "go on").exists():
             time.sleep(0.02)
-        return judge(self, *arguments)  # type: ignore[arg-type]
+        return then(*arguments)
 
-    loop.Reconstruction.judge = halted  # type: ignore[method-assign]
+    setattr(home, name, halted)
 
 if os.environ.get("FULL_DISK") is not None:
 

@@ -92,11 +92,11 @@ def wait(process: subprocess.Popen[str]) -> Ended:
 class Crew:
     """n processes of one run without torchrun, whose exit codes can be seen; killed at the end if they still run."""
 
-    def __init__(self, n: int, arguments: list[list[str]], **extra: str) -> None:
+    def __init__(self, n: int, arguments: list[list[str]], command: str = "reconstruct", **extra: str) -> None:
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(n)}
         self.processes = [
             subprocess.Popen(
-                [sys.executable, str(COMMAND), "reconstruct", *arguments[rank]],
+                [sys.executable, str(COMMAND), command, *arguments[rank]],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -272,7 +272,7 @@ def test_a_killed_process_ends_the_others_with_one_line(particles: Path, tmp_pat
     assert ended.code != 0
     (line,) = ended.told
     assert f"number {lost} (pid {pids[lost]})" in line
-    assert "start the whole run again" in line
+    assert "go on with hoarfrost resume" in line
     assert "Traceback" not in ended.err.partition("torch/distributed")[0]
     assert not (tmp_path / "run" / "map.mrc").exists()
 
@@ -295,16 +295,30 @@ def test_a_process_that_no_longer_answers_ends_the_others(particles: Path, tmp_p
 
 
 @pytest.mark.slow
-def test_a_request_to_end_is_told_by_one_line(particles: Path, tmp_path: Path) -> None:
-    arguments = [str(particles), *REFINED, "-o", str(tmp_path / "run"), "-q"]
-    with Crew(2, [arguments] * 2, HALT_IN=str(tmp_path)) as crew:
+def test_processes_stop_together_and_go_on_to_the_same_bytes(
+    outcomes: dict[int, Outcome], particles: Path, tmp_path: Path
+) -> None:
+    arguments = [str(particles), *REFINED, "-o", str(tmp_path / "run"), "-q", "--checkpoint-every", "0"]
+    with Crew(2, [arguments] * 2, HALT_IN=str(tmp_path), REFINING="yes") as crew:
         wait_for_halt(tmp_path, 2)
-        for process in crew.processes:
-            process.terminate()
+        # In its second process only.
+        crew.processes[1].terminate()
+        (tmp_path / "go on").touch()
         ended = crew.wait()
-    assert [end.code for end in ended] == [1, 1]
-    (line,) = ended[0].told + ended[1].told
-    assert "asked to end" in line or "ended before the run was done" in line
+    assert [end.code for end in ended] == [5, 5]
+    told = [line for end in ended for line in end.err.splitlines()]
+    command = f"torchrun --nproc-per-node 2 -m hoarfrost resume {tmp_path / 'run'}"
+    assert told == [f"hoarfrost: Stopped. Go on with: {command}"]
+    (_, newest) = sorted((tmp_path / "run" / "checkpoints").glob("*.json"))
+    assert any(path.endswith("/sweep/pass") for path in json.loads(newest.read_text())["state"])
+    with Crew(2, [[str(tmp_path / "run")]] * 2, command="resume") as crew:
+        ended = crew.wait()
+    assert [end.code for end in ended] == [0, 0], ended
+    folders = tmp_path / "run", outcomes[2].output
+    for name in ("map.mrc", "half1.mrc", "half2.mrc", "fsc.star"):
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
+    found, expected = (read_star(folder / "particles.star").tables["particles"].columns for folder in folders)
+    assert {**found, "rlnImageName": expected["rlnImageName"]} == expected
 
 
 @pytest.mark.slow

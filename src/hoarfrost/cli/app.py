@@ -14,6 +14,7 @@ from hoarfrost.cli.flip import flip
 from hoarfrost.cli.inspect import inspect
 from hoarfrost.cli.reconstruct import reconstruct
 from hoarfrost.cli.report import report
+from hoarfrost.cli.resume import resume
 from hoarfrost.cli.simulate import simulate
 from hoarfrost.cli.symmetrise import symmetrise
 
@@ -22,10 +23,12 @@ app = App(
     help="Ab-initio cryo-EM reconstruction: from particle images to a 3D map, with no starting model.",
     version=__version__,
     default_parameter=Parameter(negative=(), show_env_var=False),
-    help_epilogue="Lengths are in Å. Exit codes: 0 done, 2 wrong usage, 3 wrong data, 1 anything else.",
+    help_epilogue="Lengths are in Å. Exit codes: 0 done, 2 wrong usage, 3 wrong data, 4 done but not to be trusted, "
+    "5 stopped and can be resumed, 1 anything else.",
 )
 app.command(inspect)
 app.command(reconstruct)
+app.command(resume)
 app.command(simulate)
 app.command(evaluate)
 app.command(report)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from hoarfrost.cli.stop import Stop
 from hoarfrost.launch import is_first
 from hoarfrost.optim.names import MethodName
+
+if TYPE_CHECKING:
+    from hoarfrost.reconstruct.run import RunResult
 
 
 def reconstruct(
@@ -36,6 +40,7 @@ def reconstruct(
     memory: str | None = None,
     contrast: Literal["auto", "white", "black"] = "auto",
     overwrite: Annotated[bool, Parameter(show_default=False)] = False,
+    checkpoint_every_s: Annotated[float, Parameter(name="--checkpoint-every")] = 60.0,
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], show_default=False)] = False,
 ) -> None:
     """Reconstruct a 3D map from particle images, with no starting model.
@@ -94,22 +99,15 @@ def reconstruct(
         How particles look in the images: white on dark, or black on light, which are inverted first; auto finds out.
     overwrite
         Replace the run folder if it exists.
+    checkpoint_every_s
+        Seconds between checkpoints, from which hoarfrost resume goes on. Ctrl-C and SIGTERM write one more.
     quiet
         Show no progress.
     """
-    from hoarfrost.cli.progress import ProgressDisplay
-    from hoarfrost.cli.summary import summary, wrapped
-    from hoarfrost.cli.watch import Watch
-    from hoarfrost.errors import NotConvergedError
-    from hoarfrost.reconstruct.events import Event
+    from hoarfrost.cli.watch import watched
     from hoarfrost.reconstruct.run import reconstruct as run
 
-    with ProgressDisplay(quiet=quiet or not is_first()) as display, Watch(output, display.say, classes) as watch:
-
-        def progress(event: Event) -> None:
-            display(event)
-            watch(event)
-
+    with Stop() as stop, watched(output, quiet=quiet or not is_first(), structures=classes) as progress:
         result = run(
             particles,
             output,
@@ -133,15 +131,27 @@ def reconstruct(
             contrast=contrast,
             overwrite=overwrite,
             progress=progress,
+            checkpoint_every_s=checkpoint_every_s,
+            stop=stop,
         )
+    show_result(result)
+
+
+def show_result(result: RunResult) -> None:
+    """Draw the pictures of a run that has come to its end, and say what came of it.
+
+    Raises NotConvergedError where no two random starts agree.
+    """
     if not is_first():
         return
+    from hoarfrost.cli.summary import summary, wrapped
+    from hoarfrost.errors import NotConvergedError
     from hoarfrost.report.run import report
     from hoarfrost.report.run_pictures import draw_pictures
 
     for of_class in result.classes:
         draw_pictures(of_class.folder)
-    report(output)
+    report(result.output)
     for line in summary(result):
         print(wrapped(line) if sys.stdout.isatty() else line)
     if result.starts.n_agreeing == 1:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
+
+if TYPE_CHECKING:
+    from hoarfrost.reconstruct.events import Event
 
 # With the writing of what stands (`reconstruct.live`) all that is drawn stays below a twentieth of the time.
 SHARE_OF_TIME = 0.045
@@ -75,3 +78,17 @@ class Watch:
         from hoarfrost.report.run import write_run_report
 
         write_run_report(self._folder, reload_s)
+
+
+@contextlib.contextmanager
+def watched(folder: Path, *, quiet: bool, structures: int = 1) -> Iterator[Callable[[Event], None]]:
+    """What to call with each event of a run into `folder`: it shows progress unless `quiet`, and keeps the page."""
+    from hoarfrost.cli.progress import ProgressDisplay
+
+    with ProgressDisplay(quiet=quiet) as display, Watch(folder, display.say, structures) as watch:
+
+        def progress(event: Event) -> None:
+            display(event)
+            watch(event)
+
+        yield progress

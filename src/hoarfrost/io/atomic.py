@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 from hoarfrost.errors import UsageError
+
+_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file of that name is what `atomic_output` leaves behind where the process is killed."""
+    return _LEFTOVER.fullmatch(name) is not None
 
 
 @contextlib.contextmanager

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from hoarfrost.model.local import POSE_SIZE
 from hoarfrost.model.modes import Modes
+
+_KEPT = ("rotations", "shifts_px", "log_mass", "precision")
 
 
 @final
@@ -50,6 +52,16 @@ class ModeMemory:
         self._shifts_px[images, :used] = modes.shifts_px[:, :used].to(torch.float32)
         self._log_mass[images, :used] = modes.log_mass[:, :used]
         self._precision[images, :used] = self._half(modes.precision[:, :used])
+
+    def state(self) -> dict[str, Any]:
+        """The particles that have modes, and these, for `restore`."""
+        known = self._log_mass.isfinite().any(dim=1).nonzero().squeeze(1)
+        return {"known": known} | {name: getattr(self, f"_{name}")[known] for name in _KEPT}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over the modes of another memory for as many particles, where there are none yet."""
+        for name in _KEPT:
+            getattr(self, f"_{name}")[state["known"]] = state[name]
 
     def _half(self, precision: Tensor) -> Tensor:
         row, column = self._upper

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -36,6 +38,15 @@ class MinibatchSampler:
         batch, self._queue = self._queue[: self.batch_size], self._queue[self.batch_size :]
         return batch
 
+    def state(self) -> dict[str, Any]:
+        """What all further minibatches follow from, for `restore`."""
+        return {"generator": self._generator.get_state(), "queue": self._queue}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from where another sampler of the same indices was."""
+        self._generator.set_state(state["generator"])
+        self._queue = state["queue"]
+
 
 class FixedMinibatchSampler:
     """Minibatches that stay the same, as SAG needs them; each once an epoch, in a new order each epoch.
@@ -57,3 +68,13 @@ class FixedMinibatchSampler:
             self._queue = torch.randperm(self.n_batches, generator=self._generator).tolist()
         self.number = self._queue.pop(0)
         return self._parts[self.number]
+
+    def state(self) -> dict[str, Any]:
+        """What all further minibatches follow from, for `restore`."""
+        return {"generator": self._generator.get_state(), "queue": self._queue, "number": self.number}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from where another sampler of the same indices and seed was."""
+        self._generator.set_state(state["generator"])
+        self._queue = list(state["queue"])
+        self.number = state["number"]

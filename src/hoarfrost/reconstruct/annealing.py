@@ -10,6 +10,8 @@ instead; of two phantoms (105 nats) 93 to 95 % from each of three starts.
 
 from __future__ import annotations
 
+from typing import Any
+
 from hoarfrost.fourier import FourierDisc
 from hoarfrost.model.likelihood import WhitenedImages
 
@@ -42,6 +44,14 @@ class Annealing:
     def next_minibatch(self) -> None:
         """Cool down by one step."""
         self.temperature = max(1.0, self.temperature * self._factor)
+
+    def state(self) -> dict[str, Any]:
+        """What the temperatures to come follow from, for `restore`."""
+        return {"temperature": self.temperature, "factor": self._factor}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from where another annealing was."""
+        self.temperature, self._factor = state["temperature"], state["factor"]
 
     @property
     def is_warm(self) -> bool:

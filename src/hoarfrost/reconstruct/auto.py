@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -42,7 +42,7 @@ class AutoStage(StageMethod):
         self._m_step = MStep(support)
         self._annealing: Annealing = (annealing or Annealing()) if previous is None else previous._annealing
         self._best: tuple[float, Tensor, tuple[Tensor, ...] | None] | None = None
-        self.optimiser = OnlineEM([self.parameter], self._solve)
+        self.optimiser: OnlineEM = OnlineEM([self.parameter], self._solve)
         statistics = None if previous is None else previous.optimiser.statistics
         if statistics is not None:
             linear, kernel, shares = statistics
@@ -95,6 +95,22 @@ class AutoStage(StageMethod):
         if statistics is not None:
             self.optimiser.start_from(statistics, self.optimiser.defaults["warm_up"])
         return gain
+
+    def state(self) -> dict[str, Any]:
+        """The maps, the running averages, the temperature and the best maps so far, for `restore`."""
+        best = None
+        if self._best is not None:
+            gain, volumes, statistics = self._best
+            best = {"gain": gain, "volumes": volumes, "statistics": statistics}
+        return {**super().state(), "annealing": self._annealing.state(), "best": best}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from where another one at the same band limit was."""
+        super().restore(state)
+        self._annealing.restore(state["annealing"])
+        if (best := state["best"]) is not None:
+            statistics = best["statistics"]
+            self._best = (best["gain"], best["volumes"], None if statistics is None else tuple(statistics))
 
     def allow_negative(self) -> None:
         """Let the map turn negative from now on: it is right by now, and its band limit makes negative lobes."""

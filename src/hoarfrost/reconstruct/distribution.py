@@ -79,6 +79,10 @@ class Team:
         """All `n` rows, (n, …), of which each process has the rows of its share, in order."""
         return rows
 
+    def gather_all(self, rows: Tensor) -> Tensor:
+        """The rows of all processes, those of the first first, however many each has."""
+        return rows
+
     def sum_(self, *tensors: Tensor) -> None:
         """Turn each tensor into its sum over the processes; all are of one type."""
 
@@ -120,6 +124,18 @@ class _ProcessTeam(Team):
         first, last = self.bounds(n)
         everyone[first:last] = rows
         self.sum_(everyone)
+        return everyone
+
+    def gather_all(self, rows: Tensor) -> Tensor:
+        """The rows of all processes, those of the first first, however many each has."""
+        lengths = torch.zeros(self.size, dtype=torch.int64)
+        lengths[self.rank] = len(rows)
+        self.sum_(lengths)
+        first, n = int(lengths[: self.rank].sum()), int(lengths.sum())
+        everyone = rows.new_zeros(n, *rows.shape[1:])
+        everyone[first : first + len(rows)] = rows
+        if n:
+            self.sum_(everyone)
         return everyone
 
     def sum_(self, *tensors: Tensor) -> None:
@@ -213,7 +229,7 @@ class _ProcessTeam(Team):
                 f"process {self.rank} on {self.host} lost contact with the other {self.size - 1}: one on {others} has "
                 f"ended, or has kept it waiting for {self._timeout_s:g} s"
             )
-        return f"{what}; look for that one's own message or whether memory ran out, and start the whole run again"
+        return f"{what}; look for that one's own message or whether memory ran out, then go on with hoarfrost resume"
 
     def _ended_here(self) -> list[int]:
         """Ranks of processes on this machine that are no more."""
@@ -355,8 +371,12 @@ def _contact() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _terminations_raised() -> Iterator[None]:
-    """Raise where the process is asked to end, so that it can say why. After a failure requests stay unheard."""
-    if threading.current_thread() is not threading.main_thread():
+    """Raise where the process is asked to end, so that it can say why. After a failure requests stay unheard.
+
+    A program that listens to such requests by itself goes on doing so.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
 

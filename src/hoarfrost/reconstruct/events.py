@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -50,14 +52,45 @@ Progress = Callable[[Event], None]
 
 
 class EventLog:
-    """Appends events to a JSON-lines file, one object a line, flushed at once; numbers that are not finite are null."""
+    """Appends events to a JSON-lines file, one object a line, flushed at once; numbers that are not finite are null.
 
-    def __init__(self, path: Path) -> None:
-        try:
-            self._file: TextIO = path.open("w", encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+    It begins empty, or with the first `kept_bytes` of what is there. Raises UsageError where it cannot be written, or
+    another process is writing it.
+    """
+
+    def __init__(self, path: Path, kept_bytes: int = 0) -> None:
         self._path = path
+        with contextlib.ExitStack() as undo:
+            try:
+                self._file: TextIO = path.open("a", encoding="utf-8")
+                undo.callback(self._file.close)
+                self._lock()
+                # A disk that lost power may hold less.
+                self._file.truncate(min(kept_bytes, self.n_bytes))
+            except OSError as error:
+                raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+            undo.pop_all()
+
+    @property
+    def n_bytes(self) -> int:
+        """How much has been written."""
+        return os.fstat(self._file.fileno()).st_size
+
+    def flush_to_disk(self) -> None:
+        """Make sure that what has been written outlives a power cut. Raises UsageError where the disk fails."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise UsageError(f"cannot write {self._path}: {error.strerror or error}") from error
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"another process is writing {self._path}: this run is still going on") from error
+        except OSError:
+            # Some network file systems have no locks; then nobody watches.
+            pass
 
     def write(self, event: Event) -> None:
         """Add one line. Raises UsageError where the disk takes no more."""

@@ -16,6 +16,8 @@ from hoarfrost.evaluate.half_maps import HalfMapFSC, compare_half_maps
 from hoarfrost.fourier import fourier_resize
 from hoarfrost.fsc import fourier_shell_correlation
 from hoarfrost.model.local_statistics import LocalStatistics
+from hoarfrost.reconstruct.checkpoint import State
+from hoarfrost.reconstruct.distribution import Team
 from hoarfrost.reconstruct.junk import JunkShare
 from hoarfrost.reconstruct.loop import Reconstruction
 from hoarfrost.reconstruct.m_step import MStep, wiener_ridge
@@ -55,28 +57,36 @@ class FinalPass:
 def final_pass(run: Reconstruction, refinement: Refinement, refined: Refined) -> FinalPass:
     """E-step over all particles with the maps fixed, then one M-step for the whole and one for each half."""
     s, r_max = run.settings, refined.r_max
-    run.say("Last pass over all particles, for their poses and the final map", run.final_stage, r_max)
     n, box = s.n_particles, refined.volumes[0].shape[-1]
     poses = _Poses(n, s.classes)
-    # Of each class, of each half.
-    parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(s.classes)]
+    # Of each half, of each class.
+    parts: list[list[tuple[Tensor, Tensor]]] = []
     done = 0
-    for half, volumes in enumerate(refined.volumes):
-        e_steps = refinement.e_steps(volumes, r_max)
-        statistics = [LocalStatistics(box, s.box, volumes.device, run.group) for _ in volumes]
-        members = (refinement.in_second_half == bool(half)).nonzero().squeeze(1)
-        for visit in refinement.visit(e_steps, members):
-            visit.add_to(statistics, e_steps, refinement.weights(visit))
-            poses.note(visit, refinement.junk, s.pixel_size_A, s.shift_extent_A)
-            run.image_gradients += len(visit.everyone)
-            done += len(visit.everyone)
-            run.report(run.final_stage, r_max, done / n)
-        del e_steps
-        for of_class in parts:
-            # Taken from the list, or the grids of all classes would be in memory to the end.
-            part = statistics.pop(0).quadratic(len(members))
-            run.team.sum_(*part)
-            of_class.append(part)
+    with run.checkpoints.part(
+        "last pass", lambda: {"poses": poses.state(run.team), "parts": parts, "done": done}
+    ) as kept:
+        if kept is None:
+            run.say("Last pass over all particles, for their poses and the final map", run.final_stage, r_max)
+        else:
+            poses.restore(kept["poses"], run.team)
+            parts = [[(linear, kernel) for linear, kernel in of_half] for of_half in kept["parts"]]
+            done = kept["done"]
+        for half in range(len(parts), 2):
+            volumes = refined.volumes[half]
+            statistics = [LocalStatistics(box, s.box, volumes.device, run.group) for _ in volumes]
+            members = (refinement.in_second_half == bool(half)).nonzero().squeeze(1)
+            for visit in refinement.add_up(volumes, r_max, members, statistics):
+                poses.note(visit, refinement.junk, s.pixel_size_A, s.shift_extent_A)
+                run.image_gradients += len(visit.everyone)
+                done += len(visit.everyone)
+                run.report(run.final_stage, r_max, done / n)
+                run.checkpoints.offer()
+            parts.append([])
+            while statistics:
+                # Taken from the list, or the grids of all classes would be in memory to the end.
+                part = statistics.pop(0).quadratic(len(members))
+                run.team.sum_(*part)
+                parts[half].append(part)
     run.team.sum_(*poses.columns)
 
     support = refinement.support(box)
@@ -86,7 +96,8 @@ def final_pass(run: Reconstruction, refinement: Refinement, refined: Refined) ->
     for c in order.tolist():
         start = (refined.volumes[0][c] + refined.volumes[1][c]) / 2
         solved = run.team.from_first(
-            partial(_solve, parts[c], support, start, s.method), support.new_empty(3, *support.shape)
+            partial(_solve, [of_half[c] for of_half in parts], support, start, s.method),
+            support.new_empty(3, *support.shape),
         )
         whole, *halves = (fourier_resize(m.cpu().to(torch.float64), s.box, r_max) for m in solved)
         phases = run.generator("phases of half maps" + (f" of class {c}" if c else ""))
@@ -114,6 +125,20 @@ class _Poses:
             self.log_evidence,
             self.junk,
         )
+
+    def state(self, team: Team) -> State:
+        """What all processes have filled in, for `restore`."""
+        columns = self.columns
+        if team.size > 1:
+            columns = tuple(column.clone() for column in columns)
+            team.sum_(*columns)
+        return {"columns": columns}
+
+    def restore(self, state: State, team: Team) -> None:
+        """Fill in what another one had, in the first process; the others' zeros add nothing to it."""
+        if team.is_first:
+            for column, filled in zip(self.columns, state["columns"], strict=True):
+                column.copy_(filled)
 
     def note(self, visit: Visit, junk: JunkShare, pixel_size_A: float, shift_extent_A: float) -> None:
         """Fill in the process's share of a visit."""

@@ -10,6 +10,8 @@ poses. Which group it is can be found out as well (`symmetry_search`).
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,7 +19,9 @@ from torch import Tensor
 from hoarfrost.fourier import fourier_resize
 from hoarfrost.model.symmetry import PointGroup
 from hoarfrost.reconstruct.auto import AutoStage
-from hoarfrost.reconstruct.loop import Optimised, Reconstruction
+from hoarfrost.reconstruct.checkpoint import State
+from hoarfrost.reconstruct.loop import Reconstruction
+from hoarfrost.reconstruct.optimised import Optimised
 from hoarfrost.reconstruct.refine import Refinement
 from hoarfrost.reconstruct.symmetry_search import impose, try_groups
 
@@ -25,47 +29,99 @@ from hoarfrost.reconstruct.symmetry_search import impose, try_groups
 LAST_R_MAX = 14.0
 
 
+@dataclass(frozen=True)
+class Symmetric:
+    """Maps (C, box, box, box) with the symmetry of a point group, and whether they come from a refinement."""
+
+    symmetry: str
+    volumes: Tensor
+    is_refined: bool
+
+    def state(self) -> State:
+        """All there is to know of it."""
+        return dict(vars(self))
+
+    @classmethod
+    def restored(cls, state: State) -> Symmetric:
+        """The one whose state that was."""
+        return cls(**state)
+
+
+@dataclass(frozen=True)
+class Imposed:
+    """Maps to go on with, and the name of the point group that they keep to from now on."""
+
+    symmetry: str
+    optimised: Optimised
+
+    def state(self) -> State:
+        """All there is to know of it."""
+        return {"symmetry": self.symmetry, "optimised": self.optimised.state()}
+
+    @classmethod
+    def restored(cls, state: State) -> Imposed:
+        """The one whose state that was."""
+        return cls(state["symmetry"], Optimised.restored(state["optimised"]))
+
+
 def impose_symmetry(run: Reconstruction, found: Optimised) -> Optimised:
     """The maps with the symmetry that the settings ask for, which `run` keeps to from now on."""
-    settings = run.settings
-    finds_out = settings.symmetry == "auto"
-    if not finds_out and PointGroup(settings.symmetry).order == run.group.order:
-        return found
-    refinement = Refinement(run)
-    refined = refinement.march(found, LAST_R_MAX)
-    common = (refined.volumes[0] + refined.volumes[1]) / 2
-    if finds_out:
-        name, symmetric = _found_out(run, refinement, common[0], refined.r_max)
-        run.settings = settings.model_copy(update={"symmetry": name})
-        if name == "C1":
-            return found
-        common, run.group = symmetric[None], PointGroup(name)
-    else:
-        run.group = PointGroup(settings.symmetry)
-        imposed = [impose(volume, run.group, refined.r_max, run.team) for volume in common]
-        correlations = " and ".join(f"{correlation:.2f}" for _, correlation in imposed)
-        told = f"Axes of {run.group.name} found: turned about them, the map correlates by {correlations}"
-        run.say(told, found.stage)
-        common = torch.stack([volume for volume, _ in imposed])
+    imposed = run.checkpoints.once("symmetry", partial(_impose, run, found), Imposed)
+    run.keep_to(imposed.symmetry)
+    return imposed.optimised
+
+
+def _impose(run: Reconstruction, found: Optimised) -> Imposed:
+    asked = run.settings.symmetry
+    if asked != "auto" and PointGroup(asked).order == run.group.order:
+        return Imposed(asked, found)
+    symmetric = run.checkpoints.once("axes", partial(_symmetric, run, found), Symmetric)
+    run.keep_to(symmetric.symmetry)
+    if asked == "auto" and symmetric.symmetry == "C1":
+        return Imposed("C1", found)
     band = run.make_band(found.stage)
     support = band.support(run.diameter)
-    volumes = torch.stack([fourier_resize(volume, band.box) for volume in common]) * support
-    if refined.independent:
-        return dataclasses.replace(found, volumes=volumes)
+    volumes = torch.stack([fourier_resize(volume, band.box) for volume in symmetric.volumes]) * support
+    if symmetric.is_refined:
+        return Imposed(symmetric.symmetry, dataclasses.replace(found, volumes=volumes))
     method = AutoStage(band, support, volumes.clamp(min=0), team=run.team)
     gain = run.run_stage(found.stage, band, method)
-    return dataclasses.replace(
+    optimised = dataclasses.replace(
         found,
         volumes=method.volumes,
         log_shares=method.log_shares,
         gain=found.gain if gain is None else gain,
         converged=not run.out_of_epochs(),
     )
+    return Imposed(symmetric.symmetry, optimised)
+
+
+def _symmetric(run: Reconstruction, found: Optimised) -> Symmetric:
+    """Refine without symmetry, find the axes, and average over the group."""
+    with Refinement.of(run) as refinement:
+        refined = refinement.march(found, LAST_R_MAX)
+        common = (refined.volumes[0] + refined.volumes[1]) / 2
+        if run.settings.symmetry == "auto":
+            name, volume = _found_out(run, refinement, common[0], refined.r_max)
+            return Symmetric(name, volume[None], refined.independent)
+    group = PointGroup(run.settings.symmetry)
+    imposed = [impose(volume, group, refined.r_max, run.team) for volume in common]
+    correlations = " and ".join(f"{correlation:.2f}" for _, correlation in imposed)
+    told = f"Axes of {group.name} found: turned about them, the map correlates by {correlations}"
+    run.say(told, found.stage)
+    return Symmetric(group.name, torch.stack([volume for volume, _ in imposed]), refined.independent)
 
 
 def _found_out(run: Reconstruction, refinement: Refinement, volume: Tensor, r_max: float) -> tuple[str, Tensor]:
     """The name of the point group of a map, and the map that has it; C1 and the map itself where it has none."""
-    trials = list(try_groups(volume, r_max, lambda v: refinement.held_out_nll(v[None], r_max)[0], run.team))
+    found = try_groups(
+        volume,
+        r_max,
+        lambda v: refinement.held_out_nll(v[None], r_max)[0],
+        run.team,
+        run.checkpoints,
+    )
+    trials = list(found)
     if not trials:
         run.say("No symmetry: the map does not look like itself about any axis", run.final_stage, r_max)
         return "C1", volume

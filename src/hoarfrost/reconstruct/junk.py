@@ -10,6 +10,7 @@ An image weighs 1 − p(junk | Ĩ) in refinement's statistics, and π is the mea
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,14 @@ class JunkShare:
     def begin(self) -> None:
         """Begin to tell junk."""
         self.share = FIRST_SHARE
+
+    def state(self) -> dict[str, Any]:
+        """π and what has been counted, for `restore`."""
+        return {"share": self.share, "sum": self._sum, "count": self._count}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from where another one was."""
+        self.share, self._sum, self._count = state["share"], state["sum"], state["count"]
 
     def probability(self, log_evidence: Tensor, log_constant: Tensor) -> Tensor:
         """p(junk | Ĩ) of images whose log p(Ĩ | V) and log p(Ĩ | 0) are given in nats, same shape, float64."""

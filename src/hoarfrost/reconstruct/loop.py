@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,6 +23,7 @@ from hoarfrost.particles.sampling import FixedMinibatchSampler, MinibatchSampler
 from hoarfrost.particles.source import ParticleSource
 from hoarfrost.reconstruct.annealing import Annealing
 from hoarfrost.reconstruct.auto import AutoStage
+from hoarfrost.reconstruct.checkpoint import Checkpoints, State
 from hoarfrost.reconstruct.curvature import largest_curvature
 from hoarfrost.reconstruct.distribution import Team
 from hoarfrost.reconstruct.events import Event
@@ -33,6 +33,7 @@ from hoarfrost.reconstruct.live import Live
 from hoarfrost.reconstruct.marching import LEAST_GAIN_TO_REFINE, Decision, StageControl, plan_stage
 from hoarfrost.reconstruct.matches import N_MATCHES, Matches, matches_on_quadrature
 from hoarfrost.reconstruct.methods import GradientStage, Objective, StageMethod
+from hoarfrost.reconstruct.optimised import HeldOut, Optimised
 from hoarfrost.reconstruct.settings import Settings
 from hoarfrost.reconstruct.share_done import ShareDone
 from hoarfrost.reconstruct.spot_check import SumError
@@ -42,45 +43,11 @@ from hoarfrost.seeds import named_generator
 IMAGES_FOR_SCALE = 300
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """Mean NLL of the held-out particles, and the gain over an empty map, with standard errors; nats per image."""
-
-    nll: float
-    standard_error: float
-    gain: float
-    gain_standard_error: float
-
-    @staticmethod
-    def of(nll: Tensor, empty: Tensor, team: Team) -> HeldOut:
-        """From the NLL of each particle under the map and under an empty one, (n,) each."""
-        gain, root = empty - nll, len(nll) ** 0.5
-        # Of a single particle both errors are NaN.
-        errors = [each.std() / root if len(nll) > 1 else torch.full_like(nll[0], torch.nan) for each in (nll, gain)]
-        numbers = torch.stack([nll.mean(), errors[0], gain.mean(), errors[1]])
-        return HeldOut(*team.from_first(lambda: numbers, numbers).tolist())
-
-
-@dataclass(frozen=True)
-class Optimised:
-    """Where the loop ended: the map of each class (C, box, box, box) at stage number `stage`.
-
-    `log_shares` (C,) float64 is the log of each class's share of the images; `converged` unless epochs ran out.
-
-    The stage's model is not kept: with its quadrature and matrices it takes hundreds of megabytes.
-    """
-
-    volumes: Tensor
-    log_shares: Tensor
-    stage: int
-    gain: float
-    converged: bool
-
-
 class Reconstruction:
     """State of one run: particles, split, counters. `optimise` is the loop; `report` receives every event.
 
-    All processes of `team` are in the same state, and read their share of the particles.
+    All processes of `team` are in the same state, and read their share of the particles. `checkpoints` are offered
+    after each minibatch; none are written unless given.
     """
 
     def __init__(
@@ -90,13 +57,17 @@ class Reconstruction:
         report: Callable[[Event], None],
         team: Team | None = None,
         live: Live | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         self.settings = settings
         self.source = source
         self.team = team or Team()
         self.live = live or Live()
+        self.checkpoints = checkpoints or Checkpoints()
+        self.checkpoints.say = self.say
         self._report = report
         self.started = time.monotonic()
+        self.seconds_before = 0.0
         self.iteration = 0
         self.image_gradients = 0
         self.held_out, self.training = split_held_out(settings.n_particles, settings.held_out, settings.seed)
@@ -131,30 +102,72 @@ class Reconstruction:
         """The name of a random generator of the present start."""
         return f"{name} of start {self.start}" if self.start else name
 
-    def optimise(self) -> Optimised:
-        """March through the stages; returns the map of the last stage whose held-out gain rose."""
+    def state(self) -> State:
+        """Counters and random choices, for `restore`."""
+        return {
+            "start": self.start,
+            "iteration": self.iteration,
+            "image_gradients": self.image_gradients,
+            "spent_elsewhere": self._spent_elsewhere,
+            "rate_factor": self._rate_factor,
+            "drawn": self._drawn,
+            "sampler": self._sampler.state(),
+            "share_done": self.share_done.state(),
+            "seconds": time.monotonic() - self.started,
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on from where another run with the same settings and particles was."""
+        self.begin(state["start"])
+        self.iteration, self.image_gradients = state["iteration"], state["image_gradients"]
+        self._spent_elsewhere, self._rate_factor = state["spent_elsewhere"], state["rate_factor"]
+        self._drawn = [(indices, number) for indices, number in state["drawn"]]
+        self._sampler.restore(state["sampler"])
+        self.share_done.restore(state["share_done"])
+        self.seconds_before = state["seconds"]
+        self.started = time.monotonic() - self.seconds_before
+
+    def keep_to(self, symmetry: str) -> None:
+        """From now on maps have the symmetry of that point group."""
+        self.settings = self.settings.model_copy(update={"symmetry": symmetry})
+        self.group = PointGroup(symmetry)
+
+    def optimise(self, start: int = 0) -> Optimised:
+        """From random start number `start` through the stages, to the map of the last whose held-out gain rose."""
         stages = self.settings.stages_r_max
-        method: StageMethod | None = None
+        first_stage = 0
         best: Optimised | None = None
-        for stage in range(len(stages)):
-            band = self.make_band(stage)
-            method = self._start_stage(stage, band, method)
-            gain = self.run_stage(stage, band, method)
-            out_of_epochs = self.out_of_epochs()
-            if best is not None and (gain is None or gain < best.gain):
-                if out_of_epochs:
-                    best = dataclasses.replace(best, converged=False)
+
+        def state() -> State:
+            return {"stage": stage, "best": None if best is None else best.state()}
+
+        with self.checkpoints.part(f"start {start}", state) as kept:
+            if kept is None:
+                self.begin(start)
+            else:
+                first_stage = kept["stage"]
+                best = None if kept["best"] is None else Optimised.restored(kept["best"])
+            method: StageMethod | None = None
+            for stage in range(first_stage, len(stages)):
+                band = self.make_band(stage)
+                goes_on = kept is not None and method is None
+                method = self._blank_stage(stage, band) if goes_on else self._start_stage(stage, band, method)
+                gain = self.run_stage(stage, band, method)
+                out_of_epochs = self.out_of_epochs()
+                if best is not None and (gain is None or gain < best.gain):
+                    if out_of_epochs:
+                        best = dataclasses.replace(best, converged=False)
+                        break
+                    limit_A = self.settings.box * self.settings.pixel_size_A / stages[best.stage]
+                    self.say(f"Detail beyond {limit_A:.1f} Å does not explain held-out particles any better", stage)
                     break
-                limit_A = self.settings.box * self.settings.pixel_size_A / stages[best.stage]
-                self.say(f"Detail beyond {limit_A:.1f} Å does not explain held-out particles any better", stage)
-                break
-            gain = float("-inf") if gain is None else gain
-            best = Optimised(method.volumes, method.log_shares, stage, gain, not out_of_epochs)
-            if out_of_epochs:
-                break
-            if self._may_refine(best.gain):
-                self.share_done.skip_stages(self.start, stage + 1)
-                break
+                gain = float("-inf") if gain is None else gain
+                best = Optimised(method.volumes, method.log_shares, stage, gain, not out_of_epochs)
+                if out_of_epochs:
+                    break
+                if self._may_refine(best.gain):
+                    self.share_done.skip_stages(self.start, stage + 1)
+                    break
         assert best is not None
         return best
 
@@ -201,8 +214,7 @@ class Reconstruction:
             lambda: largest_curvature(band, sample, self.generator(f"curvature {stage}"))
         )
         facts = Facts(curvature, self._sampler.n_batches)
-        prior = ExponentialCubicPrior().on_grid(band.box / self.settings.box)
-        objective = Objective(prior, n_images=len(self.training))
+        objective = self._objective(band)
         start = Start(band, support, volume, sample, objective, self.team)
         if previous is None:
             chosen = choose_rate(spec, start, facts)
@@ -216,6 +228,23 @@ class Reconstruction:
             band, support, volume, spec=spec, rate=rate, facts=facts, objective=objective, team=self.team
         )
 
+    def _blank_stage(self, stage: int, band: BandModel) -> StageMethod:
+        """A method that is to go on from a checkpoint, which has its map, its rate and whatever else it remembers."""
+        support = band.support(self.diameter)
+        volumes = torch.zeros(self.settings.classes, *support.shape, device=band.device)
+        if self.settings.method == "auto":
+            return AutoStage(band, support, volumes, None, self.team)
+        assert isinstance(self._sampler, FixedMinibatchSampler)
+        facts = Facts(1.0, self._sampler.n_batches)
+        spec, objective = METHODS[self.settings.method], self._objective(band)
+        return GradientStage(
+            band, support, volumes[0], spec=spec, rate=1.0, facts=facts, objective=objective, team=self.team
+        )
+
+    def _objective(self, band: BandModel) -> Objective:
+        prior = ExponentialCubicPrior().on_grid(band.box / self.settings.box)
+        return Objective(prior, n_images=len(self.training))
+
     def run_stage(self, stage: int, band: BandModel, method: StageMethod) -> float | None:
         """Minibatches until the stage is done; returns the last held-out gain."""
         control = StageControl(plan_stage(stage, len(self.settings.stages_r_max), self.settings.method))
@@ -226,7 +255,17 @@ class Reconstruction:
         def load(batch: tuple[Tensor, int]) -> WhitenedImages:
             return self.source.images(self.team.share(batch[0]), band.disc)
 
-        with contextlib.closing(prefetched(load, self._batches())) as batches:
+        def state() -> State:
+            return {"iteration": iteration, "gain": gain, "control": control.state(), "method": method.state()}
+
+        with (
+            self.checkpoints.part(f"stage {stage}", state) as kept,
+            contextlib.closing(prefetched(load, self._batches())) as batches,
+        ):
+            if kept is not None:
+                iteration, gain = kept["iteration"], kept["gain"]
+                control.restore(kept["control"])
+                method.restore(kept["method"])
             while not self.out_of_epochs():
                 method.set_step(control.step_size)
                 if self.settings.rotate_grid and iteration:
@@ -253,6 +292,7 @@ class Reconstruction:
                         break
                     if stage > 0 and self._may_refine(gain):
                         break
+                self.checkpoints.offer()
         best = method.go_back()
         return gain if best is None else best
 

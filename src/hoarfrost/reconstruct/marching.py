@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 # A rise in the gain counts if it exceeds this share of it.
 LEAST_RISE = 1e-3
@@ -124,6 +125,20 @@ class StageControl:
         self._best_gain = float("-inf")
         self._best_at = 0
         self._step_began = 0
+
+    def state(self) -> dict[str, Any]:
+        """What decisions follow from, for `restore`."""
+        return {
+            "step_index": self._step_index,
+            "best_gain": self._best_gain,
+            "best_at": self._best_at,
+            "step_began": self._step_began,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from where another one with the same plan was."""
+        self._step_index, self._best_gain = state["step_index"], state["best_gain"]
+        self._best_at, self._step_began = state["best_at"], state["step_began"]
 
     @property
     def step_size(self) -> float:

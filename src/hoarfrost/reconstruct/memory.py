@@ -29,8 +29,9 @@ GB = 10**9
 # More than this speeds nothing up.
 LARGEST_DEFAULT = 2 * GB
 DEFAULT_SHARE_OF_MACHINE = 0.5
-# Measured, with room to spare: what a particle adds to the process in all, modes, table, results and writing them.
-BYTES_PER_PARTICLE = 1300
+# Measured, with room to spare: what a particle adds to the process in all, modes, table, results and writing them. Then
+# what checkpoints of the last pass take: the poses drawn for it, and a copy of these and of its modes to be written.
+BYTES_PER_PARTICLE = 1300 + 3 * 210 + 430
 # Python, PyTorch, SciPy and Numba, loaded.
 PROGRAM_BYTES = 480 << 20
 # Buffers of reading, and PyTorch's own.

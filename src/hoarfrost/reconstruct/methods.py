@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -50,14 +50,27 @@ class StageMethod(ABC):
     """One method at one band limit. `volume` is the map (box, box, box), already inside `support`.
 
     A method for several structures has `volumes` (C, box, box, box), others one. Every process of `team` has the same
-    map and steps with its share of each minibatch.
+    map and steps with its share of each minibatch. What it remembers of earlier steps its `optimiser` knows.
     """
+
+    optimiser: torch.optim.Optimizer
 
     def __init__(self, band: BandModel, support: Tensor, volume: Tensor, team: Team | None = None) -> None:
         self.band = band
         self.support = support
         self.team = team or Team()
         self.parameter = torch.nn.Parameter(volume * support)
+
+    def state(self) -> dict[str, Any]:
+        """The map, and what the optimiser remembers, for `restore`."""
+        return {"map": self.parameter.detach(), "optimiser": self.optimiser.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from where another one of the same method and band limit was; `state` may have been through JSON."""
+        self.parameter.data = state["map"]
+        optimiser = state["optimiser"]
+        of_parameters = {int(number): of_one for number, of_one in optimiser["state"].items()}
+        self.optimiser.load_state_dict({**optimiser, "state": of_parameters})
 
     @property
     def volumes(self) -> Tensor:

@@ -12,6 +12,7 @@ fitted noise: it sets how much each shell is trusted, and ends the march where i
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,14 +27,17 @@ from hoarfrost.fsc import fourier_shell_correlation
 from hoarfrost.model.band import VOLUME_MARGIN, BandModel
 from hoarfrost.model.local_statistics import LocalStatistics
 from hoarfrost.reconstruct import spot_check
+from hoarfrost.reconstruct.checkpoint import State
+from hoarfrost.reconstruct.drawn import Drawn, own_places
 from hoarfrost.reconstruct.junk import JunkShare
 from hoarfrost.reconstruct.local_e_step import Effort, LocalEStep
-from hoarfrost.reconstruct.loop import HeldOut, Optimised, Reconstruction
+from hoarfrost.reconstruct.loop import Reconstruction
 from hoarfrost.reconstruct.m_step import MStep, filter_shells
 from hoarfrost.reconstruct.marching import is_last_sweep, search_stage, share_of_sweeps, sweep_size
 from hoarfrost.reconstruct.matches import matches_of_known
+from hoarfrost.reconstruct.optimised import HeldOut, Optimised
 from hoarfrost.reconstruct.spot_check import SumError
-from hoarfrost.reconstruct.visit import Known, Visit, visit_batch
+from hoarfrost.reconstruct.visit import Known, Visit, add_draws, visit_batch
 
 SEARCHED_SHARE = 0.15
 BATCH_SIZE = 100
@@ -55,6 +59,15 @@ class Refined:
     independent: bool
     converged: bool
 
+    def state(self) -> State:
+        """All there is to know of it."""
+        return dict(vars(self))
+
+    @classmethod
+    def restored(cls, state: State) -> Refined:
+        """The one whose state that was."""
+        return cls(**{**state, "volumes": tuple(state["volumes"])})
+
 
 class Refinement:
     """State of a refinement: the half of every particle, what is known of those seen so far, and the generators."""
@@ -70,36 +83,86 @@ class Refinement:
         self._queue = run.training[:0]
         self.junk = JunkShare()
 
+    def state(self) -> State:
+        """What is known of the particles, and what random choices follow from, for `restore`."""
+        return {
+            "effort": dict(vars(self.effort)),
+            "known": self.known.state(),
+            "generator": self._generator.get_state(),
+            "queue": self._queue,
+            "junk": self.junk.state(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on from where another refinement of the same run was."""
+        self.effort = Effort(**state["effort"])
+        self.known.restore(state["known"])
+        self._generator.set_state(state["generator"])
+        self._queue = state["queue"]
+        self.junk.restore(state["junk"])
+
+    @staticmethod
+    @contextlib.contextmanager
+    def of(run: Reconstruction) -> Iterator[Refinement]:
+        """A refinement as a part of a run, begun or gone on with."""
+        refinement = Refinement(run)
+        with run.checkpoints.part("refinement", refinement.state) as kept:
+            if kept is not None:
+                refinement.restore(kept)
+            yield refinement
+
     def march(self, start: Optimised, last_r_max: float = math.inf) -> Refined:
         """Through the local stages up to `last_r_max`, or until the half maps differ at the band limit."""
+        return self.run.checkpoints.once("march", partial(self._march, start, last_r_max), Refined)
+
+    def _march(self, start: Optimised, last_r_max: float) -> Refined:
         s = self.run.settings
         first = s.stages_r_max[start.stage]
         found = Refined((start.volumes, start.volumes), first, independent=False, converged=start.converged)
-        self.known.log_shares = start.log_shares
-        for number, r_max in enumerate(s.refined_r_max):
-            if r_max < LEAST_GROWTH * first or self.run.out_of_epochs():
-                continue
-            if found.independent and r_max > last_r_max:
-                break
-            if not found.independent:
-                self.junk.begin()
-            stage = len(s.stages_r_max) + number
-            volumes, fsc = found.volumes, torch.zeros(1, 0)
-            gains: list[float] = []
+
+        def state() -> State:
+            return {"number": number, "found": found.state()}
+
+        with self.run.checkpoints.part("band limits", state) as kept:
+            if kept is None:
+                self.known.log_shares = start.log_shares
+            else:
+                found = Refined.restored(kept["found"])
+            for number, r_max in enumerate(s.refined_r_max):
+                if kept is not None and number < kept["number"]:
+                    continue
+                if kept is None or number > kept["number"]:
+                    if r_max < LEAST_GROWTH * first or self.run.out_of_epochs():
+                        continue
+                    if found.independent and r_max > last_r_max:
+                        break
+                    if not found.independent:
+                        self.junk.begin()
+                stage = len(s.stages_r_max) + number
+                volumes, fsc = self._sweeps(stage, r_max, found.volumes)
+                found = Refined(volumes, r_max, independent=True, converged=not self.run.out_of_epochs())
+                common = (volumes[0] + volumes[1]) / 2
+                sum_error = self.spot_check(common, r_max, stage)
+                self.run.report(stage, r_max, 1.0, judged=self.judge(common, r_max), sum_error=sum_error)
+                edge = fsc[:, math.floor(r_max) - EDGE_SHELLS + 1 : math.floor(r_max) + 1].mean(dim=1)
+                if edge.max() < FSC_THRESHOLD:
+                    limit_A = s.box * s.pixel_size_A / r_max
+                    self.run.say(f"Half maps refined apart do not agree at {limit_A:.1f} Å: no more detail", stage)
+                    self.run.share_done.skip_to_last(stage + 1)
+                    break
+        return found
+
+    def _sweeps(self, stage: int, r_max: float, volumes: tuple[Tensor, Tensor]) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """Sweeps at one band limit, until the stage is over: new maps of both halves, and their FSC, as of `_sweep`."""
+        fsc = torch.zeros(1, 0)
+        gains: list[float] = []
+        with self.run.checkpoints.part("sweeps", lambda: {"volumes": volumes, "gains": gains}) as kept:
+            if kept is not None:
+                volumes, gains = (kept["volumes"][0], kept["volumes"][1]), kept["gains"]
             while not is_last_sweep(gains):
                 volumes, fsc, gain = self._sweep(stage, r_max, volumes, len(gains))
                 gains.append(gain)
-            found = Refined(volumes, r_max, independent=True, converged=not self.run.out_of_epochs())
-            common = (volumes[0] + volumes[1]) / 2
-            sum_error = self.spot_check(common, r_max, stage)
-            self.run.report(stage, r_max, 1.0, judged=self.judge(common, r_max), sum_error=sum_error)
-            edge = fsc[:, math.floor(r_max) - EDGE_SHELLS + 1 : math.floor(r_max) + 1].mean(dim=1)
-            if edge.max() < FSC_THRESHOLD:
-                limit_A = s.box * s.pixel_size_A / r_max
-                self.run.say(f"Half maps refined apart do not agree at {limit_A:.1f} Å: no more detail", stage)
-                self.run.share_done.skip_to_last(stage + 1)
-                break
-        return found
+        return volumes, fsc
 
     def e_steps(self, volumes: Tensor, r_max: float, effort: Effort | None = None) -> list[LocalEStep]:
         """The posterior under the map of each class, (C, box, box, box), up to r_max."""
@@ -141,19 +204,52 @@ class Refinement:
         return error
 
     def visit(
-        self, e_steps: list[LocalEStep], members: Tensor, searched_share: float = SEARCHED_SHARE
+        self, e_steps: list[LocalEStep], members: Tensor, searched_share: float = SEARCHED_SHARE, first_batch: int = 0
     ) -> Iterator[Visit]:
-        """E-step over the particles `members`, a batch for each process at a time.
+        """E-step over the particles `members`, a batch for each process at a time, from one of the batches on.
 
         Random numbers go with a particle's place among the members, so that it does not matter who visits it.
         """
         team = self.run.team
         search = torch.rand(len(members), generator=self._generator) < searched_share
-        n_batches = math.ceil(len(members) / (BATCH_SIZE * team.size))
-        batches = members.tensor_split(n_batches)
+        batches = self._batches(members)[first_batch:]
+        searches = search.tensor_split(first_batch + len(batches))[first_batch:]
         stream = self.run.source.stream([team.share(batch) for batch in batches], e_steps[0].model.disc)
-        for everyone, searched, (_, images) in zip(batches, search.tensor_split(n_batches), stream, strict=True):
+        for everyone, searched, (_, images) in zip(batches, searches, stream, strict=True):
             yield visit_batch(e_steps, self.known, everyone, searched, images, team)
+
+    def _batches(self, members: Tensor) -> tuple[Tensor, ...]:
+        return members.tensor_split(math.ceil(len(members) / (BATCH_SIZE * self.run.team.size)))
+
+    def add_up(
+        self, volumes: Tensor, r_max: float, members: Tensor, statistics: list[LocalStatistics]
+    ) -> Iterator[Visit]:
+        """Visit particles under maps (C, box, box, box), and add them to the statistics of each class.
+
+        A part of the run: after each visit a checkpoint may be offered.
+        """
+        team, checkpoints, batches = self.run.team, self.run.checkpoints, self._batches(members)
+        drawn = Drawn(len(volumes), own_places(batches, team))
+        begun = self._generator.get_state()
+        with checkpoints.part("pass", lambda: {"generator": begun, "drawn": drawn.state(team)}) as kept:
+            if kept is not None:
+                # Who is searched for and the seeds of the E-steps are drawn as they were at first.
+                begun = kept["generator"]
+                self._generator.set_state(begun)
+            e_steps = self.e_steps(volumes, r_max)
+            if kept is not None:
+                drawn.restore(kept["drawn"])
+                done = [team.share(batch) for batch in batches[: drawn.batches]]
+                stream = self.run.source.stream(done, e_steps[0].model.disc)
+                for added, (_, images) in zip(drawn.added(), stream, strict=True):
+                    add_draws(statistics, e_steps, images, added)
+                for e_step, n_images in zip(e_steps, drawn.looked_at, strict=True):
+                    e_step.skip(n_images)
+            for visit in self.visit(e_steps, members, first_batch=drawn.batches):
+                added = visit.add_to(statistics, e_steps, self.weights(visit))
+                if checkpoints.is_on:
+                    drawn.note(visit, added)
+                yield visit
 
     def weights(self, visit: Visit) -> Tensor:
         """How much each of a visit's images counts for each class, (b, C): the probability that it shows it."""
@@ -177,34 +273,43 @@ class Refinement:
         run = self.run
         box = 2 * math.floor(r_max) + VOLUME_MARGIN
         solve = MStep(self.support(box), positive=False)
-        members = self._next_members()
-        maps, shares, done, gain = [], [], 0, 0.0
-        for half, of_classes in enumerate(volumes):
-            e_steps = self.e_steps(of_classes, r_max)
-            statistics = [LocalStatistics(box, run.settings.box, of_classes.device, run.group) for _ in of_classes]
-            own = members[self.in_second_half[members] == bool(half)]
-            for visit in self.visit(e_steps, own):
-                visit.add_to(statistics, e_steps, self.weights(visit))
-                done += len(visit.everyone)
-                gain += float((visit.log_evidence - visit.log_constant).sum())
-                shares.append(visit.probability)
-                run.iteration += 1
-                run.image_gradients += len(visit.everyone)
-                run.report(
-                    stage,
-                    r_max,
-                    share_of_sweeps(sweep + done / len(members)),
-                    batch_nll=-float(visit.log_evidence.mean()),
-                    ess=float(visit.ess.median()),
-                )
-            del e_steps
-            found = []
-            for volume in of_classes:
-                # Taken from the list, or the grids of all classes would be in memory to the end.
-                quadratic, start = statistics.pop(0).quadratic(len(own)), fourier_resize(volume, box)
-                run.team.sum_(*quadratic)
-                found.append(run.team.from_first(partial(solve, quadratic, start), start))
-            maps.append(torch.stack(found))
+        maps: list[Tensor] = []
+        shares: list[Tensor] = []
+        done, gain = 0, 0.0
+
+        def state() -> State:
+            return {"members": members, "maps": maps, "shares": shares, "done": done, "gain": gain}
+
+        with run.checkpoints.part("sweep", state) as kept:
+            if kept is None:
+                members = self._next_members()
+            else:
+                members, maps, shares, done, gain = (kept[n] for n in ("members", "maps", "shares", "done", "gain"))
+            for half in range(len(maps), 2):
+                of_classes = volumes[half]
+                statistics = [LocalStatistics(box, run.settings.box, of_classes.device, run.group) for _ in of_classes]
+                own = members[self.in_second_half[members] == bool(half)]
+                for visit in self.add_up(of_classes, r_max, own, statistics):
+                    done += len(visit.everyone)
+                    gain += float((visit.log_evidence - visit.log_constant).sum())
+                    shares.append(visit.probability)
+                    run.iteration += 1
+                    run.image_gradients += len(visit.everyone)
+                    run.report(
+                        stage,
+                        r_max,
+                        share_of_sweeps(sweep + done / len(members)),
+                        batch_nll=-float(visit.log_evidence.mean()),
+                        ess=float(visit.ess.median()),
+                    )
+                    run.checkpoints.offer()
+                found = []
+                for volume in of_classes:
+                    # Taken from the list, or the grids of all classes would be in memory to the end.
+                    quadratic, start = statistics.pop(0).quadratic(len(own)), fourier_resize(volume, box)
+                    run.team.sum_(*quadratic)
+                    found.append(run.team.from_first(partial(solve, quadratic, start), start))
+                maps.append(torch.stack(found))
         self.junk.learn()
         self.known.learn_shares(torch.cat(shares))
         fsc = torch.stack([fourier_shell_correlation(a, b) for a, b in zip(*maps, strict=True)])

@@ -9,16 +9,20 @@ From Python::
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from hoarfrost._version import __version__
 from hoarfrost.durations import about
-from hoarfrost.errors import UsageError
+from hoarfrost.errors import StoppedError, UsageError
 from hoarfrost.evaluate.half_maps import HalfMapFSC
 from hoarfrost.optim.names import MethodName
 from hoarfrost.particles.cache import PackedCache
@@ -27,8 +31,10 @@ from hoarfrost.particles.preprocess import Preprocessor
 from hoarfrost.particles.sampling import split_held_out
 from hoarfrost.particles.source import ParticleSource
 from hoarfrost.particles.stack import ParticleStack
+from hoarfrost.reconstruct.checkpoint import INTERVAL_S, Checkpoints, State, check_interval
+from hoarfrost.reconstruct.checkpoint_files import Checkpoint, CheckpointFolder
 from hoarfrost.reconstruct.distribution import Team, joined
-from hoarfrost.reconstruct.events import Event, Progress
+from hoarfrost.reconstruct.events import Event, EventLog, Progress
 from hoarfrost.reconstruct.finish import final_pass
 from hoarfrost.reconstruct.impose import impose_symmetry
 from hoarfrost.reconstruct.live import Live
@@ -36,6 +42,7 @@ from hoarfrost.reconstruct.loop import Reconstruction
 from hoarfrost.reconstruct.memory import GB
 from hoarfrost.reconstruct.refine import Refinement
 from hoarfrost.reconstruct.run_folder import check_output, places, prepare_output, write_results
+from hoarfrost.reconstruct.same_run import describe_data
 from hoarfrost.reconstruct.settings import Options, Settings, resolve
 from hoarfrost.reconstruct.starts import StartsResult, run_starts
 from hoarfrost.seeds import named_generator
@@ -122,6 +129,8 @@ def reconstruct(
     contrast: ContrastChoice = "auto",
     overwrite: bool = False,
     progress: Progress | None = None,
+    checkpoint_every_s: float = INTERVAL_S,
+    stop: Callable[[], bool] | None = None,
 ) -> RunResult:
     """Reconstruct a map from the particles of a RELION STAR file, from a random start, into the folder `output`.
 
@@ -135,6 +144,9 @@ def reconstruct(
     stage. `memory` is what each process may use, like "2GB". `contrast` tells whether particles are white or black in
     the images; auto finds out, and black ones are inverted. `progress` is called with every Event. The same seed,
     device, threads and processes give the same bits.
+
+    A checkpoint is written every `checkpoint_every_s` seconds, from which `hoarfrost.resume` goes on. `stop` is asked
+    after each minibatch: where it says so, the run writes one more and ends with StoppedError.
 
     In each of several processes that torchrun started, a call takes its share of the work; the first process writes
     the folder and calls `progress`. All return the same result.
@@ -164,8 +176,20 @@ def reconstruct(
         contrast=contrast,
     )
     options.check()
+    check_interval(checkpoint_every_s)
     with joined(device, threads) as team:
-        return _reconstruct(Path(particles), Path(output), options, team, started, datadir, overwrite, progress)
+        return _reconstruct(
+            Path(particles),
+            Path(output),
+            options,
+            team,
+            started,
+            datadir,
+            overwrite,
+            progress,
+            checkpoint_every_s,
+            stop,
+        )
 
 
 def _reconstruct(
@@ -177,6 +201,8 @@ def _reconstruct(
     datadir: str | Path | None,
     overwrite: bool,
     progress: Progress | None,
+    checkpoint_every_s: float,
+    stop: Callable[[], bool] | None,
 ) -> RunResult:
     team.agree(lambda: check_output(output, overwrite) if team.is_first else None)
     stack = team.agree(lambda: ParticleStack.open(particles, datadir))
@@ -191,41 +217,106 @@ def _reconstruct(
         )
     )
     _check_shares(settings, team)
+
+    def check(chunk: Tensor) -> None:
+        if stop is not None and stop():
+            raise StoppedError("Stopped before the work began: give the same command to start again")
+        stack.read(team.share(chunk))
+
     for chunk in torch.split(torch.arange(stack.n_images), IMAGES_PER_CHECK * team.size):
-        team.agree(partial(stack.read, team.share(chunk)))
+        team.agree(partial(check, chunk))
     source = team.agree(lambda: open_source(stack, settings))
     contrast = Contrast.decide(settings.contrast, team.number_from_first(source.contrast_z))
     settings, source.sign = settings.with_contrast(contrast), contrast.sign
     log = team.agree(lambda: prepare_output(output, settings, source.noise) if team.is_first else None)
+    checkpoints = team.agree(lambda: make_checkpoints(output, settings, stack, team, log, checkpoint_every_s, stop))
+    return carry_out(output, stack, settings, source, contrast, team, log, checkpoints, started, progress)
+
+
+def make_checkpoints(
+    output: Path,
+    settings: Settings,
+    stack: ParticleStack,
+    team: Team,
+    log: EventLog | None,
+    every_s: float,
+    stop: Callable[[], bool] | None,
+    last: Checkpoint | None = None,
+) -> Checkpoints:
+    """The checkpoints of a run that began with `settings`, which goes on from the `last` one if there is one.
+
+    Raises DataError where a file of the particles cannot be read.
+    """
+    facts = {"settings": settings.model_dump(mode="json"), "data": describe_data(stack), "every_s": every_s}
+    folder = CheckpointFolder(output)
+
+    def write(state: State) -> None:
+        assert log is not None  # only the first process writes
+        log.flush_to_disk()
+        folder.write({**facts, "events_bytes": log.n_bytes}, state)
+
+    return Checkpoints(
+        write,
+        every_s=every_s,
+        stop=stop,
+        how_to_go_on=how_to_go_on(output, team.size),
+        kept=None if last is None else last.state,
+        team=team,
+    )
+
+
+def how_to_go_on(output: Path, processes: int) -> str:
+    """The command that goes on with a run."""
+    launcher = "" if processes == 1 else f"torchrun --nproc-per-node {processes} -m "
+    return f"{launcher}hoarfrost resume {shlex.quote(str(output))}"
+
+
+def carry_out(
+    output: Path,
+    stack: ParticleStack,
+    settings: Settings,
+    source: ParticleSource,
+    contrast: Contrast,
+    team: Team,
+    log: EventLog | None,
+    checkpoints: Checkpoints,
+    started: float,
+    progress: Progress | None,
+    notes: Sequence[str] = (),
+) -> RunResult:
+    """From settings and particles to the files of the run, from the beginning or from a checkpoint.
+
+    The user is told `notes`, which are not logged. Raises as `reconstruct` does.
+    """
     # Only the first process is sure to have the folder.
     source.cache = PackedCache(settings.n_particles, settings.cache_bytes, output if output.is_dir() else None)
+    is_logged = False
 
     def report(event: Event) -> None:
         if log is None:
             return
         ended = event.fraction_done > 1 - 1e-9
-        if ended or event.batch_nll is not None or event.nll is not None or event.message is not None:
+        tells = ended or event.batch_nll is not None or event.nll is not None or event.message is not None
+        if is_logged and tells:
             log.write(event)
         if progress is not None:
             progress(event)
 
     try:
-        run = Reconstruction(settings, source, report, team, Live(settings, stack) if team.is_first else None)
-        for warning in stack.table.warnings:
-            run.say(warning)
-        if contrast.message is not None:
-            run.say(contrast.message)
-        if source.dust_share > WORTH_SAYING and source.preprocessor.removes_dust:
-            run.say(
-                f"Specks that stand out from the noise are blanked out, in about {source.dust_share:.0%} of the images"
-            )
-        run.say(forecast_line(run.forecast(), settings))
+        live = Live(settings, stack) if team.is_first else None
+        run = Reconstruction(settings, source, report, team, live, checkpoints)
+        goes_on = checkpoints.begin(run.state, run.restore)
+        for note in notes:
+            run.say(note)
+        is_logged = True
+        if not goes_on:
+            _say_what_is_known(run, stack, contrast)
         optimised, starts = run_starts(run)
         optimised = impose_symmetry(run, optimised)
         settings = run.settings
-        refinement = Refinement(run)
-        refined = refinement.march(optimised)
-        final = final_pass(run, refinement, refined)
+        with Refinement.of(run) as refinement:
+            refined = refinement.march(optimised)
+            final = final_pass(run, refinement, refined)
         junk = float(final.junk.mean())
         if junk > WORTH_SAYING:
             run.say(
@@ -234,6 +325,16 @@ def _reconstruct(
         if team.is_first:
             write_results(output, stack, settings, final)
         run.report(run.final_stage, refined.r_max, 1.0)
+        if team.is_first:
+            # What is left of them does no harm.
+            with contextlib.suppress(UsageError):
+                CheckpointFolder(output).remove()
+    except UsageError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        # The message says what the system refused, not what to do about it.
+        hint = f"when that is mended, go on with: {how_to_go_on(output, team.size)}"
+        raise UsageError(f"{error}; {hint}") from error
     finally:
         if log is not None:
             log.close()
@@ -248,9 +349,21 @@ def _reconstruct(
         independent_halves=refined.independent,
         converged=refined.converged,
         starts=starts,
-        seconds=time.monotonic() - started,
+        seconds=time.monotonic() - started + run.seconds_before,
         settings=settings,
     )
+
+
+def _say_what_is_known(run: Reconstruction, stack: ParticleStack, contrast: Contrast) -> None:
+    """Tell what the particles are like, and how long the run will take."""
+    source = run.source
+    for warning in stack.table.warnings:
+        run.say(warning)
+    if contrast.message is not None:
+        run.say(contrast.message)
+    if source.dust_share > WORTH_SAYING and source.preprocessor.removes_dust:
+        run.say(f"Specks that stand out from the noise are blanked out, in about {source.dust_share:.0%} of the images")
+    run.say(forecast_line(run.forecast(), run.settings))
 
 
 def forecast_line(seconds: float, settings: Settings) -> str:

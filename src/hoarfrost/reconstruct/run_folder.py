@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 import shutil
 from pathlib import Path
 
 import numpy as np
 
 from hoarfrost.errors import UsageError
-from hoarfrost.io.atomic import write_text_atomically
+from hoarfrost.io.atomic import is_leftover, write_text_atomically
 from hoarfrost.io.fsc_star import FscCurves, write_fsc
 from hoarfrost.io.mrc import write_volume
 from hoarfrost.io.noise_star import NoiseSpectra, write_noise
 from hoarfrost.io.posed_star import write_posed_particles
 from hoarfrost.particles.stack import ParticleStack
+from hoarfrost.reconstruct.checkpoint_files import FOLDER as CHECKPOINTS
+from hoarfrost.reconstruct.checkpoint_files import CheckpointFolder
 from hoarfrost.reconstruct.events import EventLog
 from hoarfrost.reconstruct.finish import ClassMaps, FinalPass
-from hoarfrost.reconstruct.live import FOLDER, class_folder
+from hoarfrost.reconstruct.live import FOLDER as LIVE
+from hoarfrost.reconstruct.live import class_folder
 from hoarfrost.reconstruct.matches import Matches, write_matches
 from hoarfrost.reconstruct.settings import Settings
 
@@ -48,6 +52,8 @@ FILES = (
     "orientations.png",
     "report.html",
 )
+# The last result to be written.
+RESULTS_ARE_THERE = "particles.star"
 _CLASS = re.compile(r"class[0-9]{3}(\.mrc)?")
 
 
@@ -68,7 +74,10 @@ def check_output(output: Path, overwrite: bool) -> None:
     if not any(output.iterdir()):
         return
     if not overwrite:
-        raise UsageError(f"{output} exists; choose another folder or give --overwrite")
+        unfinished = ""
+        if (output / CHECKPOINTS).is_dir():
+            unfinished = f", or go on with the run in it: hoarfrost resume {shlex.quote(str(output))}"
+        raise UsageError(f"{output} exists; choose another folder or give --overwrite{unfinished}")
     others = sorted(str(path.relative_to(output)) for path in _others(output))
     if others:
         raise UsageError(f"{output} holds {others[0]}, which reconstruct did not write; choose another folder")
@@ -81,6 +90,10 @@ def prepare_output(output: Path, settings: Settings, noise: NoiseSpectra) -> Eve
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
+        # Without its settings there is no old run to go on with, whatever else is left of it where this ends early.
+        (output / "config.toml").unlink(missing_ok=True)
+        CheckpointFolder(output).remove()
+        remove_leftovers(output)
         _empty(output)
         free = shutil.disk_usage(output).free
     except OSError as error:
@@ -92,12 +105,21 @@ def prepare_output(output: Path, settings: Settings, noise: NoiseSpectra) -> Eve
     return EventLog(output / "events.jsonl")
 
 
-def write_results(output: Path, stack: ParticleStack, settings: Settings, final: FinalPass) -> None:
-    """Write the maps, how well their halves agree, the particles, and the settings with what was found out since.
+def remove_leftovers(output: Path) -> None:
+    """Remove what a process that was killed while it wrote has left of its files. Raises OSError."""
+    for folder in (output, *(path for path in output.iterdir() if _CLASS.fullmatch(path.name) and path.is_dir())):
+        for path in folder.iterdir():
+            if is_leftover(path.name):
+                path.unlink(missing_ok=True)
 
-    What showed how things stood before is removed.
-    """
-    write_text_atomically(output / "config.toml", settings.to_toml())
+
+def has_finished(output: Path, *, has_checkpoint: bool) -> bool:
+    """Whether the run in a folder has come to its end: results are there, and no checkpoint to go on from."""
+    return (output / RESULTS_ARE_THERE).exists() and not has_checkpoint
+
+
+def write_results(output: Path, stack: ParticleStack, settings: Settings, final: FinalPass) -> None:
+    """Write the maps, how well their halves agree, the particles, and the settings with what was found out since."""
     best = final.class_probability.argmax(dim=1)
     columns = {
         "rlnMaxValueProbDistribution": final.probability.numpy(),
@@ -109,7 +131,6 @@ def write_results(output: Path, stack: ParticleStack, settings: Settings, final:
         for number, probability in enumerate(final.class_probability.unbind(1)):
             columns[f"hoarfrostClassProbability{number + 1}"] = probability.numpy()
     poses = final.rotations.numpy(), final.shifts_A.numpy()
-    write_posed_particles(output / "particles.star", stack.table, *poses, columns)
     for number, of_class in enumerate(final.maps):
         folder, map_path = places(output, number, settings.classes)
         folder.mkdir(exist_ok=True)
@@ -123,6 +144,8 @@ def write_results(output: Path, stack: ParticleStack, settings: Settings, final:
             if len(rows):
                 write_posed_particles(folder / "particles.star", stack.table, *poses, columns, rows.numpy())
             write_text_atomically(folder / "config.toml", settings.to_toml())
+    write_posed_particles(output / RESULTS_ARE_THERE, stack.table, *poses, columns)
+    write_text_atomically(output / "config.toml", settings.to_toml())
     remove_live(output)
 
 
@@ -150,7 +173,7 @@ def _write_maps(folder: Path, maps: ClassMaps, settings: Settings) -> None:
 
 def remove_live(output: Path) -> None:
     """Remove what showed how things stood while the run went on."""
-    live = output / FOLDER
+    live = output / LIVE
     if live.is_dir():
         _empty(live)
         with contextlib.suppress(OSError):  # where somebody put a file of theirs
@@ -171,7 +194,11 @@ def _others(folder: Path) -> list[Path]:
     """What no run wrote."""
     found: list[Path] = []
     for path in folder.iterdir():
-        if _is_folder_of_run(path):
+        if is_leftover(path.name):
+            continue
+        if path.name == CHECKPOINTS and path.is_dir():
+            found += CheckpointFolder(folder).others()
+        elif _is_folder_of_run(path):
             found += _others(path)
         elif path.name not in FILES and not (_CLASS.fullmatch(path.name) and path.is_file()):
             found.append(path)
@@ -179,4 +206,4 @@ def _others(folder: Path) -> list[Path]:
 
 
 def _is_folder_of_run(path: Path) -> bool:
-    return path.is_dir() and bool(path.name == FOLDER or _CLASS.fullmatch(path.name))
+    return path.is_dir() and bool(path.name == LIVE or _CLASS.fullmatch(path.name))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import get_args
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hoarfrost.errors import DataError, UsageError
 from hoarfrost.model.symmetry import PointGroup
@@ -168,6 +170,19 @@ class Settings(BaseModel):
         """The same settings with the contrast that was found, or asked for."""
         return self.model_copy(update={"contrast": contrast.name, "contrast_z": contrast.z})
 
+    @classmethod
+    def of_toml(cls, path: Path) -> Settings:
+        """What `to_toml` wrote into a file. Raises UsageError for one that it did not write."""
+        try:
+            found = tomllib.loads(path.read_text(encoding="utf-8"))
+            return cls.model_validate({name: found.pop(name, None) for name in cls.model_fields} | found)
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+        except (tomllib.TOMLDecodeError, ValidationError) as error:
+            what = error.errors()[0] if isinstance(error, ValidationError) else None
+            told = str(error) if what is None else f"{'.'.join(map(str, what['loc']))}: {what['msg']}"
+            raise UsageError(f"{path} is not as a run wrote it ({told})") from error
+
     def to_toml(self) -> str:
         """TOML text, one key a line, with the sources in a table at its end; a setting that is None is left out."""
         lines = ["# hoarfrost reconstruct: every setting with its resolved value; lengths in Å"]
@@ -241,9 +256,10 @@ def resolve(
         "held_out": options.held_out is None and held_out != HELD_OUT,
     }
     return Settings(
-        particles=str(path),
+        # So that the run can be resumed from any folder.
+        particles=os.path.abspath(path),
         output=str(output),
-        datadir=datadir,
+        datadir=None if datadir is None else os.path.abspath(datadir),
         seed=options.seed,
         classes=options.classes,
         starts=MOST_STARTS if options.starts is None else options.starts,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class ShareDone:
     """An estimate from the seconds that each part is expected to take.
@@ -18,6 +20,14 @@ class ShareDone:
         """Take other seconds for the same parts."""
         parts = seconds[: self._n_repeated] * self._starts + seconds[self._n_repeated :]
         self._costs = [part / sum(parts) for part in parts]
+
+    def state(self) -> dict[str, Any]:
+        """What it goes by, for `restore`."""
+        return {"largest": self._largest, "costs": self._costs}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from where another one for the same parts was."""
+        self._largest, self._costs = state["largest"], list(state["costs"])
 
     def at(self, start: int, stage: int, done: float) -> float:
         """Share of the run that is done, when `done` of a stage is; of those not repeated it matters not for which."""

@@ -8,7 +8,7 @@ poses, and refinement goes on from the mean of those that agree.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 
 import torch
@@ -18,7 +18,9 @@ from torch import Tensor
 from hoarfrost.evaluate.align import align
 from hoarfrost.fourier import fourier_resize
 from hoarfrost.fsc import fourier_shell_correlation, resolution_A
-from hoarfrost.reconstruct.loop import Optimised, Reconstruction
+from hoarfrost.reconstruct.checkpoint import State
+from hoarfrost.reconstruct.loop import Reconstruction
+from hoarfrost.reconstruct.optimised import Optimised
 
 STARTS = "starts.json"
 # Maps agree up to the shell where their FSC falls below this, as a map does with a known structure.
@@ -56,26 +58,54 @@ class StartsResult:
         return f"{self.n_agreeing} of {len(self.gains)} agree{limit}"
 
 
+@dataclass(frozen=True)
+class Started:
+    """Maps to go on with, and how the starts that led to them compare."""
+
+    optimised: Optimised
+    result: StartsResult
+
+    def state(self) -> State:
+        """All there is to know of it."""
+        return {"optimised": self.optimised.state(), "result": dict(vars(self.result))}
+
+    @classmethod
+    def restored(cls, state: State) -> Started:
+        """The one whose state that was."""
+        gains, resolution_A, agrees, chosen = (state["result"][field.name] for field in fields(StartsResult))
+        result = StartsResult(tuple(gains), tuple(resolution_A), tuple(agrees), chosen)
+        return cls(Optimised.restored(state["optimised"]), result)
+
+
 def run_starts(run: Reconstruction) -> tuple[Optimised, StartsResult]:
     """Optimise from one random start after the other; go on with the mean of those that agree, or with the best.
 
     Unless their number was asked for, they end as soon as the best so far agrees with another.
     """
+    started = run.checkpoints.once("starts", partial(_run_starts, run), Started)
+    return started.optimised, started.result
+
+
+def _run_starts(run: Reconstruction) -> Started:
     settings = run.settings
     found: list[Optimised] = []
-    going_on, result = None, StartsResult()
+
+    def compared() -> Started:
+        started = Started(*compare(run, found))
+        run.live.keep(STARTS, asdict(started.result))
+        run.say(f"Random starts so far: {started.result.summary()}")
+        return started
+
     for number in range(settings.starts):
-        run.begin(number)
-        found.append(run.optimise())
+        found.append(run.checkpoints.once(f"start {number}", partial(run.optimise, number), Optimised))
         if number == 0:
+            started = Started(found[0], StartsResult())
             continue
-        going_on, result = compare(run, found)
-        run.live.keep(STARTS, asdict(result))
-        run.say(f"Random starts so far: {result.summary()}")
-        if settings.until_two_agree and result.n_agreeing > 1:
+        started = run.checkpoints.once(f"comparison {number}", compared, Started)
+        if settings.until_two_agree and started.result.n_agreeing > 1:
             run.share_done.skip_starts(number + 1)
             break
-    return going_on or found[0], result
+    return started
 
 
 def compare(run: Reconstruction, found: list[Optimised]) -> tuple[Optimised, StartsResult]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hoarfrost.model.symmetry import PointGroup
 from hoarfrost.model.symmetry_axes import find_axes, in_frame
+from hoarfrost.reconstruct.checkpoint import Checkpoints, State
 from hoarfrost.reconstruct.distribution import Team
 
 # Maps of GroEL turned about its axes correlate by 0.95 to 1.0, about those of groups that it has not by 0.3 to 0.6;
@@ -56,6 +57,15 @@ class Trial:
         """Whether the particles do not tell that the molecule has it not; a larger group may tell more clearly."""
         return self.gain > -LEAST_STANDARD_ERRORS * self.standard_error
 
+    def state(self) -> State:
+        """All there is to know of it."""
+        return {**vars(self), "group": self.group.name}
+
+    @classmethod
+    def restored(cls, state: State) -> Trial:
+        """The one whose state that was."""
+        return cls(**{**state, "group": PointGroup(state["group"])})
+
     def summary(self) -> str:
         """Like "D7 +12.3 ± 0.4"."""
         return f"{self.group.name} {self.gain:+.1f} ± {self.standard_error:.1f}"
@@ -74,18 +84,58 @@ def impose(volume: Tensor, group: PointGroup, r_max: float, team: Team) -> tuple
     return symmetric, team.number_from_first(lambda: found[0])
 
 
-def try_groups(volume: Tensor, r_max: float, held_out_nll: Callable[[Tensor], Tensor], team: Team) -> Iterator[Trial]:
-    """Try the groups that a map (n, n, n), good up to r_max, may have; `held_out_nll` is of each particle (m,)."""
-    before = held_out_nll(volume)
+def try_groups(
+    volume: Tensor,
+    r_max: float,
+    held_out_nll: Callable[[Tensor], Tensor],
+    team: Team,
+    checkpoints: Checkpoints | None = None,
+) -> Iterator[Trial]:
+    """Try the groups that a map (n, n, n), good up to r_max, may have; `held_out_nll` is of each particle (m,).
 
-    def tried(name: str) -> Trial | None:
-        group = PointGroup(name)
-        symmetric, correlation = impose(volume, group, r_max, team)
-        if correlation < LEAST_CORRELATION:
-            return None
-        gain = before - held_out_nll(symmetric)
-        return Trial(group, symmetric, correlation, float(gain.mean()), float(gain.std() / len(gain) ** 0.5))
+    A checkpoint is offered after each.
+    """
+    checkpoints = checkpoints or Checkpoints()
+    outcomes: dict[str, Trial | None] = {}
 
+    def state() -> State:
+        states = {name: None if trial is None else trial.state() for name, trial in outcomes.items()}
+        return {"before": before, "outcomes": states}
+
+    with checkpoints.part("groups", state) as kept:
+        if kept is None:
+            before = held_out_nll(volume)
+        else:
+            before = kept["before"]
+            for name, of_trial in kept["outcomes"].items():
+                outcomes[name] = None if of_trial is None else Trial.restored(of_trial)
+
+        def tried(name: str) -> Trial | None:
+            if name not in outcomes:
+                outcomes[name] = _try_group(PointGroup(name), volume, r_max, before, held_out_nll, team)
+                checkpoints.offer()
+            return outcomes[name]
+
+        yield from _possible(tried)
+
+
+def _try_group(
+    group: PointGroup,
+    volume: Tensor,
+    r_max: float,
+    before: Tensor,
+    held_out_nll: Callable[[Tensor], Tensor],
+    team: Team,
+) -> Trial | None:
+    symmetric, correlation = impose(volume, group, r_max, team)
+    if correlation < LEAST_CORRELATION:
+        return None
+    gain = before - held_out_nll(symmetric)
+    return Trial(group, symmetric, correlation, float(gain.mean()), float(gain.std() / len(gain) ** 0.5))
+
+
+def _possible(tried: Callable[[str], Trial | None]) -> Iterator[Trial]:
+    """The trials of all groups that those before them leave possible."""
     possible: set[int] = set()
     for n, needed in CYCLIC.items():
         if possible.issuperset(needed) and (trial := tried(f"C{n}")):

@@ -14,15 +14,20 @@ import torch
 from torch import Tensor
 
 from hoarfrost.model.likelihood import WhitenedImages
+from hoarfrost.model.local_posterior import Draws
 from hoarfrost.model.local_statistics import LocalStatistics
 from hoarfrost.model.mixture import log_shares_of
 from hoarfrost.model.mode_memory import ModeMemory
 from hoarfrost.model.modes import Modes
+from hoarfrost.reconstruct.checkpoint import State
 from hoarfrost.reconstruct.distribution import Team
 from hoarfrost.reconstruct.local_e_step import LocalEStep, LocalPosterior
 
 KEPT_MODES = 4
 LEAST_CLASS_PROBABILITY = 1e-3
+
+Added = tuple[Tensor, Draws]
+"""What a batch added to the statistics of a class: the rows of the images that were looked at, and poses of these."""
 
 
 @final
@@ -42,6 +47,17 @@ class Known:
         """Set the shares by the class probabilities (n, C) of particles (EM)."""
         self.log_shares = log_shares_of(probability.mean(dim=0))
 
+    def state(self) -> State:
+        """All that is known, for `restore`."""
+        modes = [of_class.state() for of_class in self.modes]
+        return {"modes": modes, "probability": self.probability, "log_shares": self.log_shares}
+
+    def restore(self, state: State) -> None:
+        """Take over what is known of as many particles, where nothing is known yet."""
+        for memory, modes in zip(self.modes, state["modes"], strict=True):
+            memory.restore(modes)
+        self.probability, self.log_shares = state["probability"], state["log_shares"]
+
 
 @dataclass(frozen=True)
 class Visit:
@@ -50,7 +66,7 @@ class Visit:
     `indices`, `images`, `own_log_evidence` (b, C) are of the share: log π_c p(Ĩ | V_c), −∞ for classes that were not
     looked at. `posteriors` has, of each class, which of the images were looked at and their posterior, None without
     any. `everyone` (n,) are the indices of all, with their `log_evidence` over classes, `log_constant` and effective
-    number of modes `ess`, (n,) float64, and class `probability` (n, C).
+    number of modes `ess`, (n,) float64, and class `probability` (n, C); `looked_at` counts them by class.
     """
 
     indices: Tensor
@@ -62,13 +78,31 @@ class Visit:
     log_constant: Tensor
     ess: Tensor
     probability: Tensor
+    looked_at: list[int]
 
-    def add_to(self, statistics: list[LocalStatistics], e_steps: list[LocalEStep], weights: Tensor) -> None:
-        """Add the images to the statistics of each class, an image counting `weights` (b, C)."""
-        for c, (of_class, e_step, looked_at) in enumerate(zip(statistics, e_steps, self.posteriors, strict=True)):
-            if looked_at is not None:
+    def add_to(
+        self, statistics: list[LocalStatistics], e_steps: list[LocalEStep], weights: Tensor
+    ) -> list[Added | None]:
+        """Add the images to the statistics of each class, an image counting `weights` (b, C); tells what was added."""
+        added: list[Added | None] = []
+        for c, looked_at in enumerate(self.posteriors):
+            if looked_at is None:
+                added.append(None)
+            else:
                 rows, posterior = looked_at
-                of_class.add(e_step.model, self.images[rows], posterior.draws.weighted(weights[rows, c]))
+                added.append((rows, posterior.draws.weighted(weights[rows, c])))
+        add_draws(statistics, e_steps, self.images, added)
+        return added
+
+
+def add_draws(
+    statistics: list[LocalStatistics], e_steps: list[LocalEStep], images: WhitenedImages, added: list[Added | None]
+) -> None:
+    """Add poses drawn for some of a batch's images to the statistics of each class."""
+    for of_class, e_step, looked_at in zip(statistics, e_steps, added, strict=True):
+        if looked_at is not None:
+            rows, draws = looked_at
+            of_class.add(e_step.model, images[rows], draws)
 
 
 def visit_batch(
@@ -81,11 +115,12 @@ def visit_batch(
     first, last = team.bounds(len(everyone))
     indices, device = everyone[first:last], images.data.device
     posteriors: list[tuple[Tensor, LocalPosterior] | None] = []
-    columns = []
+    columns, counts = [], []
     for c, e_step in enumerate(e_steps):
         looked_at = (known.probability[everyone, c] > LEAST_CLASS_PROBABILITY) | searched
         rows = looked_at[first:last].nonzero().squeeze(1)
         log_evidence = torch.full((len(indices),), -math.inf, dtype=torch.float64, device=device)
+        counts.append(int(looked_at.sum()))
         e_step.skip(int(looked_at[:first].sum()))
         memory = known.modes[c]
         if len(rows):
@@ -110,4 +145,5 @@ def visit_batch(
     probability = joint.softmax(dim=1)
     known.probability[everyone] = probability.cpu()
     ess = 1 / (probability.square() * squares).sum(dim=1)
-    return Visit(indices, images, own, posteriors, everyone, joint.logsumexp(dim=1), gathered[:, 0], ess, probability)
+    log_evidence, log_constant = joint.logsumexp(dim=1), gathered[:, 0]
+    return Visit(indices, images, own, posteriors, everyone, log_evidence, log_constant, ess, probability, counts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 from hoarfrost.evaluate.views import has_views
@@ -20,3 +21,14 @@ def draw_pictures(folder: str | Path) -> None:
     if has_views(folder):
         draw_matches(folder, folder / "matches.png")
         draw_orientations(folder, folder / "orientations.png")
+
+
+def draw_missing_pictures(run: str | Path) -> None:
+    """Draw the pictures of a run, or of each of its classes, that lack the last one."""
+    run = Path(run)
+    for folder in chain([run], sorted(run.glob("class[0-9][0-9][0-9]"))):
+        if not (folder / "map.mrc").exists():
+            continue
+        last = "orientations.png" if has_views(folder) else "fsc.png"
+        if not (folder / last).exists():
+            draw_pictures(folder)

@@ -1,0 +1,46 @@
+"""``hoarfrost resume``: a run that was stopped goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from hoarfrost.cli.reconstruct import show_result
+from hoarfrost.cli.stop import Stop
+from hoarfrost.launch import is_first
+
+
+def resume(
+    run: Annotated[Path, Parameter(name="RUN")],
+    /,
+    *,
+    checkpoint_every_s: Annotated[float | None, Parameter(name="--checkpoint-every")] = None,
+    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], show_default=False)] = False,
+) -> None:
+    """Go on with a reconstruction that was stopped or killed, from its last checkpoint, to the same result.
+
+    Parameters
+    ----------
+    run
+        Folder of the run.
+    checkpoint_every_s
+        Seconds between checkpoints. As before unless given.
+    quiet
+        Show no progress.
+    """
+    from hoarfrost.cli.watch import watched
+    from hoarfrost.errors import FinishedError
+    from hoarfrost.reconstruct.resume import resume as go_on
+    from hoarfrost.report.run_pictures import draw_missing_pictures
+
+    try:
+        with Stop() as stop, watched(run, quiet=quiet or not is_first()) as progress:
+            result = go_on(run, checkpoint_every_s=checkpoint_every_s, progress=progress, stop=stop)
+    except FinishedError:
+        # The process may have been killed while it drew them.
+        if is_first():
+            draw_missing_pictures(run)
+        raise
+    show_result(result)

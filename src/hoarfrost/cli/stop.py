@@ -1,0 +1,50 @@
+"""Ctrl-C and SIGTERM while a run goes on: the first asks it to stop and leave a checkpoint, the second ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, Self, final
+
+from hoarfrost.launch import is_first
+
+# A launcher passes on what the terminal has sent to all processes already: that is no second request.
+SAME_REQUEST_S = 1.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@final
+class Stop:
+    """Listens while it is open, as a context manager; can be called at any time."""
+
+    def __init__(self) -> None:
+        self._asked_at: float | None = None
+        self._before: dict[signal.Signals, Callable[..., Any] | int | None] = {}
+
+    def __call__(self) -> bool:
+        """Whether the run was asked to stop."""
+        return self._asked_at is not None
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._hear) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            # One of several processes that end together hears nothing any more, so that it can say why.
+            if signal.getsignal(number) == self._hear:
+                signal.signal(number, handler)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
+            if is_first():
+                # Not print, which may be in the middle of a line of its own.
+                os.write(2, b"\nStopping as soon as there is a checkpoint; once more to stop at once\n")
+        elif time.monotonic() - self._asked_at > SAME_REQUEST_S:
+            raise KeyboardInterrupt
