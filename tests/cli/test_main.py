@@ -15,7 +15,7 @@ from hoarfrost.cli import app as app_module
 from hoarfrost.cli import main
 from hoarfrost.errors import DataError, UsageError
 
-COMMANDS = ["reconstruct", "simulate", "evaluate"]
+COMMANDS = ["reconstruct", "resume", "simulate", "evaluate"]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([command, "--help"] for command in COMMANDS)])
@@ -57,6 +57,7 @@ def test_running_the_package_is_the_same_as_the_command() -> None:
         (["reconstruct", "particles.star", "-o", "run", "--method", "magic"], "adam"),
         (["reconstruct", "particles.star", "-o", "run", "--seed", "x"], "--seed"),
         (["reconstruct", "particles.star", "-o", "run", "--sed", "1"], "--sed"),
+        (["resume"], "RUN"),
         (["simulate", "map.mrc", "-o", "out"], "-n"),
         (["simulate", "map.mrc", "-o", "out", "-n", "5", "--defocus-range", "3"], "--defocus-range"),
         (["evaluate", "map.mrc"], "--reference"),
