@@ -79,6 +79,7 @@ def test_reconstruct_leaves_every_choice_to_the_verb(
     [(args, kwargs)] = calls
     assert args == (Path("particles.star"), Path("run"))
     assert callable(kwargs.pop("progress"))
+    assert kwargs.pop("stop")() is False
     chosen = {name: value for name, value in kwargs.items() if value is not None}
     assert chosen == {
         "seed": 0,
@@ -90,6 +91,7 @@ def test_reconstruct_leaves_every_choice_to_the_verb(
     } | {
         "contrast": "auto",
         "overwrite": False,
+        "checkpoint_every_s": 60.0,
     }
     assert drawn == [Path("run/pictures"), Path("run/report.html")]
     out = capsys.readouterr().out
@@ -126,14 +128,15 @@ def test_reconstruct_hands_over_every_option(replace: Callable[..., Calls], caps
     options = (
         "--seed 3 --starts 2 --max-resolution 20 --diameter 180 --symmetry D2 --method sgd --epochs 2.5 "
         "--batch-size 50 --shift-sigma 5 --shift-extent 15 --device cpu --threads 2 --held-out 80 --datadir data "
-        "--rotate-grid --memory 3GB --contrast black --overwrite --quiet"
+        "--rotate-grid --memory 3GB --contrast black --overwrite --checkpoint-every 5 --quiet"
     )
 
     assert main(["reconstruct", "particles.star", "--output", "run", *options.split()]) == 0
 
     [(_, kwargs)] = calls
-    del kwargs["progress"]
+    del kwargs["progress"], kwargs["stop"]
     assert kwargs == {
+        "checkpoint_every_s": 5.0,
         "seed": 3,
         "classes": 1,
         "starts": 2,

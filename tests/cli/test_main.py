@@ -15,7 +15,20 @@ from hoarfrost.cli import app as app_module
 from hoarfrost.cli import main
 from hoarfrost.errors import DataError, UsageError
 
-COMMANDS = ["inspect", "reconstruct", "simulate", "evaluate", "convert", "compare", "flip", "symmetrise"]
+COMMANDS = [
+    "inspect",
+    "reconstruct",
+    "resume",
+    "simulate",
+    "evaluate",
+    "report",
+    "compare",
+    "flip",
+    "symmetrise",
+    "convert",
+    "benchmark",
+    "bench",
+]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([command, "--help"] for command in COMMANDS)])
@@ -57,6 +70,7 @@ def test_running_the_package_is_the_same_as_the_command() -> None:
         (["reconstruct", "particles.star", "-o", "run", "--method", "magic"], "adam"),
         (["reconstruct", "particles.star", "-o", "run", "--seed", "x"], "--seed"),
         (["reconstruct", "particles.star", "-o", "run", "--sed", "1"], "--sed"),
+        (["resume"], "RUN"),
         (["simulate", "map.mrc", "-o", "out"], "-n"),
         (["simulate", "map.mrc", "-o", "out", "-n", "5", "--defocus-range", "3"], "--defocus-range"),
         (["evaluate", "map.mrc"], "--reference"),

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import hoarfrost
 from hoarfrost.cli import main
@@ -48,9 +49,11 @@ KILLS = 5
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny() -> Iterator[None]:
+    threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         runpy.run_path(str(HOST))["make_tiny"](patch.setattr)
         yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

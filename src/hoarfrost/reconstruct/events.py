@@ -65,8 +65,8 @@ class EventLog:
                 self._file: TextIO = path.open("a", encoding="utf-8")
                 undo.callback(self._file.close)
                 self._lock()
-                # A disk that lost power may hold less.
-                self._file.truncate(min(kept_bytes, self.n_bytes))
+                if self.n_bytes > kept_bytes:  # a disk that lost power may hold less
+                    self._file.truncate(kept_bytes)
             except OSError as error:
                 raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
             undo.pop_all()
