@@ -21,6 +21,7 @@ from hoarfrost.reconstruct.distribution import Team
 from hoarfrost.reconstruct.junk import JunkShare
 from hoarfrost.reconstruct.loop import Reconstruction
 from hoarfrost.reconstruct.m_step import MStep, wiener_ridge
+from hoarfrost.reconstruct.marching import LARGEST_PORTION
 from hoarfrost.reconstruct.refine import Refined, Refinement
 from hoarfrost.reconstruct.visit import Visit
 
@@ -59,34 +60,38 @@ def final_pass(run: Reconstruction, refinement: Refinement, refined: Refined) ->
     s, r_max = run.settings, refined.r_max
     n, box = s.n_particles, refined.volumes[0].shape[-1]
     poses = _Poses(n, s.classes)
+    members_of = [(refinement.in_second_half == second).nonzero().squeeze(1) for second in (False, True)]
+    portions = [(half, members) for half in (0, 1) for members in torch.split(members_of[half], LARGEST_PORTION)]
     # Of each half, of each class.
-    parts: list[list[tuple[Tensor, Tensor]]] = []
-    done = 0
+    sums: list[list[tuple[Tensor, Tensor]]] = [[], []]
+    n_portions = done = 0
     with run.checkpoints.part(
-        "last pass", lambda: {"poses": poses.state(run.team), "parts": parts, "done": done}
+        "last pass", lambda: {"poses": poses.state(run.team), "sums": sums, "portions": n_portions, "done": done}
     ) as kept:
         if kept is None:
             run.say("Last pass over all particles, for their poses and the final map", run.final_stage, r_max)
         else:
             poses.restore(kept["poses"], run.team)
-            parts = [[(linear, kernel) for linear, kernel in of_half] for of_half in kept["parts"]]
-            done = kept["done"]
-        for half in range(len(parts), 2):
+            sums = [[(linear, kernel) for linear, kernel in of_half] for of_half in kept["sums"]]
+            n_portions, done = kept["portions"], kept["done"]
+        for half, members in portions[n_portions:]:
             volumes = refined.volumes[half]
             statistics = [LocalStatistics(box, s.box, volumes.device, run.group) for _ in volumes]
-            members = (refinement.in_second_half == bool(half)).nonzero().squeeze(1)
             for visit in refinement.add_up(volumes, r_max, members, statistics):
                 poses.note(visit, refinement.junk, s.pixel_size_A, s.shift_extent_A)
                 run.image_gradients += len(visit.everyone)
                 done += len(visit.everyone)
                 run.report(run.final_stage, r_max, done / n)
                 run.checkpoints.offer()
-            parts.append([])
-            while statistics:
+            for c in range(s.classes):
                 # Taken from the list, or the grids of all classes would be in memory to the end.
-                part = statistics.pop(0).quadratic(len(members))
+                part = statistics.pop(0).quadratic(len(members_of[half]))
                 run.team.sum_(*part)
-                parts[half].append(part)
+                if c == len(sums[half]):
+                    sums[half].append(part)
+                else:
+                    sums[half][c] = sums[half][c][0] + part[0], sums[half][c][1] + part[1]
+            n_portions += 1
     run.team.sum_(*poses.columns)
 
     support = refinement.support(box)
@@ -96,7 +101,7 @@ def final_pass(run: Reconstruction, refinement: Refinement, refined: Refined) ->
     for c in order.tolist():
         start = (refined.volumes[0][c] + refined.volumes[1][c]) / 2
         solved = run.team.from_first(
-            partial(_solve, [of_half[c] for of_half in parts], support, start, s.method),
+            partial(_solve, [of_half[c] for of_half in sums], support, start, s.method),
             support.new_empty(3, *support.shape),
         )
         whole, *halves = (fourier_resize(m.cpu().to(torch.float64), s.box, r_max) for m in solved)

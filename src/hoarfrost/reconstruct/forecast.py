@@ -21,7 +21,13 @@ from hoarfrost.model.band import VOLUME_MARGIN, BandModel
 from hoarfrost.model.likelihood import WhitenedImages
 from hoarfrost.model.local import LocalModel
 from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature, make_shift_quadrature
-from hoarfrost.reconstruct.marching import EXPECTED_SHARE_OF_EXACT, EXPECTED_SWEEPS, plan_stage, sweep_size
+from hoarfrost.reconstruct.marching import (
+    EXPECTED_SHARE_OF_EXACT,
+    EXPECTED_SWEEPS,
+    plan_stage,
+    search_stage,
+    sweep_size,
+)
 from hoarfrost.reconstruct.settings import Settings
 
 # Before a machine is measured: that of two cores.
@@ -64,7 +70,8 @@ def expected_seconds(settings: Settings, rates: Rates) -> list[float]:
     seconds = []
     for number, r_max in enumerate(s.stages_r_max):
         plan = plan_stage(number, len(s.stages_r_max), s.method)
-        expected = EXPECTED_SHARE_OF_EXACT if number and s.refined_r_max else 1.0
+        is_sure = not s.refined_r_max or number <= search_stage(s.stages_r_max, math.inf)
+        expected = 1.0 if is_sure else EXPECTED_SHARE_OF_EXACT
         images = min(expected * plan.expected_iterations * s.batch_size, allowed)
         allowed -= images
         checked = images / s.batch_size / plan.check_every * s.held_out / 2  # without statistics

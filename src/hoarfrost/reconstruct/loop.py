@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
 
@@ -30,7 +31,7 @@ from hoarfrost.reconstruct.events import Event
 from hoarfrost.reconstruct.forecast import IMAGES_TO_TIME, Rates, expected_seconds, expected_starts, measure
 from hoarfrost.reconstruct.initialise import initial_volume
 from hoarfrost.reconstruct.live import Live
-from hoarfrost.reconstruct.marching import LEAST_GAIN_TO_REFINE, Decision, StageControl, plan_stage
+from hoarfrost.reconstruct.marching import LEAST_GAIN_TO_REFINE, Decision, StageControl, plan_stage, search_stage
 from hoarfrost.reconstruct.matches import N_MATCHES, Matches, matches_on_quadrature
 from hoarfrost.reconstruct.methods import GradientStage, Objective, StageMethod
 from hoarfrost.reconstruct.optimised import HeldOut, Optimised
@@ -165,7 +166,7 @@ class Reconstruction:
                 best = Optimised(method.volumes, method.log_shares, stage, gain, not out_of_epochs)
                 if out_of_epochs:
                     break
-                if self._may_refine(best.gain):
+                if self._may_refine(stage, best.gain):
                     self.share_done.skip_stages(self.start, stage + 1)
                     break
         assert best is not None
@@ -290,8 +291,6 @@ class Reconstruction:
                         break
                     if control.is_check(iteration) and control.decide(iteration, gain) is Decision.STAGE_DONE:
                         break
-                    if stage > 0 and self._may_refine(gain):
-                        break
                 self.checkpoints.offer()
         best = method.go_back()
         return gain if best is None else best
@@ -315,9 +314,11 @@ class Reconstruction:
         nll, empty = self.team.gather(each, len(self.held_out)).unbind(1)
         return HeldOut.of(nll, empty, self.team)
 
-    def _may_refine(self, gain: float) -> bool:
-        """Whether the images know their poses well enough for refinement."""
-        return bool(self.settings.refined_r_max) and gain >= LEAST_GAIN_TO_REFINE
+    def _may_refine(self, stage: int, gain: float) -> bool:
+        """Whether the images know their poses well enough for refinement, by sums as fine as it searches with."""
+        s = self.settings
+        is_fine = stage >= search_stage(s.stages_r_max, math.inf)
+        return bool(s.refined_r_max) and is_fine and gain >= LEAST_GAIN_TO_REFINE
 
     def out_of_epochs(self) -> bool:
         """Whether the image gradients that the user allows a start and what follows from it are spent."""
