@@ -24,6 +24,8 @@ from hoarfrost.cli import reconstruct as command
 from hoarfrost.model.symmetry_axes import Axes
 from hoarfrost.reconstruct import loop, marching, refine, settings, spot_check, starts, symmetry_search
 
+LONGEST_WAIT_S = 30.0
+
 
 def make_tiny(put: Any = setattr) -> None:
     """A few minibatches at a low band limit, then refinement in any case, in batches of a few particles."""
@@ -42,8 +44,8 @@ def make_tiny(put: Any = setattr) -> None:
     put(symmetry_search, "find_axes", lambda volume, group, r_max: axes)
 
 
-def run(arguments: list[str], signal: int | None = None, after_s: float = 0.0) -> dict[str, Any]:
-    """A run of the command line in a fork of this process."""
+def run(arguments: list[str], signal: int | None = None, after_s: float = 0.0, when: str = "") -> dict[str, Any]:
+    """A run of the command line in a fork of this process, given a signal after a time, and when a file is there."""
     started = time.monotonic()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         child = os.fork()
@@ -56,6 +58,8 @@ def run(arguments: list[str], signal: int | None = None, after_s: float = 0.0) -
             os._exit(code)
         if signal is not None:
             time.sleep(after_s)
+            while when and not os.path.exists(when) and time.monotonic() - started < LONGEST_WAIT_S:
+                time.sleep(0.01)
             os.kill(child, signal)
         _, status = os.waitpid(child, 0)
         seconds = time.monotonic() - started

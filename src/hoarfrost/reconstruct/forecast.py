@@ -24,8 +24,8 @@ from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature, m
 from hoarfrost.reconstruct.marching import (
     EXPECTED_SHARE_OF_EXACT,
     EXPECTED_SWEEPS,
+    last_stage_of_starts,
     plan_stage,
-    search_stage,
     sweep_size,
 )
 from hoarfrost.reconstruct.settings import Settings
@@ -70,7 +70,7 @@ def expected_seconds(settings: Settings, rates: Rates) -> list[float]:
     seconds = []
     for number, r_max in enumerate(s.stages_r_max):
         plan = plan_stage(number, len(s.stages_r_max), s.method)
-        is_sure = not s.refined_r_max or number <= search_stage(s.stages_r_max, math.inf)
+        is_sure = number <= last_stage_of_starts(s.stages_r_max, s.refined_r_max)
         expected = 1.0 if is_sure else EXPECTED_SHARE_OF_EXACT
         images = min(expected * plan.expected_iterations * s.batch_size, allowed)
         allowed -= images

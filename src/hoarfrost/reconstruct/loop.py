@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Iterator
 
@@ -31,7 +30,13 @@ from hoarfrost.reconstruct.events import Event
 from hoarfrost.reconstruct.forecast import IMAGES_TO_TIME, Rates, expected_seconds, expected_starts, measure
 from hoarfrost.reconstruct.initialise import initial_volume
 from hoarfrost.reconstruct.live import Live
-from hoarfrost.reconstruct.marching import LEAST_GAIN_TO_REFINE, Decision, StageControl, plan_stage, search_stage
+from hoarfrost.reconstruct.marching import (
+    LEAST_GAIN_TO_REFINE,
+    Decision,
+    StageControl,
+    last_stage_of_starts,
+    plan_stage,
+)
 from hoarfrost.reconstruct.matches import N_MATCHES, Matches, matches_on_quadrature
 from hoarfrost.reconstruct.methods import GradientStage, Objective, StageMethod
 from hoarfrost.reconstruct.optimised import HeldOut, Optimised
@@ -317,7 +322,7 @@ class Reconstruction:
     def _may_refine(self, stage: int, gain: float) -> bool:
         """Whether the images know their poses well enough for refinement, by sums as fine as it searches with."""
         s = self.settings
-        is_fine = stage >= search_stage(s.stages_r_max, math.inf)
+        is_fine = stage >= last_stage_of_starts(s.stages_r_max, s.refined_r_max)
         return bool(s.refined_r_max) and is_fine and gain >= LEAST_GAIN_TO_REFINE
 
     def out_of_epochs(self) -> bool:

@@ -101,6 +101,20 @@ def search_stage(stages_r_max: Sequence[float], r_max: float) -> int:
     return max((stage for stage, r in enumerate(stages_r_max) if r <= limit), default=0)
 
 
+# Band limits of refinement nearer to that of the sums over all poses are left out.
+LEAST_GROWTH = 1.1
+
+
+def last_stage_of_starts(stages_r_max: Sequence[float], refined_r_max: Sequence[float]) -> int:
+    """The stage of sums over all poses that refinement begins after: the finest that it searches with and goes beyond.
+
+    The last where there is no refinement.
+    """
+    if not refined_r_max:
+        return len(stages_r_max) - 1
+    return search_stage(stages_r_max, refined_r_max[-1] / LEAST_GROWTH)
+
+
 # An image's pose is one of about exp(12) at the first band limit. Images that a map explains much less well do not yet
 # know theirs: on beta-galactosidase (1 nat at the first limit, 9 at the next but one) refinement that began at the
 # first ended at 40 Å. Nor does refinement find its way back from the mistakes of a coarse map, also where images are

@@ -33,7 +33,7 @@ from hoarfrost.reconstruct.junk import JunkShare
 from hoarfrost.reconstruct.local_e_step import Effort, LocalEStep
 from hoarfrost.reconstruct.loop import Reconstruction
 from hoarfrost.reconstruct.m_step import MStep, filter_shells
-from hoarfrost.reconstruct.marching import is_last_sweep, search_stage, share_of_sweeps, sweep_size
+from hoarfrost.reconstruct.marching import LEAST_GROWTH, is_last_sweep, search_stage, share_of_sweeps, sweep_size
 from hoarfrost.reconstruct.matches import matches_of_known
 from hoarfrost.reconstruct.optimised import HeldOut, Optimised
 from hoarfrost.reconstruct.spot_check import SumError
@@ -41,8 +41,6 @@ from hoarfrost.reconstruct.visit import Known, Visit, add_draws, visit_batch
 
 SEARCHED_SHARE = 0.15
 BATCH_SIZE = 100
-# Band limits nearer to that of the sums over all poses are left out.
-LEAST_GROWTH = 1.1
 EDGE_SHELLS = 2
 
 
