@@ -21,7 +21,7 @@ from hoarfrost.model.plane_slices import bytes_of_matrices
 from hoarfrost.model.quadrature import in_plane_angles, make_orientation_quadrature
 from hoarfrost.model.slices import MATRIX_BYTES, bytes_of_matrix
 from hoarfrost.particles.cache import record_size
-from hoarfrost.reconstruct.marching import LARGEST_PORTION, search_stage
+from hoarfrost.reconstruct.marching import search_stage
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kMGT]?)(i?)B?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -29,10 +29,8 @@ GB = 10**9
 # More than this speeds nothing up.
 LARGEST_DEFAULT = 2 * GB
 DEFAULT_SHARE_OF_MACHINE = 0.5
-# Measured: what a particle adds to the process in all (1,131 bytes), modes, table, results and writing them; and
-# a copy of its modes for checkpoints to write. Of one portion of the last pass they hold the poses drawn besides.
-BYTES_PER_PARTICLE = 1140 + 430
-BYTES_PER_PARTICLE_OF_PORTION = 3 * 210
+# Measured (1,230 of 200,000 particles): what a particle adds to the process in all, modes, table, results, checkpoints.
+BYTES_PER_PARTICLE = 1300
 # Python, PyTorch, SciPy and Numba, loaded.
 PROGRAM_BYTES = 480 << 20
 # Buffers of reading, and PyTorch's own.
@@ -116,9 +114,7 @@ def plan_memory(
         # Refinement searches on the quadrature of one of the stages, without its matrix, one class after the other.
         searched = exact_bytes(stages_r_max[search_stage(stages_r_max, last)], box, 0)
         stage_bytes = WORKING_BYTES + max(exact, searched + classes * refining_bytes(last))
-        particle_bytes = BYTES_PER_PARTICLE * n_particles
-        particle_bytes += BYTES_PER_PARTICLE_OF_PORTION * min(n_particles, LARGEST_PORTION)
-        plan = MemoryPlan(PROGRAM_BYTES, particle_bytes, stage_bytes, matrix_bytes, 0)
+        plan = MemoryPlan(PROGRAM_BYTES, BYTES_PER_PARTICLE * n_particles, stage_bytes, matrix_bytes, 0)
         left = given - plan.needed_bytes
         if left >= 0:
             most = n_particles * 4 * record_size(FourierDisc(box, last).size)
