@@ -417,9 +417,10 @@ def test_a_full_disk_leaves_no_half_written_map(
         return work(first, *others)
 
     monkeypatch.setattr(atomic.os, function, full)
-    with pytest.raises(UsageError, match=r"cannot write .*(config\.toml|map\.mrc): No space left on device"):
+    with pytest.raises(UsageError, match=r"cannot write .*: No space left on device"):
         hoarfrost.reconstruct(data.particles_path, output, **{**SHORT, "epochs": 0.1})
-    assert sorted(entry.name for entry in output.iterdir()) == ["config.toml", "events.jsonl", "noise.star"]
+    written = {entry.name for entry in output.iterdir()} - {"checkpoints", "live"}
+    assert written == {"config.toml", "events.jsonl", "noise.star"}
 
 
 @pytest.fixture
