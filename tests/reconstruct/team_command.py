@@ -14,7 +14,9 @@ from hoarfrost.reconstruct import annealing, loop, marching, refine, settings
 from hoarfrost.reconstruct.events import Event, EventLog
 
 settings.FIRST_R_MAX = 4.0
-marching.SEARCH_R_MAX = 4.0  # and refinement follows the first stage
+# Refinement follows the first stage: in a longer one rounding comes to decide when conjugate gradients stop, and runs
+# of other numbers of processes part for good (docs/distributed.md).
+marching.SEARCH_R_MAX = 4.0
 marching.FIRST_STAGE = marching.StagePlan((0.3,), 2, 4, 2, 2, 4)
 marching.GRADIENT_STAGE = marching.StagePlan((1.0,), 2, 4, 2, 2, 4)
 loop.LEAST_GAIN_TO_REFINE = -math.inf

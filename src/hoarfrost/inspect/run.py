@@ -25,13 +25,12 @@ from hoarfrost.inspect.numbers import number_flags
 from hoarfrost.inspect.parameters import IMAGES, file_parameters, optics_parameters, run_parameters
 from hoarfrost.inspect.result import Flag, Inspection, Montage, NoiseSpectrum, Parameter
 from hoarfrost.particles.contrast import Contrast, ContrastChoice
-from hoarfrost.particles.preprocess import Preprocessor
 from hoarfrost.particles.source import LARGEST_DUST_SHARE, ParticleSource
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruct.distribution import joined
 from hoarfrost.reconstruct.memory import GB, machine_memory
+from hoarfrost.reconstruct.run import open_source
 from hoarfrost.reconstruct.settings import Options, Settings, resolve
-from hoarfrost.seeds import named_generator
 
 DUST_WORTH_SAYING = 0.03
 FEWEST_FOR_CONTRAST = 60
@@ -145,10 +144,7 @@ class _Look:
 
 
 def _look(stack: ParticleStack, settings: Settings, found: ImageSurvey) -> _Look:
-    preprocessor = Preprocessor(
-        settings.box, settings.diameter_A / settings.pixel_size_A, settings.shift_extent_A / settings.pixel_size_A
-    )
-    source = ParticleSource(stack, preprocessor, found.good, named_generator(settings.seed, "noise"))
+    source = open_source(stack, settings, found.good)
     contrast = Contrast.decide(settings.contrast, source.contrast_z())
     source.sign = contrast.sign
     noise = noise_spectrum(source)

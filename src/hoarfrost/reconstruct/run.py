@@ -371,15 +371,17 @@ def forecast_line(seconds: float, settings: Settings) -> str:
     return f"Expected: {about(seconds)}, and up to {settings.expected_bytes / GB:.1f} GB of memory"
 
 
-def open_source(stack: ParticleStack, settings: Settings) -> ParticleSource:
-    """The particles of a stack, prepared as `settings` say."""
-    training = split_held_out(settings.n_particles, settings.held_out, settings.seed)[1]
+def open_source(stack: ParticleStack, settings: Settings, among: Tensor | None = None) -> ParticleSource:
+    """The particles of a stack, prepared as `settings` say; noise and contrast are estimated from those `among` (m,).
+
+    Unless given these are the ones to train on.
+    """
+    if among is None:
+        among = split_held_out(settings.n_particles, settings.held_out, settings.seed)[1]
     preprocessor = Preprocessor(
         settings.box, settings.diameter_A / settings.pixel_size_A, settings.shift_extent_A / settings.pixel_size_A
     )
-    return ParticleSource(
-        stack, preprocessor, training, named_generator(settings.seed, "noise"), device=settings.device
-    )
+    return ParticleSource(stack, preprocessor, among, named_generator(settings.seed, "noise"), device=settings.device)
 
 
 def _check_shares(settings: Settings, team: Team) -> None:
