@@ -35,6 +35,8 @@ ARRIVAL_TIMEOUT_S = 300.0
 TIMEOUT_S = 45.0
 TIMEOUT_VARIABLE = "HOARFROST_TIMEOUT_S"
 STORE_TIMEOUT_S = 5.0
+# How long the first process, which may keep the counts for all, waits for the others to have asked for them.
+FAREWELL_S = 10.0
 # How long a process that has just closed its connections may take to be seen as ended.
 LEAVING_S = 1.0
 TEXT_BYTES = 2048
@@ -194,6 +196,17 @@ class _ProcessTeam(Team):
             return error
         return ToldElsewhereError(getattr(error, "exit_code", 1))
 
+    def part(self) -> None:
+        """Close the connections after a failure, so that the others notice; the first process ends after them."""
+        with contextlib.suppress(RuntimeError):
+            dist.destroy_process_group()
+        self._counted(f"parted {self.rank}", 1)
+        until = time.monotonic() + FAREWELL_S
+        others = {rank for rank in range(self.size) if self.is_first and rank != self.rank}
+        while others and time.monotonic() < until:
+            time.sleep(0.05)
+            others -= {*self._ended_at_once(), *(rank for rank in others if self._counted(f"parted {rank}", 0))}
+
     def _texts(self, text: str) -> list[str]:
         """What every process says, by rank. Texts longer than 2 kB are cut."""
         said = text.encode()[:TEXT_BYTES]
@@ -232,14 +245,15 @@ class _ProcessTeam(Team):
         return f"{what}; look for that one's own message or whether memory ran out, then go on with hoarfrost resume"
 
     def _ended_here(self) -> list[int]:
-        """Ranks of processes on this machine that are no more."""
         until = time.monotonic() + LEAVING_S
-        here = [rank for rank in range(self.size) if self._hosts[rank] == self.host and rank != self.rank]
-        while True:
-            ended = [rank for rank in here if _has_ended(self._pids[rank])]
-            if ended or time.monotonic() > until:
-                return ended
+        while not (ended := self._ended_at_once()) and time.monotonic() < until:
             time.sleep(0.05)
+        return ended
+
+    def _ended_at_once(self) -> list[int]:
+        """Ranks of processes on this machine that are no more."""
+        here = (rank for rank in range(self.size) if self._hosts[rank] == self.host and rank != self.rank)
+        return [rank for rank in here if _has_ended(self._pids[rank])]
 
 
 @contextlib.contextmanager
@@ -270,6 +284,7 @@ def joined(device: str = "auto", threads: int | None = None) -> Iterator[Team]:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
             last = team.last_word(error)
+            team.part()
             if last is error:
                 raise
             raise last from error
