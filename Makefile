@@ -12,7 +12,7 @@ PYTHON ?=
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint docs clean
 
 help:  ## say what there is to make
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -20,7 +20,7 @@ help:  ## say what there is to make
 demo: $(STAMP)  ## reconstruct a map from the example particles, into demo-run/
 	$(BIN)/hoarfrost reconstruct $(PARTICLES) -o $(DEMO_RUN) --overwrite
 
-test: lint  ## all checks and tests, with coverage
+test: lint docs  ## all checks and tests, with coverage
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --cov --cov-report=term
 
 lint: $(STAMP)  ## style, types and who may import whom
@@ -29,8 +29,12 @@ lint: $(STAMP)  ## style, types and who may import whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(STAMP)  ## these pages as a site, in docs/_build; a warning is an error
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet -b html docs docs/_build
+	@echo "Documentation: docs/_build/index.html"
+
 clean:  ## remove .venv, caches and the demo's output
-	rm -rf $(VENV) $(DEMO_RUN) .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) $(DEMO_RUN) .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist docs/_build
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch goes first and alone, from TORCH_INDEX if given; the second step finds it there and adds all the rest.
