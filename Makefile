@@ -5,14 +5,16 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed
 DEMO_RUN := demo-run
+WRONG_MAPS := wrong-maps
 PARTICLES := examples/beta-galactosidase/particles.star
 
-# Optional. The Python to build .venv with, and the index to take torch from.
+# Optional. The Python to build .venv with, the index to take torch from, and a model for `make pictures`.
 PYTHON ?=
 TORCH_INDEX ?=
+MODEL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs clean
+.PHONY: help demo test lint docs pictures clean
 
 help:  ## say what there is to make
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -33,8 +35,13 @@ docs: $(STAMP)  ## these pages as a site, in docs/_build; a warning is an error
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet -b html docs docs/_build
 	@echo "Documentation: docs/_build/index.html"
 
+# The example run is made if there is none. With MODEL=6cvm.cif.gz (of the Protein Data Bank) wrong maps are made anew too.
+pictures: $(STAMP)  ## the pictures that the pages show, from runs; needs Chromium
+	test -e $(DEMO_RUN)/report.html || $(MAKE) demo
+	$(BIN)/python docs/pictures/make_pictures.py --run $(DEMO_RUN) $(if $(MODEL),--model $(MODEL) --work $(WRONG_MAPS))
+
 clean:  ## remove .venv, caches and the demo's output
-	rm -rf $(VENV) $(DEMO_RUN) .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist docs/_build
+	rm -rf $(VENV) $(DEMO_RUN) $(WRONG_MAPS) .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist docs/_build
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch goes first and alone, from TORCH_INDEX if given; the second step finds it there and adds all the rest.
