@@ -6,17 +6,17 @@ About 25 minutes on one core; a run that is there already is not made again.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from files import save
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from hoarfrost.io.mrc import read_volume
-from hoarfrost.report.pictures import slices_figure
+from hoarfrost.report.pictures import draw_slices
 
 SIMULATE = ("--box", "48", "--pixel-size", "5", "--shift-sigma", "5", "-n")
 WIDTH = 760
@@ -31,15 +31,17 @@ class Case:
     options: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     """Further pictures of the run that show it."""
+    is_alike: bool = True
+    """Whether it is alike enough to the molecule to be laid on it."""
 
 
 CASES = (
     Case("right", ("1000", "--snr", "0.1"), also=("matches",)),
-    Case("noise", ("500", "--snr", "0.000001"), also=("matches",)),
-    Case("contrast", options=("--contrast", "black")),
+    Case("noise", ("500", "--snr", "0.000001"), also=("matches",), is_alike=False),
+    Case("contrast", options=("--contrast", "black", "--starts", "1"), is_alike=False),
     Case("views", ("1000", "--snr", "0.1", "--preferred", "20"), also=("orientations",)),
     Case("few", ("60", "--snr", "0.1")),
-    Case("symmetry", options=("--symmetry", "C3")),
+    Case("symmetry", options=("--symmetry", "C3"), is_alike=False),
 )
 
 
@@ -64,18 +66,21 @@ def draw_wrong_maps(model: Path, work: Path) -> None:
         draw_map(case, run, right / "truth.mrc")
         for name in case.also:
             with Image.open(run / f"{name}.png") as image:
-                save(narrowed(image), f"wrong-{case.name}-{name}.png", colours=64)
+                save(narrowed(image), f"wrong-{case.name}-{name}.png")
 
 
 def draw_map(case: Case, run: Path, truth: Path) -> None:
-    """Slices and projections of a map, turned to lie as the molecule does in all of these pictures."""
-    aligned = run / "aligned"
-    if not (aligned / "aligned.mrc").exists():
-        hoarfrost("compare", run / "map.mrc", truth, "-o", aligned)
-    canvas = FigureCanvasAgg(slices_figure(*read_volume(aligned / "aligned.mrc")))
-    canvas.draw()
-    image = Image.fromarray(canvas.buffer_rgba()[..., :3])
-    save(narrowed(image), f"wrong-{case.name}.png", colours=64)
+    """Slices and projections of a map, turned to lie as the molecule does, so that the pictures can be compared."""
+    volume = run / "map.mrc"
+    if case.is_alike:
+        volume = run / "aligned" / "aligned.mrc"
+        if not volume.exists():
+            hoarfrost("compare", run / "map.mrc", truth, "-o", volume.parent)
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(volume, Path(folder) / "map.mrc")
+        draw_slices(folder, Path(folder) / "slices.png")
+        with Image.open(Path(folder) / "slices.png") as image:
+            save(narrowed(image), f"wrong-{case.name}.png", colours=64)
 
 
 def narrowed(image: Image.Image) -> Image.Image:
