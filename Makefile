@@ -29,6 +29,7 @@ lint: $(STAMP)  ## style, types and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy docs/conf.py docs/extensions docs/pictures
 	$(BIN)/lint-imports
 
 docs: $(STAMP)  ## these pages as a site, in docs/_build; a warning is an error

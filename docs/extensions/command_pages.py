@@ -1,7 +1,7 @@
 """The directive ``{command} NAME``: what the command line's own schema says of a command.
 
-It is what ``hoarfrost NAME --help`` shows: usage, what it does, arguments, options and their defaults. Every command must
-have a page of its name in `commands/`, which uses it.
+It is what ``hoarfrost NAME --help`` shows: usage, what it does, arguments, options and their defaults. Every command
+must have a page of its name in `commands/`, which uses it.
 """
 
 from __future__ import annotations

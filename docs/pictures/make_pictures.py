@@ -1,8 +1,8 @@
 """The pictures of the documentation, from runs of the program: `make pictures`.
 
-From the run of the example particles (`make demo`): its page in a wide window and on a phone. From the example particles:
-what inspect says, in docs/inspect.md. With ``--model``, the atomic model of β-galactosidase (PDB entry 6CVM): maps that are
-wrong, each from particles simulated to make it so.
+From the run of the example particles (`make demo`): its page in a wide window and on a phone. From the example
+particles: what inspect says, in docs/inspect.md. With ``--model``, the atomic model of β-galactosidase (PDB entry
+6CVM): maps that are wrong, each from particles simulated to make it so.
 """
 
 from __future__ import annotations

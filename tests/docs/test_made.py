@@ -1,0 +1,74 @@
+"""What is made for the documentation is what the program gives now, and all of it is there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hoarfrost.cli import main
+from hoarfrost.cli.app import app
+
+ROOT = Path(__file__).parents[2]
+LARGEST_PICTURE = 300_000
+# As busy and as large as the machine is.
+OF_THE_MACHINE = ("  Memory ", "  Time ")
+
+
+def test_the_output_of_inspect_is_what_it_prints_now(
+    docs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert main(["inspect", "examples/beta-galactosidase/particles.star"]) == 0
+    now = [line.rstrip() for line in capsys.readouterr().out.rstrip().splitlines()]
+    shown = re.search(
+        r"<!-- made by make pictures: inspect -->\n\n```\n(.*?)\n```",
+        (docs / "inspect.md").read_text(),
+        flags=re.DOTALL,
+    )
+    assert shown is not None
+    for then, line in zip(shown[1].splitlines(), now, strict=True):
+        if not line.startswith(OF_THE_MACHINE):
+            assert line == then, "run `make pictures`"
+
+
+def test_every_command_has_a_page_that_shows_its_schema(docs: Path) -> None:
+    commands = [name for name in app if not name.startswith("-")]
+    assert len(commands) >= 12
+    for name in commands:
+        page = (docs / "commands" / f"{name}.md").read_text()
+        assert page.startswith(f"# hoarfrost {name}\n")
+        assert f"```{{command}} {name}\n```" in page
+        assert re.search(rf"^hoarfrost {name}( |$)", page, flags=re.MULTILINE), "an example"
+
+
+def test_the_schema_of_a_command_is_what_its_help_tells() -> None:
+    code = "import command_pages; print(command_pages.command_markdown('flip'))"
+    folder = ROOT / "docs" / "extensions"
+    told = subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, capture_output=True, text=True).stdout
+    assert "hoarfrost flip --output PATH [OPTIONS] MAP" in told
+    for option in ("`MAP`", "`--output, -o PATH`", "`--particles PATH`", "`--datadir PATH`", "`--overwrite`"):
+        assert option in told
+    assert "--no-overwrite" not in told
+    assert "#" not in told
+
+
+def test_pictures_are_small_and_each_is_shown(docs: Path) -> None:
+    pages = "".join(page.read_text() for page in [*docs.rglob("*.md"), ROOT / "README.md"])
+    pictures = sorted((docs / "images").iterdir())
+    assert len(pictures) > 5
+    for picture in pictures:
+        assert picture.stat().st_size <= LARGEST_PICTURE, picture.name
+        assert f"images/{picture.name})" in pages, picture.name
+
+
+def test_links_of_pages_lead_somewhere_on_a_git_host_too(docs: Path) -> None:
+    pages = [page for page in docs.rglob("*.md") if "_build" not in page.parts] + sorted(ROOT.glob("*.md"))
+    for page in pages:
+        text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)", re.sub(r"``.*?``", "", text)):
+            if not target.startswith(("http://", "https://")):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
