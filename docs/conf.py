@@ -36,9 +36,13 @@ nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!hoarfrost).*")]
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented"
-autodoc_preserve_defaults = True
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_use_type_comments = False
+maximum_signature_line_length = 80
+add_module_names = False
+python_display_short_literal_types = True
+default_role = "code"  # of docstrings: `name`
 napoleon_google_docstring = False
 
 html_theme = "furo"

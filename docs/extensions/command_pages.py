@@ -7,6 +7,7 @@ must have a page of its name in `commands/`, which uses it.
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,7 +29,11 @@ def command_names() -> list[str]:
 def command_markdown(name: str) -> str:
     """What the schema says of a command, as Markdown without a heading."""
     # Of all commands at once: asked alone, a command does not know the settings that all share.
-    told = f"{command_line.generate_docs(output_format='markdown')}\n## "
+    started_as, sys.argv = sys.argv, ["hoarfrost"]  # or its usage would tell how Sphinx was started
+    try:
+        told = f"{command_line.generate_docs(output_format='markdown')}\n## "
+    finally:
+        sys.argv = started_as
     match = re.search(rf"^## hoarfrost {name}\n(.*?)(?=^## )", told, flags=re.DOTALL | re.MULTILINE)
     assert match is not None
     told = match[1]

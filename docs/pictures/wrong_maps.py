@@ -1,7 +1,7 @@
 """Maps that are wrong, each for a reason of its own, and a right one: real runs on simulated particles.
 
 The particles are of β-galactosidase (D2), 48 pixels of 5 Å. Every run has the defaults but for what it is here to show.
-About 25 minutes on one core; a run that is there already is not made again.
+About half an hour on one core; a run that is there already is not made again.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ CASES = (
     Case("contrast", options=("--contrast", "black", "--starts", "1"), is_alike=False),
     Case("views", ("1000", "--snr", "0.1", "--preferred", "20"), also=("orientations",)),
     Case("few", ("60", "--snr", "0.1")),
+    Case("optimum", ("400", "--snr", "0.006"), also=("matches",)),
     Case("symmetry", options=("--symmetry", "C3"), is_alike=False),
 )
 
