@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from cyclopts import CycloptsError
 
 from hoarfrost.cli import main
 from hoarfrost.cli.app import app
@@ -74,3 +76,30 @@ def test_links_of_pages_lead_somewhere_on_a_git_host_too(docs: Path) -> None:
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)", re.sub(r"``.*?``", "", text)):
             if not target.startswith(("http://", "https://")):
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def commands_of(page: Path) -> list[list[str]]:
+    """The arguments of each hoarfrost command in the code blocks of a page, comments left out."""
+    text = page.read_text().replace("\\\n", " ")
+    lines = "".join(re.findall(r"^```[^\n]*\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)).splitlines()
+    lines += re.findall(r"^ {4}(hoarfrost .*)$", text, flags=re.MULTILINE)
+    words = [shlex.split(line, comments=True) for line in lines if re.search(r"(^|/|-m )hoarfrost ", line)]
+    found = []
+    for command in words:
+        at = next((number for number, word in enumerate(command) if Path(word).name == "hoarfrost"), None)
+        if at == 0 or (at is not None and command[at - 1] == "-m"):
+            found.append(command[at + 1 :])
+    return found
+
+
+def test_commands_of_all_pages_have_options_that_exist(docs: Path) -> None:
+    pages = [page for page in docs.rglob("*.md") if "_build" not in page.parts] + [ROOT / "README.md"]
+    commands = [(page, command) for page in pages for command in commands_of(page)]
+    assert len(commands) > 70
+    for page, command in commands:
+        if command[-1] in ("--help", "[OPTIONS]") or "…" in command:
+            continue
+        try:
+            app.parse_args(command, exit_on_error=False, print_error=False)
+        except CycloptsError as error:
+            pytest.fail(f"{page.name}: hoarfrost {shlex.join(command)}: {error}")
