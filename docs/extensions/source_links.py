@@ -60,6 +60,7 @@ def link_to_code(app: Sphinx, doctree: nodes.document) -> None:
         path = Path(env.relfn2path(node["reftarget"], env.docname)[1]).resolve()
         if path.suffix != ".py" or not path.is_relative_to(PACKAGE):
             continue
+        env.note_dependency(str(path))  # the page is looked at again when the code changes
         name = node.astext()
         if not name.endswith(path.name) and name not in definitions(path.read_text("utf-8")):
             LOGGER.warning("%s defines no %s", path.relative_to(ROOT), name, location=node)
