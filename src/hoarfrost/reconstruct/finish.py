@@ -18,7 +18,7 @@ from hoarfrost.fsc import fourier_shell_correlation
 from hoarfrost.model.local_statistics import LocalStatistics
 from hoarfrost.reconstruct.checkpoint import State
 from hoarfrost.reconstruct.distribution import Team
-from hoarfrost.reconstruct.junk import JunkShare
+from hoarfrost.reconstruct.junk import Junk
 from hoarfrost.reconstruct.loop import Reconstruction
 from hoarfrost.reconstruct.m_step import MStep, wiener_ridge
 from hoarfrost.reconstruct.marching import LARGEST_PORTION
@@ -145,7 +145,7 @@ class _Poses:
             for column, filled in zip(self.columns, state["columns"], strict=True):
                 column.copy_(filled)
 
-    def note(self, visit: Visit, junk: JunkShare, pixel_size_A: float, shift_extent_A: float) -> None:
+    def note(self, visit: Visit, junk: Junk, pixel_size_A: float, shift_extent_A: float) -> None:
         """Fill in the process's share of a visit."""
         indices = visit.indices
         class_probability = visit.own_log_evidence.softmax(dim=1).cpu()
@@ -166,7 +166,7 @@ class _Poses:
             self.probability[here] = modes.share()[:, 0].cpu().to(torch.float64) * of_class
         log_evidence = visit.own_log_evidence.logsumexp(dim=1)
         self.log_evidence[indices] = log_evidence.cpu()
-        self.junk[indices] = junk.probability(log_evidence, visit.images.log_constant).cpu()
+        self.junk[indices] = junk.probability(visit.own_gain, visit.own_junk).cpu()
 
 
 def _solve(parts: list[tuple[Tensor, Tensor]], support: Tensor, start: Tensor, method: str) -> Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from hoarfrost.fourier import fourier_resize
+from hoarfrost.fourier import FourierDisc, fourier_resize
 from hoarfrost.geometry import random_rotations
 from hoarfrost.model.band import BandModel
 from hoarfrost.model.likelihood import WhitenedImages
@@ -29,6 +29,7 @@ from hoarfrost.reconstruct.distribution import Team
 from hoarfrost.reconstruct.events import Event
 from hoarfrost.reconstruct.forecast import IMAGES_TO_TIME, Rates, expected_seconds, expected_starts, measure
 from hoarfrost.reconstruct.initialise import initial_volume
+from hoarfrost.reconstruct.junk import Junk
 from hoarfrost.reconstruct.live import Live
 from hoarfrost.reconstruct.marching import (
     LEAST_GAIN_TO_REFINE,
@@ -200,7 +201,7 @@ class Reconstruction:
 
     def _start_stage(self, stage: int, band: BandModel, previous: StageMethod | None) -> StageMethod:
         support = band.support(self.diameter)
-        sample = self.source.images(self._sample, band.disc)
+        sample = self.sample(band.disc)
         if previous is None:
             generator = self.generator(self._of_start("start"))
             every = [initial_volume(band, sample, self.diameter, generator) for _ in range(self.settings.classes)]
@@ -210,9 +211,12 @@ class Reconstruction:
         volumes = self.team.from_first(lambda: volumes, volumes)
         if self.settings.method == "auto":
             if isinstance(previous, AutoStage):
+                previous.junk.cover(sample, band.disc)
                 return AutoStage(band, support, volumes, previous, self.team)
             annealing = Annealing.of(sample, band.disc, self.source.mask_power)
-            return AutoStage(band, support, volumes, None, self.team, annealing)
+            junk = Junk(self.source.mask_power)
+            junk.cover(sample, band.disc)
+            return AutoStage(band, support, volumes, None, self.team, annealing, junk)
         (volume,) = volumes
         spec = METHODS[self.settings.method]
         assert isinstance(self._sampler, FixedMinibatchSampler)
@@ -239,13 +243,17 @@ class Reconstruction:
         support = band.support(self.diameter)
         volumes = torch.zeros(self.settings.classes, *support.shape, device=band.device)
         if self.settings.method == "auto":
-            return AutoStage(band, support, volumes, None, self.team)
+            return AutoStage(band, support, volumes, None, self.team, junk=Junk(self.source.mask_power))
         assert isinstance(self._sampler, FixedMinibatchSampler)
         facts = Facts(1.0, self._sampler.n_batches)
         spec, objective = METHODS[self.settings.method], self._objective(band)
         return GradientStage(
             band, support, volumes[0], spec=spec, rate=1.0, facts=facts, objective=objective, team=self.team
         )
+
+    def sample(self, disc: FourierDisc) -> WhitenedImages:
+        """Some of the training particles, always the same."""
+        return self.source.images(self._sample, disc)
 
     def _objective(self, band: BandModel) -> Objective:
         prior = ExponentialCubicPrior().on_grid(band.box / self.settings.box)

@@ -29,7 +29,7 @@ from hoarfrost.model.local_statistics import LocalStatistics
 from hoarfrost.reconstruct import spot_check
 from hoarfrost.reconstruct.checkpoint import State
 from hoarfrost.reconstruct.drawn import Drawn, own_places
-from hoarfrost.reconstruct.junk import JunkShare
+from hoarfrost.reconstruct.junk import Junk
 from hoarfrost.reconstruct.local_e_step import Effort, LocalEStep
 from hoarfrost.reconstruct.loop import Reconstruction
 from hoarfrost.reconstruct.m_step import MStep, filter_shells
@@ -79,7 +79,7 @@ class Refinement:
         self.in_second_half = (torch.randperm(n, generator=run.generator("halves")) % 2).bool()
         self._generator = run.generator("refinement")
         self._queue = run.training[:0]
-        self.junk = JunkShare()
+        self.junk = Junk(run.source.mask_power)
 
     def state(self) -> State:
         """What is known of the particles, and what random choices follow from, for `restore`."""
@@ -165,6 +165,7 @@ class Refinement:
     def e_steps(self, volumes: Tensor, r_max: float, effort: Effort | None = None) -> list[LocalEStep]:
         """The posterior under the map of each class, (C, box, box, box), up to r_max."""
         disc = FourierDisc(self.run.settings.box, r_max)
+        self.junk.cover(self.run.sample(disc), disc)
         coarse, prior, generator = self._coarse_below(r_max), self.run.pose_prior, self._generator
         return [LocalEStep(v, disc, coarse, prior, effort or self.effort, generator) for v in volumes]
 
@@ -214,7 +215,7 @@ class Refinement:
         searches = search.tensor_split(first_batch + len(batches))[first_batch:]
         stream = self.run.source.stream([team.share(batch) for batch in batches], e_steps[0].model.disc)
         for everyone, searched, (_, images) in zip(batches, searches, stream, strict=True):
-            yield visit_batch(e_steps, self.known, everyone, searched, images, team)
+            yield visit_batch(e_steps, self.known, everyone, searched, images, team, self.junk)
 
     def _batches(self, members: Tensor) -> tuple[Tensor, ...]:
         return members.tensor_split(math.ceil(len(members) / (BATCH_SIZE * self.run.team.size)))
@@ -244,16 +245,17 @@ class Refinement:
                 for e_step, n_images in zip(e_steps, drawn.looked_at, strict=True):
                     e_step.skip(n_images)
             for visit in self.visit(e_steps, members, first_batch=drawn.batches):
-                added = visit.add_to(statistics, e_steps, self.weights(visit))
+                added = visit.add_to(statistics, e_steps, self.weights(visit, e_steps[0].model.disc))
                 if checkpoints.is_on:
                     drawn.note(visit, added)
                 yield visit
 
-    def weights(self, visit: Visit) -> Tensor:
+    def weights(self, visit: Visit, disc: FourierDisc) -> Tensor:
         """How much each of a visit's images counts for each class, (b, C): the probability that it shows it."""
-        self.junk.count(self.junk.probability(visit.log_evidence, visit.log_constant))
-        own = visit.own_log_evidence.logsumexp(dim=1)
-        junk = self.junk.probability(own, visit.images.log_constant)
+        junk = self.junk.probability(visit.own_gain, visit.own_junk)
+        sums = self.junk.sums_over(visit.images, disc, junk, visit.own_junk)
+        self.run.team.sum_(sums)
+        self.junk.count(sums, visit.lead)
         return visit.own_log_evidence.softmax(dim=1) * (1 - junk)[:, None]
 
     def support(self, box: int) -> Tensor:
