@@ -101,7 +101,7 @@ def final_pass(run: Reconstruction, refinement: Refinement, refined: Refined) ->
     for c in order.tolist():
         start = (refined.volumes[0][c] + refined.volumes[1][c]) / 2
         solved = run.team.from_first(
-            partial(_solve, [of_half[c] for of_half in sums], support, start, s.method),
+            partial(_solve, [of_half[c] for of_half in sums], support, start, refinement, s.method),
             support.new_empty(3, *support.shape),
         )
         whole, *halves = (fourier_resize(m.cpu().to(torch.float64), s.box, r_max) for m in solved)
@@ -169,14 +169,21 @@ class _Poses:
         self.junk[indices] = junk.probability(visit.own_gain, visit.own_junk).cpu()
 
 
-def _solve(parts: list[tuple[Tensor, Tensor]], support: Tensor, start: Tensor, method: str) -> Tensor:
-    """The map of all particles and those of the two halves (3, box, box, box), from the statistics of each half."""
+def _solve(
+    parts: list[tuple[Tensor, Tensor]], support: Tensor, start: Tensor, refinement: Refinement, method: str
+) -> Tensor:
+    """The map of all particles and those of the two halves (3, box, box, box), from the statistics of each half.
+
+    The map of all is empty in the solvent. The halves are not: where they agree is to be seen without a mask too.
+    """
     # Each half starts from nothing, or what both start from would be found in both.
     half_maps = [MStep(support, positive=False)(part, torch.zeros_like(support)) for part in parts]
     final = start
     if method == "auto":
-        ridge = wiener_ridge(parts, fourier_shell_correlation(*half_maps), support)
+        particle = refinement.particle(start)
+        within = [MStep(particle, positive=False)(part, torch.zeros_like(support)) for part in parts]
+        ridge = wiener_ridge(parts, fourier_shell_correlation(*within), particle)
         (linear, kernel), (other_linear, other_kernel) = parts
-        solve = MStep(support, positive=False, shell_ridge=ridge)
+        solve = MStep(particle, positive=False, shell_ridge=ridge)
         final = solve(((linear + other_linear) / 2, (kernel + other_kernel) / 2), final)
     return torch.stack([final, *half_maps])

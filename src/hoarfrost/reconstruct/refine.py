@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from hoarfrost.evaluate.half_maps import FSC_THRESHOLD
+from hoarfrost.evaluate.particle_mask import make_particle_mask
 from hoarfrost.fourier import FourierDisc, fourier_resize, radius_grid
 from hoarfrost.fsc import fourier_shell_correlation
 from hoarfrost.model.band import VOLUME_MARGIN, BandModel
@@ -33,7 +34,14 @@ from hoarfrost.reconstruct.junk import Junk
 from hoarfrost.reconstruct.local_e_step import Effort, LocalEStep
 from hoarfrost.reconstruct.loop import Reconstruction
 from hoarfrost.reconstruct.m_step import MStep, filter_shells
-from hoarfrost.reconstruct.marching import LEAST_GROWTH, is_last_sweep, search_stage, share_of_sweeps, sweep_size
+from hoarfrost.reconstruct.marching import (
+    LEAST_GROWTH,
+    is_last_sweep,
+    last_stage_of_starts,
+    search_stage,
+    share_of_sweeps,
+    sweep_size,
+)
 from hoarfrost.reconstruct.matches import matches_of_known
 from hoarfrost.reconstruct.optimised import HeldOut, Optimised
 from hoarfrost.reconstruct.spot_check import SumError
@@ -263,6 +271,20 @@ class Refinement:
         inside = radius_grid(box, 3) <= self.run.diameter * box / 2
         return inside.to(self.run.settings.device, torch.float32)
 
+    def particle(self, volume: Tensor) -> Tensor:
+        """Ones in and generously about the particle that a map (box, box, box) shows, zeros in the solvent."""
+        s = self.run.settings
+        r_low = s.stages_r_max[last_stage_of_starts(s.stages_r_max, s.refined_r_max)]
+        return self.support(len(volume)) * (make_particle_mask(volume, r_low) > 0.5).to(volume)
+
+    def _solved(self, statistics: tuple[Tensor, Tensor], start: Tensor) -> Tensor:
+        """The map that statistics ask for, empty where the one that it starts from shows solvent.
+
+        Of the noise in a ball most is in the solvent. On GroEL-GroES the mean FSC with the truth up to r_max 26.7 rises
+        from 0.85 to 0.88 without it. Each half's map has a mask of its own, which tells it nothing of the other.
+        """
+        return MStep(self.particle(start), positive=False)(statistics, start)
+
     def _sweep(
         self, stage: int, r_max: float, volumes: tuple[Tensor, Tensor], sweep: int
     ) -> tuple[tuple[Tensor, Tensor], Tensor, float]:
@@ -272,7 +294,6 @@ class Refinement:
         """
         run = self.run
         box = 2 * math.floor(r_max) + VOLUME_MARGIN
-        solve = MStep(self.support(box), positive=False)
         maps: list[Tensor] = []
         shares: list[Tensor] = []
         done, gain = 0, 0.0
@@ -308,7 +329,7 @@ class Refinement:
                     # Taken from the list, or the grids of all classes would be in memory to the end.
                     quadratic, start = statistics.pop(0).quadratic(len(own)), fourier_resize(volume, box)
                     run.team.sum_(*quadratic)
-                    found.append(run.team.from_first(partial(solve, quadratic, start), start))
+                    found.append(run.team.from_first(partial(self._solved, quadratic, start), start))
                 maps.append(torch.stack(found))
         self.junk.learn()
         self.known.learn_shares(torch.cat(shares))
