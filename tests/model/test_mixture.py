@@ -117,7 +117,7 @@ def test_images_that_may_show_none_of_the_structures_count_for_less(
     shown = found.log_evidence.exp() / (found.log_evidence.exp() + log_none.exp())
     assert torch.equal(with_none.log_evidence, found.log_evidence)
     torch.testing.assert_close(with_none.probability, found.probability * shown[:, None])
-    # One image alone: its statistics are those without the alternative, times the probability that it shows a structure.
+    # The statistics of one image alone are those without the alternative, times the probability of a structure.
     one = [marginalise_mixture(images[:1], slices, band.poses, LOG_SHARES, log_none=n) for n in (None, log_none[:1])]
     for (numerator, weight), (reduced, reduced_weight) in zip(*(m.statistics for m in one), strict=True):
         torch.testing.assert_close(reduced, numerator * shown[0])

@@ -52,6 +52,13 @@ class Junk:
         self._leads = torch.zeros(0, dtype=torch.float64)
         self._forget()
 
+    @classmethod
+    def like(cls, sample: WhitenedImages, disc: FourierDisc, mask_power: float) -> Junk:
+        """Junk of which nothing is known but the spectrum of a sample of all images."""
+        junk = cls(mask_power)
+        junk.cover(sample, disc)
+        return junk
+
     def _forget(self, keep: float = 0.0) -> None:
         if keep == 0:
             self._sums = torch.zeros(N_MOMENTS, 0, dtype=torch.float64)
