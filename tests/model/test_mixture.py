@@ -105,3 +105,20 @@ def test_tempering_makes_structures_and_poses_alike(
     # The likelihood of images with so much more noise, but for their constants.
     loud = WhitenedImages(images.data / 2, images.ctf / 2, images.log_constant)
     torch.testing.assert_close(probability[1], marginalise_mixture(loud, slices, band.poses, LOG_SHARES).probability)
+
+
+def test_images_that_may_show_none_of_the_structures_count_for_less(
+    band: BandModel, slices: list[Tensor], images: WhitenedImages
+) -> None:
+    generator = named_generator(3, "mixture test")
+    found = marginalise_mixture(images, slices, band.poses, LOG_SHARES)
+    log_none = found.log_evidence + 3 * torch.randn(N_IMAGES, generator=generator, dtype=torch.float64)
+    with_none = marginalise_mixture(images, slices, band.poses, LOG_SHARES, log_none=log_none)
+    shown = found.log_evidence.exp() / (found.log_evidence.exp() + log_none.exp())
+    assert torch.equal(with_none.log_evidence, found.log_evidence)
+    torch.testing.assert_close(with_none.probability, found.probability * shown[:, None])
+    # The statistics of one image alone are those without the alternative, times the probability of a structure.
+    one = [marginalise_mixture(images[:1], slices, band.poses, LOG_SHARES, log_none=n) for n in (None, log_none[:1])]
+    for (numerator, weight), (reduced, reduced_weight) in zip(*(m.statistics for m in one), strict=True):
+        torch.testing.assert_close(reduced, numerator * shown[0])
+        torch.testing.assert_close(reduced_weight, weight * shown[0])

@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import hoarfrost
 from hoarfrost.fourier import fourier_resize
 from hoarfrost.fsc import fourier_shell_correlation
 from hoarfrost.io.mrc import read_volume, write_stack, write_volume
+from hoarfrost.model.outliers import N_MOMENTS
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruct.finish import FinalPass, final_pass
-from hoarfrost.reconstruct.junk import FIRST_SHARE, JunkShare
+from hoarfrost.reconstruct.junk import FIRST_SHARE, Junk, JunkEvidence
 from hoarfrost.reconstruct.loop import Optimised, Reconstruction
 from hoarfrost.reconstruct.refine import Refinement
 from hoarfrost.reconstruct.run import open_source
@@ -27,17 +29,43 @@ BOX, PIXEL_A, N, N_JUNK = 40, 8.0, 500, 100
 LENGTH_A = BOX * PIXEL_A
 
 
+def nothing(n: int) -> JunkEvidence:
+    """Junk that is nothing but noise."""
+    return JunkEvidence(torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64))
+
+
+def seen(junk: Junk, gain: Tensor, evidence: JunkEvidence) -> Tensor:
+    """The probabilities of images, after the junk has taken note of them."""
+    probability = junk.probability(gain, evidence)
+    sums = torch.zeros(N_MOMENTS, 1, dtype=torch.float64)
+    sums[:3, 0] = torch.tensor([float(probability.sum()), float((probability * evidence.of_other).sum()), len(gain)])
+    junk.count(sums, gain - evidence.log_ratio)
+    return probability
+
+
 def test_the_probability_is_that_of_bayes() -> None:
-    junk = JunkShare()
+    junk = Junk(1.0)
     junk.begin()
     gain = torch.tensor([-3.0, 0.0, 2.5], dtype=torch.float64)
-    constant = torch.tensor([-500.0, -510.0, -520.0], dtype=torch.float64)
     expected = FIRST_SHARE / (FIRST_SHARE + (1 - FIRST_SHARE) * gain.exp())
-    torch.testing.assert_close(junk.probability(constant + gain, constant), expected)
+    torch.testing.assert_close(junk.probability(gain, nothing(3)), expected)
 
 
-def test_there_is_no_junk_before_refinement() -> None:
-    assert not JunkShare().probability(torch.tensor([-1e3, 0.0]), torch.zeros(2)).any()
+def test_there_is_no_junk_before_it_begins() -> None:
+    assert not Junk(1.0).probability(torch.tensor([-1e3, 0.0]), nothing(2)).any()
+
+
+def test_other_objects_are_believed_in_where_the_map_explains_most_images_better() -> None:
+    evidence = JunkEvidence(torch.full((200,), 6.0, dtype=torch.float64), torch.ones(200, dtype=torch.float64))
+    for gain_of_most, is_told in ((5.0, False), (9.0, True)):
+        junk = Junk(1.0)
+        junk.begin()
+        gain = torch.full((200,), gain_of_most, dtype=torch.float64)
+        gain[:40] = 1.0
+        seen(junk, gain, evidence)
+        assert junk.is_told_by_kind is is_told
+        assert (junk.probability(gain, evidence)[:40] > 0.5).all() == is_told
+        assert (junk.probability(gain, evidence)[40:] < 0.5).all()
 
 
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.5])
@@ -48,16 +76,25 @@ def test_the_share_is_learnt_from_the_images(share: float) -> None:
     is_junk = torch.rand(n, generator=generator) < share
     # For normal gains N(±m, 2m), the log-likelihood ratio of the two is the gain itself.
     gain = torch.where(is_junk, -5.0, 5.0) + math.sqrt(10) * torch.randn(n, generator=generator)
-    junk = JunkShare()
+    junk = Junk(1.0)
     junk.begin()
     for _ in range(10):
-        probability = junk.probability(gain, torch.zeros(n))
-        junk.count(probability)
+        probability = seen(junk, gain, nothing(n))
         junk.learn()
     assert junk.share == pytest.approx(share, rel=0.1)
     # Calibrated: of those that it says are junk with 30 to 70 %, about half are.
     unsure = (probability > 0.3) & (probability < 0.7)
     assert float(is_junk[unsure].double().mean()) == pytest.approx(float(probability[unsure].mean()), abs=0.15)
+
+
+def test_the_state_is_all_that_is_known() -> None:
+    junk = Junk(0.9)
+    junk.begin()
+    seen(junk, torch.linspace(-3, 9, 150, dtype=torch.float64), nothing(150))
+    junk.learn(keep=0.5)
+    other = Junk(0.9)
+    other.restore(junk.state())
+    assert str(other.state()) == str(junk.state())
 
 
 @pytest.fixture(scope="module")

@@ -124,3 +124,10 @@ def test_the_share_done_rises_to_one_whatever_is_skipped(starts: int, used: int)
     assert found == sorted(found)
     assert found[-1] == pytest.approx(1)
     assert math.isclose(sum(share._costs), 1)
+
+
+def test_empty_maps_are_left_where_they_are() -> None:
+    """Positive maps of dark particles come out empty."""
+    empty, full = torch.zeros(1, 12, 12, 12), torch.rand(1, 12, 12, 12)
+    assert torch.equal(onto(full, empty), empty)
+    assert torch.equal(onto(empty, full), full)

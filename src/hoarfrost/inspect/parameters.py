@@ -107,7 +107,10 @@ def run_parameters(settings: Settings, options: Options, seconds: float | None) 
     )
     if seconds is not None:
         yield Parameter(
-            RUN, "Time", f"about {duration(seconds)}", f"measured on this machine, {s.threads} threads, {s.device}"
+            RUN,
+            "Time",
+            f"about {duration(seconds)}",
+            f"measured on this machine, {s.threads} thread{'s' * (s.threads != 1)}, {s.device}",
         )
 
 

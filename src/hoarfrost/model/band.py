@@ -81,11 +81,17 @@ class BandModel:
         return marginalise(images, slices, self.poses, statistics=statistics)
 
     def mixture(
-        self, volumes: Tensor, images: WhitenedImages, log_shares: Tensor, *, statistics: bool = False
+        self,
+        volumes: Tensor,
+        images: WhitenedImages,
+        log_shares: Tensor,
+        *,
+        statistics: bool = False,
+        log_none: Tensor | None = None,
     ) -> MixturePosterior:
         """Sum over classes and poses of each image, given volumes (C, box, box, box): see `model.mixture`."""
         slices = [self.operator.slices(volume) for volume in volumes]
-        return marginalise_mixture(images, slices, self.poses, log_shares, statistics=statistics)
+        return marginalise_mixture(images, slices, self.poses, log_shares, statistics=statistics, log_none=log_none)
 
     def nll(self, volume: Tensor, images: WhitenedImages) -> Tensor:
         """Mean over images of −log p(Ĩ | V), differentiable in the volume."""

@@ -3,7 +3,8 @@
     p(Ĩ_i | V_1 … V_C) = Σ_c π_c p(Ĩ_i | V_c)        r_ic = π_c p(Ĩ_i | V_c) / p(Ĩ_i | V_1 … V_C)
 
 with π_c the shares of the classes and r_ic the class probabilities of an image. The statistics of class c are those of
-`hoarfrost.model.likelihood`, in which image i counts r_ic.
+`hoarfrost.model.likelihood`, in which image i counts r_ic. Where an image may also show none of them, the evidence for
+that is one more term of the sum that r_ic is divided by.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def log_shares_of(shares: Tensor) -> Tensor:
 class MixturePosterior:
     """What the sum over classes and poses leaves of b images.
 
-    `log_evidence` (b,) float64; `probability` r (b, C) float64; `ess` (b,), effective number of classes × poses;
+    `log_evidence` (b,) float64; `probability` r (b, C) float64, which sum to 1 less the probability of none of the
+    classes; `ess` (b,), effective number of classes × poses;
     `statistics`, of each class numerator (n_base, K) and weight (n_base, K), empty unless asked for.
     """
 
@@ -49,10 +51,12 @@ def marginalise_mixture(
     log_shares: Tensor,
     *,
     statistics: bool = True,
+    log_none: Tensor | None = None,
 ) -> MixturePosterior:
     """Sum the likelihood of each image over classes and poses, given slices (n_base, K) of each class.
 
-    `log_shares` (C,) is log π.
+    `log_shares` (C,) is log π; `log_none` (b,) is the log of how probable it is to see the image where it shows none of
+    the classes, over the probability that it shows one.
     """
     banks = [SliceBank(of, poses.base_log_weights, poses.scratch(c)) for c, of in enumerate(slices)]
     sums = [StatisticSums(bank) for bank in banks]
@@ -63,9 +67,11 @@ def marginalise_mixture(
         joint = torch.stack([tile.log_evidence() for tile in tiles], dim=1) + log_shares
         probability = joint.softmax(dim=1)
         squares = torch.stack([probability[:, c].square() / tile.ess() for c, tile in enumerate(tiles)]).sum(dim=0)
+        if log_none is not None:
+            probability = probability * (joint.logsumexp(dim=1) - log_none[part]).sigmoid()[:, None]
         columns.append((joint.logsumexp(dim=1), probability, 1 / squares))
         if statistics:
             for c, tile in enumerate(tiles):
-                tile.accumulate(sums[c], probability[:, c] if len(banks) > 1 else None)
+                tile.accumulate(sums[c], None if len(banks) == 1 and log_none is None else probability[:, c])
     log_evidence, probability, ess = (torch.cat(column) for column in zip(*columns, strict=True))
     return MixturePosterior(log_evidence, probability, ess, [s.result() for s in sums] if statistics else [])

@@ -14,11 +14,14 @@ from hoarfrost.model.mixture import log_shares_of
 from hoarfrost.optim.online_em import OnlineEM
 from hoarfrost.reconstruct.annealing import Annealing
 from hoarfrost.reconstruct.distribution import Team
+from hoarfrost.reconstruct.junk import Junk
 from hoarfrost.reconstruct.m_step import MStep
 from hoarfrost.reconstruct.methods import StageMethod, StepReport
 
 # A stage is over where the held-out gain has fallen by this share.
 LEAST_FALL = 0.1
+# What is learnt of junk comes from the latest 20 minibatches or so, as some hundreds of images have to tell it.
+KEPT_STEP = 0.05
 
 
 @final
@@ -26,7 +29,8 @@ class AutoStage(StageMethod):
     """Online EM of `volumes` (C, box, box, box), or of one (box, box, box), with the shares of the classes.
 
     Goes on from the running averages of `previous`, of a narrower band. Noise is as strong as `annealing` takes it for,
-    and the NLL of a step is that of images with so much noise.
+    and the NLL of a step is that of images with so much noise. Once noise is taken for what it is, images that `junk`
+    explains better than the maps count for less.
     """
 
     def __init__(
@@ -37,10 +41,12 @@ class AutoStage(StageMethod):
         previous: AutoStage | None = None,
         team: Team | None = None,
         annealing: Annealing | None = None,
+        junk: Junk | None = None,
     ) -> None:
         super().__init__(band, support, volumes.view(-1, *support.shape), team)
         self._m_step = MStep(support)
         self._annealing: Annealing = (annealing or Annealing()) if previous is None else previous._annealing
+        self.junk: Junk | None = junk if previous is None else previous.junk
         self._best: tuple[float, Tensor, tuple[Tensor, ...] | None] | None = None
         self.optimiser: OnlineEM = OnlineEM([self.parameter], self._solve)
         statistics = None if previous is None else previous.optimiser.statistics
@@ -53,9 +59,17 @@ class AutoStage(StageMethod):
     def step(self, images: WhitenedImages, batch: int = 0, n_images: int | None = None) -> StepReport:
         """E-step on the minibatch, then the M-step on the running averages."""
         n = len(images) if n_images is None else n_images
+        is_cold = self._annealing.temperature == 1
         images = images.tempered(self._annealing.temperature)
         self._annealing.next_minibatch()
-        posterior = self.band.mixture(self.volumes, images, self.log_shares, statistics=True)
+        junk = self.junk if is_cold else None
+        log_none = None
+        if junk is not None:
+            junk.begin()
+            evidence = junk.evidence(images, self.band.disc)
+            if junk.is_told_by_kind:
+                log_none = images.log_constant + evidence.log_ratio + junk.log_odds
+        posterior = self.band.mixture(self.volumes, images, self.log_shares, statistics=True, log_none=log_none)
         parts = [self.band.quadratic_of(numerator, weight, n) for numerator, weight in posterior.statistics]
         statistics = (
             *(torch.stack(part) for part in zip(*parts, strict=True)),
@@ -64,6 +78,13 @@ class AutoStage(StageMethod):
         self.team.sum_(*statistics)
         each = torch.stack([posterior.log_evidence, posterior.ess.to(torch.float64)], dim=1)
         log_evidence, ess = self.team.gather(each, n).unbind(1)
+        if junk is not None:
+            lead = posterior.log_evidence - images.log_constant - evidence.log_ratio
+            sums = junk.sums_over(images, self.band.disc, 1 - posterior.probability.sum(dim=1), evidence)
+            self.team.sum_(sums)
+            junk.count(sums, self.team.gather(lead, n))
+            if log_none is not None:
+                junk.learn(keep=1 - KEPT_STEP)
         nll = -log_evidence.mean()
         self.optimiser.step(lambda: (nll, statistics))
         return StepReport(float(nll), float(ess.median()), n)
@@ -102,12 +123,15 @@ class AutoStage(StageMethod):
         if self._best is not None:
             gain, volumes, statistics = self._best
             best = {"gain": gain, "volumes": volumes, "statistics": statistics}
-        return {**super().state(), "annealing": self._annealing.state(), "best": best}
+        junk = None if self.junk is None else self.junk.state()
+        return {**super().state(), "annealing": self._annealing.state(), "junk": junk, "best": best}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from where another one at the same band limit was."""
         super().restore(state)
         self._annealing.restore(state["annealing"])
+        if self.junk is not None:
+            self.junk.restore(state["junk"])
         if (best := state["best"]) is not None:
             statistics = best["statistics"]
             self._best = (best["gain"], best["volumes"], None if statistics is None else tuple(statistics))

@@ -18,7 +18,7 @@ from hoarfrost.fsc import fourier_shell_correlation
 from hoarfrost.model.local_statistics import LocalStatistics
 from hoarfrost.reconstruct.checkpoint import State
 from hoarfrost.reconstruct.distribution import Team
-from hoarfrost.reconstruct.junk import JunkShare
+from hoarfrost.reconstruct.junk import Junk
 from hoarfrost.reconstruct.loop import Reconstruction
 from hoarfrost.reconstruct.m_step import MStep, wiener_ridge
 from hoarfrost.reconstruct.marching import LARGEST_PORTION
@@ -101,7 +101,7 @@ def final_pass(run: Reconstruction, refinement: Refinement, refined: Refined) ->
     for c in order.tolist():
         start = (refined.volumes[0][c] + refined.volumes[1][c]) / 2
         solved = run.team.from_first(
-            partial(_solve, [of_half[c] for of_half in sums], support, start, s.method),
+            partial(_solve, [of_half[c] for of_half in sums], support, start, refinement, s.method),
             support.new_empty(3, *support.shape),
         )
         whole, *halves = (fourier_resize(m.cpu().to(torch.float64), s.box, r_max) for m in solved)
@@ -145,7 +145,7 @@ class _Poses:
             for column, filled in zip(self.columns, state["columns"], strict=True):
                 column.copy_(filled)
 
-    def note(self, visit: Visit, junk: JunkShare, pixel_size_A: float, shift_extent_A: float) -> None:
+    def note(self, visit: Visit, junk: Junk, pixel_size_A: float, shift_extent_A: float) -> None:
         """Fill in the process's share of a visit."""
         indices = visit.indices
         class_probability = visit.own_log_evidence.softmax(dim=1).cpu()
@@ -166,17 +166,24 @@ class _Poses:
             self.probability[here] = modes.share()[:, 0].cpu().to(torch.float64) * of_class
         log_evidence = visit.own_log_evidence.logsumexp(dim=1)
         self.log_evidence[indices] = log_evidence.cpu()
-        self.junk[indices] = junk.probability(log_evidence, visit.images.log_constant).cpu()
+        self.junk[indices] = junk.probability(visit.own_gain, visit.own_junk).cpu()
 
 
-def _solve(parts: list[tuple[Tensor, Tensor]], support: Tensor, start: Tensor, method: str) -> Tensor:
-    """The map of all particles and those of the two halves (3, box, box, box), from the statistics of each half."""
+def _solve(
+    parts: list[tuple[Tensor, Tensor]], support: Tensor, start: Tensor, refinement: Refinement, method: str
+) -> Tensor:
+    """The map of all particles and those of the two halves (3, box, box, box), from the statistics of each half.
+
+    The map of all is empty in the solvent. The halves are not: where they agree is to be seen without a mask too.
+    """
     # Each half starts from nothing, or what both start from would be found in both.
     half_maps = [MStep(support, positive=False)(part, torch.zeros_like(support)) for part in parts]
     final = start
     if method == "auto":
-        ridge = wiener_ridge(parts, fourier_shell_correlation(*half_maps), support)
+        particle = refinement.particle(start)
+        within = [MStep(particle, positive=False)(part, torch.zeros_like(support)) for part in parts]
+        ridge = wiener_ridge(parts, fourier_shell_correlation(*within), particle)
         (linear, kernel), (other_linear, other_kernel) = parts
-        solve = MStep(support, positive=False, shell_ridge=ridge)
+        solve = MStep(particle, positive=False, shell_ridge=ridge)
         final = solve(((linear + other_linear) / 2, (kernel + other_kernel) / 2), final)
     return torch.stack([final, *half_maps])

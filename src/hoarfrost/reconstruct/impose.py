@@ -20,6 +20,7 @@ from hoarfrost.fourier import fourier_resize
 from hoarfrost.model.symmetry import PointGroup
 from hoarfrost.reconstruct.auto import AutoStage
 from hoarfrost.reconstruct.checkpoint import State
+from hoarfrost.reconstruct.junk import Junk
 from hoarfrost.reconstruct.loop import Reconstruction
 from hoarfrost.reconstruct.optimised import Optimised
 from hoarfrost.reconstruct.refine import Refinement
@@ -84,7 +85,8 @@ def _impose(run: Reconstruction, found: Optimised) -> Imposed:
     volumes = torch.stack([fourier_resize(volume, band.box) for volume in symmetric.volumes]) * support
     if symmetric.is_refined:
         return Imposed(symmetric.symmetry, dataclasses.replace(found, volumes=volumes))
-    method = AutoStage(band, support, volumes.clamp(min=0), team=run.team)
+    junk = Junk.like(run.sample(band.disc), band.disc, run.source.mask_power)
+    method = AutoStage(band, support, volumes.clamp(min=0), team=run.team, junk=junk)
     gain = run.run_stage(found.stage, band, method)
     optimised = dataclasses.replace(
         found,

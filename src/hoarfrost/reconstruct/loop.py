@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from hoarfrost.fourier import fourier_resize
+from hoarfrost.fourier import FourierDisc, fourier_resize
 from hoarfrost.geometry import random_rotations
 from hoarfrost.model.band import BandModel
 from hoarfrost.model.likelihood import WhitenedImages
@@ -29,6 +29,7 @@ from hoarfrost.reconstruct.distribution import Team
 from hoarfrost.reconstruct.events import Event
 from hoarfrost.reconstruct.forecast import IMAGES_TO_TIME, Rates, expected_seconds, expected_starts, measure
 from hoarfrost.reconstruct.initialise import initial_volume
+from hoarfrost.reconstruct.junk import Junk
 from hoarfrost.reconstruct.live import Live
 from hoarfrost.reconstruct.marching import (
     LEAST_GAIN_TO_REFINE,
@@ -182,15 +183,8 @@ class Reconstruction:
         s = self.settings
         rotation = random_rotations(1, self.generator(self._of_start(f"grid {stage} {draw}")))[0]
         r_max = s.stages_r_max[stage]
-        return BandModel(
-            s.box,
-            r_max,
-            self.pose_prior,
-            rotation,
-            group=self.group,
-            device=s.device,
-            matrix_bytes=s.matrix_bytes if matrix_bytes is None else matrix_bytes,
-        )
+        most = s.matrix_bytes if matrix_bytes is None else matrix_bytes
+        return BandModel(s.box, r_max, self.pose_prior, rotation, group=self.group, device=s.device, matrix_bytes=most)
 
     @property
     def pose_prior(self) -> PosePrior:
@@ -200,28 +194,29 @@ class Reconstruction:
 
     def _start_stage(self, stage: int, band: BandModel, previous: StageMethod | None) -> StageMethod:
         support = band.support(self.diameter)
-        sample = self.source.images(self._sample, band.disc)
+        sample = self.sample(band.disc)
         if previous is None:
-            generator = self.generator(self._of_start("start"))
-            every = [initial_volume(band, sample, self.diameter, generator) for _ in range(self.settings.classes)]
+            random = self.generator(self._of_start("start"))
+            every = [initial_volume(band, sample, self.diameter, random) for _ in range(self.settings.classes)]
         else:
             every = [fourier_resize(volume, band.box) for volume in previous.volumes]
         volumes = torch.stack(every)
         volumes = self.team.from_first(lambda: volumes, volumes)
         if self.settings.method == "auto":
             if isinstance(previous, AutoStage):
+                if previous.junk:
+                    previous.junk.cover(sample, band.disc)
                 return AutoStage(band, support, volumes, previous, self.team)
-            annealing = Annealing.of(sample, band.disc, self.source.mask_power)
-            return AutoStage(band, support, volumes, None, self.team, annealing)
+            about = sample, band.disc, self.source.mask_power
+            annealing, junk = Annealing.of(*about), Junk.like(*about)
+            return AutoStage(band, support, volumes, None, self.team, annealing, junk)
         (volume,) = volumes
         spec = METHODS[self.settings.method]
         assert isinstance(self._sampler, FixedMinibatchSampler)
-        curvature = self.team.number_from_first(
-            lambda: largest_curvature(band, sample, self.generator(f"curvature {stage}"))
-        )
+        generator = self.generator(f"curvature {stage}")
+        curvature = self.team.number_from_first(lambda: largest_curvature(band, sample, generator))
         facts = Facts(curvature, self._sampler.n_batches)
-        objective = self._objective(band)
-        start = Start(band, support, volume, sample, objective, self.team)
+        start = Start(band, support, volume, sample, self._objective(band), self.team)
         if previous is None:
             chosen = choose_rate(spec, start, facts)
             self._rate_factor = chosen.factor
@@ -230,22 +225,29 @@ class Reconstruction:
                     f"The base step was searched, at {chosen.image_gradients:,} image gradients, not counted below"
                 )
         rate = base_rate(spec, start, facts) * self._rate_factor
-        return GradientStage(
-            band, support, volume, spec=spec, rate=rate, facts=facts, objective=objective, team=self.team
-        )
+        return self._gradient_stage(band, support, volume, rate, facts)
 
     def _blank_stage(self, stage: int, band: BandModel) -> StageMethod:
         """A method that is to go on from a checkpoint, which has its map, its rate and whatever else it remembers."""
         support = band.support(self.diameter)
         volumes = torch.zeros(self.settings.classes, *support.shape, device=band.device)
         if self.settings.method == "auto":
-            return AutoStage(band, support, volumes, None, self.team)
+            return AutoStage(band, support, volumes, None, self.team, junk=Junk(self.source.mask_power))
         assert isinstance(self._sampler, FixedMinibatchSampler)
         facts = Facts(1.0, self._sampler.n_batches)
+        return self._gradient_stage(band, support, volumes[0], 1.0, facts)
+
+    def _gradient_stage(
+        self, band: BandModel, support: Tensor, volume: Tensor, rate: float, facts: Facts
+    ) -> GradientStage:
         spec, objective = METHODS[self.settings.method], self._objective(band)
         return GradientStage(
-            band, support, volumes[0], spec=spec, rate=1.0, facts=facts, objective=objective, team=self.team
+            band, support, volume, spec=spec, rate=rate, facts=facts, objective=objective, team=self.team
         )
+
+    def sample(self, disc: FourierDisc) -> WhitenedImages:
+        """Some of the training particles, always the same."""
+        return self.source.images(self._sample, disc)
 
     def _objective(self, band: BandModel) -> Objective:
         prior = ExponentialCubicPrior().on_grid(band.box / self.settings.box)
@@ -391,5 +393,5 @@ class Reconstruction:
 
     def say(self, message: str, stage: int = 0, r_max: float | None = None) -> None:
         """Report something worth a line of its own; the final pass has no band limit of its own to say it at."""
-        s = self.settings
-        self.report(stage, (s.stages_r_max + s.refined_r_max)[stage] if r_max is None else r_max, 0.0, message=message)
+        limits = self.settings.stages_r_max + self.settings.refined_r_max
+        self.report(stage, limits[stage] if r_max is None else r_max, 0.0, message=message)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from hoarfrost.evaluate.half_maps import FSC_THRESHOLD
+from hoarfrost.evaluate.particle_mask import make_particle_mask
 from hoarfrost.fourier import FourierDisc, fourier_resize, radius_grid
 from hoarfrost.fsc import fourier_shell_correlation
 from hoarfrost.model.band import VOLUME_MARGIN, BandModel
@@ -29,11 +30,18 @@ from hoarfrost.model.local_statistics import LocalStatistics
 from hoarfrost.reconstruct import spot_check
 from hoarfrost.reconstruct.checkpoint import State
 from hoarfrost.reconstruct.drawn import Drawn, own_places
-from hoarfrost.reconstruct.junk import JunkShare
+from hoarfrost.reconstruct.junk import Junk
 from hoarfrost.reconstruct.local_e_step import Effort, LocalEStep
 from hoarfrost.reconstruct.loop import Reconstruction
 from hoarfrost.reconstruct.m_step import MStep, filter_shells
-from hoarfrost.reconstruct.marching import LEAST_GROWTH, is_last_sweep, search_stage, share_of_sweeps, sweep_size
+from hoarfrost.reconstruct.marching import (
+    LEAST_GROWTH,
+    is_last_sweep,
+    last_stage_of_starts,
+    search_stage,
+    share_of_sweeps,
+    sweep_size,
+)
 from hoarfrost.reconstruct.matches import matches_of_known
 from hoarfrost.reconstruct.optimised import HeldOut, Optimised
 from hoarfrost.reconstruct.spot_check import SumError
@@ -79,7 +87,7 @@ class Refinement:
         self.in_second_half = (torch.randperm(n, generator=run.generator("halves")) % 2).bool()
         self._generator = run.generator("refinement")
         self._queue = run.training[:0]
-        self.junk = JunkShare()
+        self.junk = Junk(run.source.mask_power)
 
     def state(self) -> State:
         """What is known of the particles, and what random choices follow from, for `restore`."""
@@ -165,6 +173,7 @@ class Refinement:
     def e_steps(self, volumes: Tensor, r_max: float, effort: Effort | None = None) -> list[LocalEStep]:
         """The posterior under the map of each class, (C, box, box, box), up to r_max."""
         disc = FourierDisc(self.run.settings.box, r_max)
+        self.junk.cover(self.run.sample(disc), disc)
         coarse, prior, generator = self._coarse_below(r_max), self.run.pose_prior, self._generator
         return [LocalEStep(v, disc, coarse, prior, effort or self.effort, generator) for v in volumes]
 
@@ -214,7 +223,7 @@ class Refinement:
         searches = search.tensor_split(first_batch + len(batches))[first_batch:]
         stream = self.run.source.stream([team.share(batch) for batch in batches], e_steps[0].model.disc)
         for everyone, searched, (_, images) in zip(batches, searches, stream, strict=True):
-            yield visit_batch(e_steps, self.known, everyone, searched, images, team)
+            yield visit_batch(e_steps, self.known, everyone, searched, images, team, self.junk)
 
     def _batches(self, members: Tensor) -> tuple[Tensor, ...]:
         return members.tensor_split(math.ceil(len(members) / (BATCH_SIZE * self.run.team.size)))
@@ -244,22 +253,37 @@ class Refinement:
                 for e_step, n_images in zip(e_steps, drawn.looked_at, strict=True):
                     e_step.skip(n_images)
             for visit in self.visit(e_steps, members, first_batch=drawn.batches):
-                added = visit.add_to(statistics, e_steps, self.weights(visit))
+                added = visit.add_to(statistics, e_steps, self.weights(visit, e_steps[0].model.disc))
                 if checkpoints.is_on:
                     drawn.note(visit, added)
                 yield visit
 
-    def weights(self, visit: Visit) -> Tensor:
+    def weights(self, visit: Visit, disc: FourierDisc) -> Tensor:
         """How much each of a visit's images counts for each class, (b, C): the probability that it shows it."""
-        self.junk.count(self.junk.probability(visit.log_evidence, visit.log_constant))
-        own = visit.own_log_evidence.logsumexp(dim=1)
-        junk = self.junk.probability(own, visit.images.log_constant)
+        junk = self.junk.probability(visit.own_gain, visit.own_junk)
+        sums = self.junk.sums_over(visit.images, disc, junk, visit.own_junk)
+        self.run.team.sum_(sums)
+        self.junk.count(sums, visit.lead)
         return visit.own_log_evidence.softmax(dim=1) * (1 - junk)[:, None]
 
     def support(self, box: int) -> Tensor:
         """A ball of ones of the particle's diameter: real (box, box, box)."""
         inside = radius_grid(box, 3) <= self.run.diameter * box / 2
         return inside.to(self.run.settings.device, torch.float32)
+
+    def particle(self, volume: Tensor) -> Tensor:
+        """Ones in and generously about the particle that a map (box, box, box) shows, zeros in the solvent."""
+        s = self.run.settings
+        r_low = s.stages_r_max[last_stage_of_starts(s.stages_r_max, s.refined_r_max)]
+        return self.support(len(volume)) * (make_particle_mask(volume, r_low) > 0.5).to(volume)
+
+    def _solved(self, statistics: tuple[Tensor, Tensor], start: Tensor) -> Tensor:
+        """The map that statistics ask for, empty where the one that it starts from shows solvent.
+
+        Of the noise in a ball most is in the solvent. On GroEL-GroES the mean FSC with the truth up to r_max 26.7 rises
+        from 0.85 to 0.88 without it. Each half's map has a mask of its own, which tells it nothing of the other.
+        """
+        return MStep(self.particle(start), positive=False)(statistics, start)
 
     def _sweep(
         self, stage: int, r_max: float, volumes: tuple[Tensor, Tensor], sweep: int
@@ -270,7 +294,6 @@ class Refinement:
         """
         run = self.run
         box = 2 * math.floor(r_max) + VOLUME_MARGIN
-        solve = MStep(self.support(box), positive=False)
         maps: list[Tensor] = []
         shares: list[Tensor] = []
         done, gain = 0, 0.0
@@ -306,7 +329,7 @@ class Refinement:
                     # Taken from the list, or the grids of all classes would be in memory to the end.
                     quadratic, start = statistics.pop(0).quadratic(len(own)), fourier_resize(volume, box)
                     run.team.sum_(*quadratic)
-                    found.append(run.team.from_first(partial(solve, quadratic, start), start))
+                    found.append(run.team.from_first(partial(self._solved, quadratic, start), start))
                 maps.append(torch.stack(found))
         self.junk.learn()
         self.known.learn_shares(torch.cat(shares))

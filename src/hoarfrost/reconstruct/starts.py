@@ -156,6 +156,8 @@ def onto(reference: Tensor, volumes: Tensor) -> Tensor:
 
     Classes come in any order; they go to those that they correlate with best, each to one.
     """
+    if min(float(volume.std()) for volume in (*reference, *volumes)) == 0:
+        return volumes  # An empty map, of images of the other contrast, lies nowhere.
     found = [[align(volume, of_class) for volume in volumes] for of_class in reference]
     correlation = [[aligned.correlation for aligned in row] for row in found]
     _, taken = linear_sum_assignment(correlation, maximize=True)

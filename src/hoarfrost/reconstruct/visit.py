@@ -21,6 +21,7 @@ from hoarfrost.model.mode_memory import ModeMemory
 from hoarfrost.model.modes import Modes
 from hoarfrost.reconstruct.checkpoint import State
 from hoarfrost.reconstruct.distribution import Team
+from hoarfrost.reconstruct.junk import Junk, JunkEvidence
 from hoarfrost.reconstruct.local_e_step import LocalEStep, LocalPosterior
 
 KEPT_MODES = 4
@@ -66,7 +67,8 @@ class Visit:
     `indices`, `images`, `own_log_evidence` (b, C) are of the share: log π_c p(Ĩ | V_c), −∞ for classes that were not
     looked at. `posteriors` has, of each class, which of the images were looked at and their posterior, None without
     any. `everyone` (n,) are the indices of all, with their `log_evidence` over classes, `log_constant` and effective
-    number of modes `ess`, (n,) float64, and class `probability` (n, C); `looked_at` counts them by class.
+    number of modes `ess`, (n,) float64, and class `probability` (n, C); `looked_at` counts them by class. How well junk
+    explains the share is in `own_junk`, and log p(Ĩ | V) − log p(Ĩ | junk) of all is `lead` (n,).
     """
 
     indices: Tensor
@@ -79,6 +81,13 @@ class Visit:
     ess: Tensor
     probability: Tensor
     looked_at: list[int]
+    own_junk: JunkEvidence
+    lead: Tensor
+
+    @property
+    def own_gain(self) -> Tensor:
+        """log p(Ĩ | V) − log p(Ĩ | 0) of the process's share, (b,) float64."""
+        return self.own_log_evidence.logsumexp(dim=1) - self.images.log_constant
 
     def add_to(
         self, statistics: list[LocalStatistics], e_steps: list[LocalEStep], weights: Tensor
@@ -106,7 +115,13 @@ def add_draws(
 
 
 def visit_batch(
-    e_steps: list[LocalEStep], known: Known, everyone: Tensor, searched: Tensor, images: WhitenedImages, team: Team
+    e_steps: list[LocalEStep],
+    known: Known,
+    everyone: Tensor,
+    searched: Tensor,
+    images: WhitenedImages,
+    team: Team,
+    junk: Junk,
 ) -> Visit:
     """E-step on a batch of particles `everyone` (n,), `images` being the process's share; brings `known` up to date.
 
@@ -137,8 +152,10 @@ def visit_batch(
         columns.append(torch.cat([torch.stack([log_evidence, squares], dim=1), kept.packed().flatten(1)], dim=1))
     shape = kept.packed().shape[1:]
     own = torch.stack([column[:, 0] for column in columns], dim=1)
-    gathered = team.gather(torch.cat([images.log_constant.unsqueeze(1), *columns], dim=1), len(everyone))
-    parts = gathered[:, 1:].chunk(len(e_steps), dim=1)
+    of_junk = junk.evidence(images, e_steps[0].model.disc)
+    of_images = torch.stack([images.log_constant, of_junk.log_ratio], dim=1)
+    gathered = team.gather(torch.cat([of_images, *columns], dim=1), len(everyone))
+    parts = gathered[:, 2:].chunk(len(e_steps), dim=1)
     for memory, part in zip(known.modes, parts, strict=True):
         memory[everyone] = Modes.unpacked(part[:, 2:].reshape(-1, *shape))
     joint, squares = (torch.stack([part[:, i] for part in parts], dim=1) for i in (0, 1))
@@ -146,4 +163,18 @@ def visit_batch(
     known.probability[everyone] = probability.cpu()
     ess = 1 / (probability.square() * squares).sum(dim=1)
     log_evidence, log_constant = joint.logsumexp(dim=1), gathered[:, 0]
-    return Visit(indices, images, own, posteriors, everyone, log_evidence, log_constant, ess, probability, counts)
+    lead = log_evidence - log_constant - gathered[:, 1]
+    return Visit(
+        indices,
+        images,
+        own,
+        posteriors,
+        everyone,
+        log_evidence,
+        log_constant,
+        ess,
+        probability,
+        counts,
+        of_junk,
+        lead,
+    )
