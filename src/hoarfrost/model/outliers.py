@@ -22,7 +22,7 @@ from torch import Tensor
 from hoarfrost.fourier import FourierDisc
 from hoarfrost.model.likelihood import WhitenedImages
 
-N_MOMENTS = 6
+N_MOMENTS = 5
 
 
 def n_shells(disc: FourierDisc) -> int:
@@ -36,7 +36,7 @@ def shells(disc: FourierDisc) -> Tensor:
 
 
 def moments(images: WhitenedImages, disc: FourierDisc, share: Tensor, mask_power: float) -> Tensor:
-    """The sums by shell that a spectrum is found from, image i counting `share` (b,): (6, shells) float64."""
+    """The sums by shell that a spectrum is found from, image i counting `share` (b,): (5, shells) float64."""
     y, c = images.data, images.ctf
     noise = (mask_power * disc.weights).to(c)
     real, power = y.real, c.square()
@@ -46,7 +46,6 @@ def moments(images: WhitenedImages, disc: FourierDisc, share: Tensor, mask_power
         power * (y.abs().square() - noise),
         power.square(),
         power * c * real,
-        torch.ones_like(c),
     )
     each = torch.stack([share.to(torch.float64) @ column.to(torch.float64) for column in columns])
     sums = torch.zeros(N_MOMENTS, n_shells(disc), dtype=torch.float64, device=each.device)
@@ -62,8 +61,8 @@ class Outliers:
 
     @staticmethod
     def of(sums: Tensor) -> Outliers:
-        """From `moments` (6, shells), of some images at least."""
-        cy, c2, c2y2, c4, c3y, _ = sums
+        """From `moments` (5, shells), of some images at least."""
+        cy, c2, c2y2, c4, c3y = sums
         mean = cy / c2
         variance = (c2y2 - 2 * mean * c3y + mean.square() * c4) / c4
         return Outliers(mean.nan_to_num(), variance.nan_to_num().clamp(min=0))

@@ -35,7 +35,6 @@ ARRIVAL_TIMEOUT_S = 300.0
 TIMEOUT_S = 45.0
 TIMEOUT_VARIABLE = "HOARFROST_TIMEOUT_S"
 STORE_TIMEOUT_S = 5.0
-# How long the first process, which may keep the counts for all, waits for the others to have asked for them.
 FAREWELL_S = 10.0
 # How long a process that has just closed its connections may take to be seen as ended.
 LEAVING_S = 1.0
@@ -197,12 +196,11 @@ class _ProcessTeam(Team):
         return ToldElsewhereError(getattr(error, "exit_code", 1))
 
     def part(self) -> None:
-        """Close the connections after a failure, so that the others notice; the first process ends after them."""
+        """Close the connections after a failure; the first process, which may keep the counts, ends last."""
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
         self._counted(f"parted {self.rank}", 1)
-        until = time.monotonic() + FAREWELL_S
-        others = {rank for rank in range(self.size) if self.is_first and rank != self.rank}
+        until, others = time.monotonic() + FAREWELL_S, set(range(1, self.size)) if self.is_first else set()
         while others and time.monotonic() < until:
             time.sleep(0.05)
             others -= {*self._ended_at_once(), *(rank for rank in others if self._counted(f"parted {rank}", 0))}
@@ -252,8 +250,7 @@ class _ProcessTeam(Team):
 
     def _ended_at_once(self) -> list[int]:
         """Ranks of processes on this machine that are no more."""
-        here = (rank for rank in range(self.size) if self._hosts[rank] == self.host and rank != self.rank)
-        return [rank for rank in here if _has_ended(self._pids[rank])]
+        return [rank for rank, host in enumerate(self._hosts) if host == self.host and _has_ended(self._pids[rank])]
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ LEAST_OTHER, LARGEST_OTHER = 0.02, 0.98
 # The median image is to be explained by so many nats more, of so many of the latest images at least.
 LEAST_LEAD = 1.0
 LATEST, LEAST_LATEST = 1000, 100
-# Coefficients of so many images that other objects' spectrum is not learnt from less.
+# The spectrum of other objects is not learnt from less than so many images.
 LEAST_IMAGES = 5.0
 
 
@@ -73,9 +73,12 @@ class Junk:
 
     def cover(self, sample: WhitenedImages, disc: FourierDisc) -> None:
         """Take the spectrum of a sample of all images for that of junk in shells that are new."""
-        if len(self._spectrum.mean) < n_shells(disc):
-            everyone = torch.ones(len(sample), dtype=torch.float64, device=sample.data.device)
-            self._spectrum = self._spectrum.extended(Outliers.of(moments(sample, disc, everyone, self._mask_power)))
+        everyone = torch.ones(len(sample), dtype=torch.float64, device=sample.data.device)
+        self._spectrum = self._spectrum.extended(Outliers.of(moments(sample, disc, everyone, self._mask_power)))
+
+    def covers(self, disc: FourierDisc) -> bool:
+        """Whether the spectrum has all shells of the disc."""
+        return len(self._spectrum.mean) >= n_shells(disc)
 
     @property
     def is_told_by_kind(self) -> bool:
@@ -104,7 +107,7 @@ class Junk:
     def sums_over(
         self, images: WhitenedImages, disc: FourierDisc, probability: Tensor, evidence: JunkEvidence
     ) -> Tensor:
-        """What images with those probabilities of being junk add to what is learnt: (6, shells + 1) float64."""
+        """What images with those probabilities of being junk add to what is learnt: (5, shells + 1) float64."""
         of_other = probability * evidence.of_other
         sums = moments(images, disc, of_other, self._mask_power)
         counts = sums.new_zeros(N_MOMENTS, 1)

@@ -204,7 +204,7 @@ class Reconstruction:
         volumes = self.team.from_first(lambda: volumes, volumes)
         if self.settings.method == "auto":
             if isinstance(previous, AutoStage):
-                if previous.junk:
+                if previous.junk and not previous.junk.covers(band.disc):
                     previous.junk.cover(sample, band.disc)
                 return AutoStage(band, support, volumes, previous, self.team)
             about = sample, band.disc, self.source.mask_power

@@ -173,7 +173,8 @@ class Refinement:
     def e_steps(self, volumes: Tensor, r_max: float, effort: Effort | None = None) -> list[LocalEStep]:
         """The posterior under the map of each class, (C, box, box, box), up to r_max."""
         disc = FourierDisc(self.run.settings.box, r_max)
-        self.junk.cover(self.run.sample(disc), disc)
+        if not self.junk.covers(disc):
+            self.junk.cover(self.run.sample(disc), disc)
         coarse, prior, generator = self._coarse_below(r_max), self.run.pose_prior, self._generator
         return [LocalEStep(v, disc, coarse, prior, effort or self.effort, generator) for v in volumes]
 
