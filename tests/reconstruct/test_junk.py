@@ -16,7 +16,7 @@ from hoarfrost.fsc import fourier_shell_correlation
 from hoarfrost.io.mrc import read_volume, write_stack, write_volume
 from hoarfrost.model.outliers import N_MOMENTS
 from hoarfrost.particles.stack import ParticleStack
-from hoarfrost.reconstruct.finish import FinalPass, final_pass
+from hoarfrost.reconstruct.finish import FinalPass, final_passes
 from hoarfrost.reconstruct.junk import FIRST_SHARE, Junk, JunkEvidence
 from hoarfrost.reconstruct.loop import Optimised, Reconstruction
 from hoarfrost.reconstruct.refine import Refinement
@@ -123,7 +123,7 @@ def refine(particles: Path, truth: torch.Tensor) -> FinalPass:
     band = run.make_band(0)
     start = Optimised(fourier_resize(truth, band.box, band.r_max)[None], torch.zeros(1), 0, gain=100.0, converged=True)
     refinement = Refinement(run)
-    return final_pass(run, refinement, refinement.march(start))
+    return final_passes(run, refinement, refinement.march(start))
 
 
 def test_noise_is_told_from_particles_and_left_out(stacks: tuple[Path, Path, np.ndarray]) -> None:

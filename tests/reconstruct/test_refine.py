@@ -25,7 +25,7 @@ from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.model.slices import SliceOperator
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruct.events import Event
-from hoarfrost.reconstruct.finish import FinalPass, final_pass
+from hoarfrost.reconstruct.finish import FinalPass, final_passes
 from hoarfrost.reconstruct.local_e_step import Effort, LocalEStep, climbing_bands
 from hoarfrost.reconstruct.loop import Optimised, Reconstruction
 from hoarfrost.reconstruct.refine import Refined, Refinement, filtered_halves, joined_below
@@ -72,7 +72,7 @@ def march(data: SimulatedData) -> March:
     start = Optimised(fourier_resize(truth, band.box, band.r_max)[None], torch.zeros(1), 0, gain=100.0, converged=True)
     refinement = Refinement(run)
     refined = refinement.march(start)
-    return March(refined, final_pass(run, refinement, refined), settings, events)
+    return March(refined, final_passes(run, refinement, refined), settings, events)
 
 
 def test_refinement_goes_beyond_the_sums_over_all_poses(data: SimulatedData, march: March) -> None:

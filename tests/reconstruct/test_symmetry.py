@@ -22,7 +22,7 @@ from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruct import symmetry_search
 from hoarfrost.reconstruct.distribution import Team
 from hoarfrost.reconstruct.events import Event
-from hoarfrost.reconstruct.finish import final_pass
+from hoarfrost.reconstruct.finish import final_passes
 from hoarfrost.reconstruct.loop import Optimised, Reconstruction
 from hoarfrost.reconstruct.refine import Refinement
 from hoarfrost.reconstruct.run import open_source
@@ -89,7 +89,7 @@ def refined_map(data: SimulatedData, symmetry: str) -> torch.Tensor:
     truth = torch.from_numpy(read_volume(data.truth_path)[0]).float()
     refinement = Refinement(run)
     start = Optimised(fourier_resize(truth, band.box, band.r_max)[None], torch.zeros(1), 0, gain=100.0, converged=True)
-    return final_pass(run, refinement, refinement.march(start)).maps[0].volume
+    return final_passes(run, refinement, refinement.march(start)).maps[0].volume
 
 
 @pytest.mark.slow

@@ -63,7 +63,7 @@ def visit_evaluations(r_max: float) -> float:
 
 
 def expected_seconds(settings: Settings, rates: Rates) -> list[float]:
-    """Of each stage of sums over all poses, of each of refinement, and last of the final pass."""
+    """Of each stage of sums over all poses, of each of refinement, and last of the final passes."""
     s = settings
     n_training = s.n_particles - s.held_out
     allowed = math.inf if s.epochs is None else s.epochs * n_training
@@ -85,7 +85,8 @@ def expected_seconds(settings: Settings, rates: Rates) -> list[float]:
         visits = (images + s.held_out) * visit_evaluations(r_max) if images else 0
         seconds.append((visits + maps) * rates.evaluation_s)
     last = last if s.refined_r_max else s.stages_r_max[-1]
-    final = s.n_particles * visit_evaluations(last) + 3 * s.classes * _map_evaluations(last)
+    passes = 2 if s.refined_r_max else 1
+    final = passes * (s.n_particles * visit_evaluations(last) + 3 * s.classes * _map_evaluations(last))
     return [*seconds, final * rates.evaluation_s]
 
 

@@ -35,7 +35,7 @@ from hoarfrost.reconstruct.checkpoint import INTERVAL_S, Checkpoints, State, che
 from hoarfrost.reconstruct.checkpoint_files import Checkpoint, CheckpointFolder
 from hoarfrost.reconstruct.distribution import Team, joined
 from hoarfrost.reconstruct.events import Event, EventLog, Progress
-from hoarfrost.reconstruct.finish import final_pass
+from hoarfrost.reconstruct.finish import final_passes
 from hoarfrost.reconstruct.impose import impose_symmetry
 from hoarfrost.reconstruct.live import Live
 from hoarfrost.reconstruct.loop import Reconstruction
@@ -316,15 +316,13 @@ def carry_out(
         settings = run.settings
         with Refinement.of(run) as refinement:
             refined = refinement.march(optimised)
-            final = final_pass(run, refinement, refined)
-        junk = float(final.junk.mean())
+            final = final_passes(run, refinement, refined)
+        junk, r_max = float(final.junk.mean()), final.maps[0].halves.r_max
         if junk > WORTH_SAYING:
-            run.say(
-                f"About {junk:.0%} of the images hold nothing that the map explains", run.final_stage, refined.r_max
-            )
+            run.say(f"About {junk:.0%} of the images hold nothing that the map explains", run.final_stage, r_max)
         if team.is_first:
             write_results(output, stack, settings, final)
-        run.report(run.final_stage, refined.r_max, 1.0)
+        run.report(run.final_stage, r_max, 1.0)
         if team.is_first:
             # What is left of them does no harm.
             with contextlib.suppress(UsageError):
