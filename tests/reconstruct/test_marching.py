@@ -17,6 +17,7 @@ from hoarfrost.reconstruct.marching import (
     StagePlan,
     is_last_sweep,
     plan_stage,
+    r_max_of_final,
     search_stage,
     share_of_sweeps,
 )
@@ -29,6 +30,12 @@ PLAN = StagePlan(
 def run(plan: StagePlan, gains: list[float]) -> list[Decision]:
     control = StageControl(plan)
     return [control.decide((n + 1) * plan.check_every, gain) for n, gain in enumerate(gains)]
+
+
+def test_the_final_passes_go_one_band_limit_beyond_refinement() -> None:
+    limits = (8.0, 11.0, 15.0)
+    assert [r_max_of_final(r, limits) for r in (8.0, 11.0, 15.0)] == [11.0, 15.0, 15.0]
+    assert r_max_of_final(9.2, ()) == 9.2
 
 
 def test_a_gain_that_keeps_rising_goes_on_for_ever() -> None:

@@ -78,7 +78,8 @@ def march(data: SimulatedData) -> March:
 def test_refinement_goes_beyond_the_sums_over_all_poses(data: SimulatedData, march: March) -> None:
     truth = torch.from_numpy(read_volume(data.truth_path)[0]).double()
     fsc = fourier_shell_correlation(march.final.maps[0].volume, truth)
-    assert march.refined.r_max == 14
+    assert march.refined.r_max == march.settings.refined_r_max[-2]
+    assert march.final.maps[0].halves.r_max == march.settings.refined_r_max[-1] == 14
     assert march.refined.independent
     assert march.refined.converged
     assert float(fsc[1:13].min()) > 0.8
@@ -100,7 +101,7 @@ def test_progress_never_goes_back(march: March) -> None:
 
 def test_each_band_limit_is_spot_checked(march: March) -> None:
     checked = [event for event in march.events if event.sum_error is not None]
-    assert [event.r_max for event in checked] == list(march.settings.refined_r_max)
+    assert [event.r_max for event in checked] == list(march.settings.refined_r_max[:-1])
     for event in checked:
         assert event.sum_error is not None
         assert event.sum_error_standard_error is not None

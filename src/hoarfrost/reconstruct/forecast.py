@@ -77,10 +77,12 @@ def expected_seconds(settings: Settings, rates: Rates) -> list[float]:
         checked = images / s.batch_size / plan.check_every * s.held_out / 2  # without statistics
         seconds.append(s.classes * (images + checked) * exact_products(r_max, s) * rates.product_s)
     last = s.stages_r_max[0]
-    for r_max in s.refined_r_max:
-        images = EXPECTED_SWEEPS * sweep_size(n_training) if allowed > 0 else 0
+    for number, r_max in enumerate(s.refined_r_max):
+        # The last is left to the final passes.
+        is_swept = allowed > 0 and (number == 0 or number < len(s.refined_r_max) - 1)
+        images = EXPECTED_SWEEPS * sweep_size(n_training) if is_swept else 0
         allowed -= images
-        last = r_max if images else last
+        last = r_max if allowed > 0 or images else last
         maps = 2 * s.classes * EXPECTED_SWEEPS * _map_evaluations(r_max) if images else 0
         visits = (images + s.held_out) * visit_evaluations(r_max) if images else 0
         seconds.append((visits + maps) * rates.evaluation_s)

@@ -118,7 +118,10 @@ class Refinement:
             yield refinement
 
     def march(self, start: Optimised, last_r_max: float = math.inf) -> Refined:
-        """Through the local stages up to `last_r_max`, or until the half maps differ at the band limit."""
+        """Through the local stages up to `last_r_max`, or until the half maps differ at the band limit.
+
+        The last band limit is left to the final passes, which come to the same map there without its sweeps.
+        """
         return self.run.checkpoints.once("march", partial(self._march, start, last_r_max), Refined)
 
     def _march(self, start: Optimised, last_r_max: float) -> Refined:
@@ -140,7 +143,8 @@ class Refinement:
                 if kept is None or number > kept["number"]:
                     if r_max < LEAST_GROWTH * first or self.run.out_of_epochs():
                         continue
-                    if found.independent and r_max > last_r_max:
+                    is_for_final = number > 0 and number == len(s.refined_r_max) - 1
+                    if found.independent and (r_max > last_r_max or is_for_final):
                         break
                     if not found.independent:
                         self.junk.begin()
