@@ -18,7 +18,7 @@ from hoarfrost.fsc import fourier_shell_correlation, resolution_A
 from hoarfrost.geometry import random_rotations, rotations_about_z
 from hoarfrost.io.mrc import read_volume, write_volume
 from hoarfrost.io.particles_star import read_particles
-from hoarfrost.model.band import BandModel
+from hoarfrost.model.band import VOLUME_MARGIN, BandModel
 from hoarfrost.model.likelihood import WhitenedImages
 from hoarfrost.model.modes import Modes
 from hoarfrost.model.quadrature import PosePrior
@@ -114,6 +114,24 @@ def test_the_half_maps_agree_on_detail_that_they_do_not_share(march: March) -> N
     assert not torch.equal(*march.final.maps[0].half_volumes)
     first = int(march.settings.stages_r_max[0])
     assert float(march.final.maps[0].halves.unmasked[first + 1 : 13].min()) > 0.5
+
+
+@pytest.mark.parametrize(("gain_before", "warns"), [(1e6, True), (0.0, False)])
+def test_a_refinement_that_makes_the_map_worse_says_so(
+    data: SimulatedData, march: March, monkeypatch: pytest.MonkeyPatch, gain_before: float, warns: bool
+) -> None:
+    r_max = march.settings.refined_r_max[0]
+    box = 2 * int(r_max) + VOLUME_MARGIN
+    volumes = tuple(fourier_resize(half, box, r_max)[None].float() for half in march.final.maps[0].half_volumes)
+    monkeypatch.setattr(Refinement, "_sweeps", lambda *_: (volumes, torch.zeros(1, box // 2 + 1)))
+    events: list[Event] = []
+    source = open_source(ParticleStack.open(data.particles_path, None), march.settings)
+    run = Reconstruction(march.settings, source, events.append)
+    Refinement(run).march(Optimised(volumes[0], torch.zeros(1), 0, gain=gain_before, converged=True))
+    told = [event.message for event in events if event.message is not None and "less well than before" in event.message]
+    assert len(told) == warns
+    if warns:
+        assert "1000000.0 before" in told[0]
 
 
 class Turned:

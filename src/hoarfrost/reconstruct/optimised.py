@@ -29,6 +29,10 @@ class HeldOut:
         numbers = torch.stack([nll.mean(), errors[0], gain.mean(), errors[1]])
         return HeldOut(*team.from_first(lambda: numbers, numbers).tolist())
 
+    def surely_below(self, gain: float) -> bool:
+        """Whether the gain is lower than another by more than two standard errors."""
+        return self.gain + 2 * self.gain_standard_error < gain
+
 
 @dataclass(frozen=True)
 class Optimised:

@@ -128,6 +128,7 @@ class Refinement:
         s = self.run.settings
         first = s.stages_r_max[start.stage]
         found = Refined((start.volumes, start.volumes), first, independent=False, converged=start.converged)
+        judged: HeldOut | None = None
 
         def state() -> State:
             return {"number": number, "found": found.state()}
@@ -153,13 +154,20 @@ class Refinement:
                 found = Refined(volumes, r_max, independent=True, converged=not self.run.out_of_epochs())
                 common = (volumes[0] + volumes[1]) / 2
                 sum_error = self.spot_check(common, r_max, stage)
-                self.run.report(stage, r_max, 1.0, judged=self.judge(common, r_max), sum_error=sum_error)
+                judged = self.judge(common, r_max)
+                self.run.report(stage, r_max, 1.0, judged=judged, sum_error=sum_error)
                 edge = fsc[:, math.floor(r_max) - EDGE_SHELLS + 1 : math.floor(r_max) + 1].mean(dim=1)
                 if edge.max() < FSC_THRESHOLD:
                     limit_A = s.box * s.pixel_size_A / r_max
                     self.run.say(f"Half maps refined apart do not agree at {limit_A:.1f} Å: no more detail", stage)
                     self.run.share_done.skip_to_last(stage + 1)
                     break
+        if judged is not None and judged.surely_below(start.gain):
+            self.run.say(
+                f"Refined, the map explains held-out particles less well than before ({judged.gain:.1f} nats an image, "
+                f"{start.gain:.1f} before): its detail, or a symmetry that was imposed, may not be there",
+                stage,
+            )
         return found
 
     def _sweeps(self, stage: int, r_max: float, volumes: tuple[Tensor, Tensor]) -> tuple[tuple[Tensor, Tensor], Tensor]:
