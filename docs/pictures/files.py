@@ -16,7 +16,8 @@ LARGEST_BYTES = 300_000
 def save(image: Image.Image, name: str, *, colours: int = 256) -> None:
     """Write docs/images/`name`, with a palette of so many colours, and refuse to make it too large for a repository."""
     path = IMAGES / name
-    palette = image.convert("RGB").quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    # Without k-means greys get a tint, of up to 24 levels.
+    palette = image.convert("RGB").quantize(colours, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
     palette.save(path, optimize=True)
     size = path.stat().st_size
     print(f"{path.relative_to(ROOT)}: {image.width} × {image.height}, {size / 1000:.0f} kB")
