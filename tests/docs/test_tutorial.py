@@ -77,8 +77,9 @@ def test_the_tutorial_runs_as_it_stands(
         assert fact in told["inspect"], fact
     # 2 and 3. A run that was stopped ends like any other.
     assert "2 of 2 agree" in told["resume"]
-    for line in ("Map:        run/map.mrc", "Resolution: ", "Views:      somewhat uneven"):
+    for line in ("Map:        run/map.mrc", "Resolution: ", "Views:      "):
         assert line in told["resume"], line
+    assert "uneven" in told["resume"]
     assert main(["resume", "run/"]) == 0
     assert "has finished" in capsys.readouterr().err
     # 4. The page has the panels that are looked at, in one file.
