@@ -6,6 +6,7 @@ import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from hoarfrost.model.modes import Modes
 from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.model.slices import SliceOperator
 from hoarfrost.particles.stack import ParticleStack
+from hoarfrost.reconstruct import finish
 from hoarfrost.reconstruct.events import Event
 from hoarfrost.reconstruct.finish import FinalPass, final_passes
 from hoarfrost.reconstruct.local_e_step import Effort, LocalEStep, climbing_bands
@@ -38,6 +40,7 @@ from hoarfrost.simulate.phantom import make_phantom
 
 BOX, PIXEL_A, N = 40, 8.0, 500
 LENGTH_A = BOX * PIXEL_A
+Halves = tuple[torch.Tensor, torch.Tensor]
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +117,33 @@ def test_the_half_maps_agree_on_detail_that_they_do_not_share(march: March) -> N
     assert not torch.equal(*march.final.maps[0].half_volumes)
     first = int(march.settings.stages_r_max[0])
     assert float(march.final.maps[0].halves.unmasked[first + 1 : 13].min()) > 0.5
+
+
+def test_the_claim_is_of_the_halves_and_the_map_of_a_pass_against_the_common_one(
+    data: SimulatedData, march: March, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[tuple[Halves, finish._Passed]] = []
+    one_pass = finish._pass
+
+    def spied(run: Reconstruction, refinement: Refinement, volumes: Halves, *rest: Any, **named: Any) -> finish._Passed:
+        passes.append((volumes, one_pass(run, refinement, volumes, *rest, **named)))
+        return passes[-1][1]
+
+    monkeypatch.setattr(finish, "_pass", spied)
+    source = open_source(ParticleStack.open(data.particles_path, None), march.settings)
+    run = Reconstruction(march.settings, source, lambda event: None)
+    final = final_passes(run, Refinement(run), march.refined)
+    (apart, of_halves), (together, of_all) = passes
+    assert not torch.equal(*apart)
+    assert torch.equal(*together)
+    assert torch.equal(together[0], of_halves.volumes)
+    for half, solved in zip(final.maps[0].half_volumes, of_halves.half_volumes, strict=True):
+        torch.testing.assert_close(half, fourier_resize(solved[0].double(), BOX, 14.0))
+    torch.testing.assert_close(final.maps[0].volume, fourier_resize(of_all.volumes[0].double(), BOX, 14.0))
+    # Half maps of the second pass have met: their agreement would flatter.
+    met = fourier_shell_correlation(*(half[0] for half in of_all.half_volumes))
+    kept_apart = fourier_shell_correlation(*(half[0] for half in of_halves.half_volumes))
+    assert float(met[8:14].mean()) > float(kept_apart[8:14].mean())
 
 
 @pytest.mark.parametrize(("gain_before", "warns"), [(1e6, True), (0.0, False)])
