@@ -291,6 +291,17 @@ def test_dark_particles_specks_and_noise_alone_are_flagged(good: Path, tmp_path:
     assert names(found.flags) == ["contrast"]
 
 
+def test_masked_images_are_flagged_and_their_particles_not_measured(good: Path, tmp_path: Path) -> None:
+    mask = soft_sphere(BOX, 22, 2, dims=2).numpy()
+    found = look(changed_images(good, tmp_path, lambda images: images * mask))
+    assert names(found.flags) == ["masked"]
+    assert "outside a circle of 220 Å" in found.flags[0].message
+    assert found.diameter_A is None
+    assert found.noise is not None
+    # White noise, and as much as before: the background of zeros is left out.
+    assert 0.5 < found.noise.variance.min() < found.noise.variance.max() < 2
+
+
 def test_boxes_that_do_not_fit_the_particle_are_flagged(good: Path, tmp_path: Path) -> None:
     def tight(images: np.ndarray) -> np.ndarray:
         noise, detail = np.random.default_rng(0).normal(size=(2, N, BOX, BOX))

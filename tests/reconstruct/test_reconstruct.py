@@ -22,6 +22,7 @@ import hoarfrost
 from hoarfrost.cli import main
 from hoarfrost.errors import DataError, UsageError
 from hoarfrost.evaluate.report import EvaluationReport
+from hoarfrost.fourier import soft_sphere
 from hoarfrost.fsc import fourier_shell_correlation
 from hoarfrost.io import atomic
 from hoarfrost.io.fsc_star import read_fsc
@@ -307,6 +308,29 @@ def test_particles_whose_contrast_is_not_clear_are_taken_for_white_and_the_user_
     )
     assert run.settings.contrast == "white"
     assert [event.message for event in events if "do not tell whether" in (event.message or "")]
+
+
+@pytest.mark.slow
+def test_masked_particles_give_a_map_and_the_user_is_told(data: SimulatedData, tmp_path: Path) -> None:
+    folder = tmp_path / "masked"
+    shutil.copytree(data.particles_path.parent, folder)
+    with (folder / data.stack_path.name).open("r+b") as file:
+        file.seek(1024)
+        images = np.fromfile(file, "<f4").reshape(N, BOX, BOX)
+        file.seek(1024)
+        file.write((images * soft_sphere(BOX, 22, 3, dims=2).numpy()).astype("<f4").tobytes())
+    events: list[Event] = []
+    run = hoarfrost.reconstruct(
+        folder / data.particles_path.name, tmp_path / "run", seed=0, progress=events.append, **WHOLE
+    )
+    told = [event.message for event in events if "has masked the images" in (event.message or "")]
+    assert len(told) == 1
+    assert "outside a circle of 176 Å" in told[0]
+    # The noise that was added is white, and the particles' power a third of all there is.
+    variance = read_noise(run.output / "noise.star").in_use
+    assert 0.8 < variance.min() < variance.max() < 1.2
+    report = hoarfrost.evaluate(run.map_path, data.truth_path)
+    assert min(report.fsc[: RIGHT_UP_TO_SHELL + 1]) > RIGHT
 
 
 def test_turning_the_grid_at_every_iteration_is_another_run(

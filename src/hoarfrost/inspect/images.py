@@ -16,6 +16,7 @@ from torch import Tensor
 from hoarfrost.fourier import FourierDisc, radius_grid
 from hoarfrost.inspect.duplicates import PixelCopies
 from hoarfrost.inspect.result import Flag, Montage
+from hoarfrost.particles.masked import untouched_radius_px
 from hoarfrost.particles.preprocess import Preprocessor, find_dust, remove_dust
 from hoarfrost.particles.stack import ParticleStack
 
@@ -44,7 +45,8 @@ class ImageSurvey:
     """What the pass found in images `looked_at` (m,) of a file.
 
     `good` are the rows whose images can be used; `not_finite` and `constant` those that cannot. `dusty` is how many
-    have specks, `copies` how many repeat the pixels of another. `diameter_A` is None where the images do not tell.
+    have specks, `copies` how many repeat the pixels of another. `diameter_A` is None where the images do not tell, as
+    they do not where a program has masked them: `untouched_A` is then the diameter within which they are as recorded.
     """
 
     looked_at: Tensor
@@ -54,6 +56,7 @@ class ImageSurvey:
     dusty: int
     copies: int
     diameter_A: float | None
+    untouched_A: float | None
 
 
 def choose_images(n: int, box: int) -> Tensor:
@@ -68,6 +71,7 @@ def survey(stack: ParticleStack, chosen: Tensor) -> ImageSurvey:
     copies = PixelCopies()
     good, not_finite, constant = [], [], []
     dusty = 0
+    radii_px: list[float | None] = []
     names: set[tuple[int, int]] = set()
     for rows in torch.split(chosen, max(2, PIXELS_AT_ONCE // stack.box**2)):
         images = stack.read_unchecked(rows)
@@ -87,10 +91,14 @@ def survey(stack: ParticleStack, chosen: Tensor) -> ImageSurvey:
             if name not in names:
                 names.add(name)
                 copies.add(image)
-        dusty += int(find_dust(images).flatten(1).any(dim=1).sum())
+        radii_px.append(untouched_radius_px(images))
+        within = None if radii_px[-1] is None else radius_grid(stack.box, 2) <= radii_px[-1]
+        dusty += int(find_dust(images, within).flatten(1).any(dim=1).sum())
         if outline is not None:
             outline.add(images)
-    diameter_px = None if outline is None else outline.diameter_px()
+    untouched_px = [radius for radius in radii_px if radius is not None]
+    is_masked = len(untouched_px) == len(radii_px) > 0
+    diameter_px = None if outline is None or is_masked else outline.diameter_px()
     return ImageSurvey(
         looked_at=chosen,
         good=torch.cat(good),
@@ -99,6 +107,7 @@ def survey(stack: ParticleStack, chosen: Tensor) -> ImageSurvey:
         dusty=dusty,
         copies=copies.count,
         diameter_A=None if diameter_px is None else diameter_px * stack.pixel_size_A,
+        untouched_A=2 * min(untouched_px) * stack.pixel_size_A if is_masked else None,
     )
 
 
@@ -117,6 +126,12 @@ def image_flags(found: ImageSurvey, stack: ParticleStack, diameter_A: float, *, 
         yield Flag(
             "pixels-twice",
             f"{found.copies} of {len(found.looked_at)} images have the very pixels of another: remove the copies",
+        )
+    if found.untouched_A is not None:
+        yield Flag(
+            "masked",
+            f"A program has masked the images: outside a circle of {found.untouched_A:.0f} Å they have one value. The "
+            "background is needed to know the noise: give particles that are not masked if there are any",
         )
     box_A = stack.box * stack.pixel_size_A
     if found.diameter_A is None:

@@ -203,4 +203,5 @@ def _image_parameters(stack: ParticleStack, found: ImageSurvey, seen: _Look | No
         sampled = f"{min(500, len(found.good))} images"
         yield Parameter(IMAGES, "Contrast", f"{looks} (z = {seen.contrast.z:.1f})", f"{sampled}, coarsest shells")
         low, high = seen.noise.variance.min(), seen.noise.variance.max()
-        yield Parameter(IMAGES, "Noise", f"variance {low:.2g} to {high:.2g} by shell", f"background of {sampled}")
+        of = "background of" if found.untouched_A is None else "power and CTF of"
+        yield Parameter(IMAGES, "Noise", f"variance {low:.2g} to {high:.2g} by shell", f"{of} {sampled}")

@@ -17,8 +17,9 @@ from hoarfrost.model.ctf import evaluate_ctf
 from hoarfrost.model.likelihood import WhitenedImages, whiten
 from hoarfrost.particles.cache import PackedCache, from_records, record_size, to_records
 from hoarfrost.particles.contrast import central_disc, central_signals, signed_rank_z
+from hoarfrost.particles.masked import noise_beside_signal, power_moments, untouched_radius_px
 from hoarfrost.particles.prefetch import prefetched
-from hoarfrost.particles.preprocess import Preprocessor, estimate_noise_spectrum, find_dust
+from hoarfrost.particles.preprocess import FIRST_USABLE_SHELL, Preprocessor, estimate_noise_spectrum, find_dust
 from hoarfrost.particles.stack import ParticleStack
 
 IMAGES_FOR_NOISE = 500
@@ -31,11 +32,12 @@ class ParticleSource:
     """Reads, normalises, masks, transforms and whitens particles; holds no raw image between calls.
 
     `noise_spectrum` is σ²(|k|), (box // 2,) float64, estimated from the background of up to 500 random
-    particles among `training`, and `noise_of_groups` the same of each optics group among these, which nothing is
-    whitened by; `dust_share` is the share of these that hold dust. Where that is large, what looks like
-    dust is the particles themselves, and nothing is removed. `cache` keeps packed images of the band limit that was
-    last asked for, which are the same bits as without it. `sign` is what every image is multiplied by, 1 or −1 where
-    particles are dark; it is set before the first images are asked for. The noise has none.
+    particles among `training`, or, where a program has masked these, from all that is left (`particles.masked`);
+    `noise_of_groups` is the same of each optics group among these, which nothing is whitened by. `dust_share` is the
+    share of these that hold dust. Where that is large, what looks like dust is the particles themselves, and nothing is
+    removed. `cache` keeps packed images of the band limit that was last asked for, which are the same bits as without
+    it. `sign` is what every image is multiplied by, 1 or −1 where particles are dark; it is set before the first images
+    are asked for. The noise has none.
     """
 
     def __init__(
@@ -53,26 +55,45 @@ class ParticleSource:
         self._at_once = max(2, PIXELS_AT_ONCE // stack.box**2)
         self.sign = 1
         self.device = torch.device(device)
-        self._mask = preprocessor.mask()
         sample = training[torch.randperm(len(training), generator=generator)[:IMAGES_FOR_NOISE]].sort().values
         self._sample = sample
         chunks = torch.split(sample, self._at_once)
-        dusty = sum(int(find_dust(stack.read(chunk)).flatten(1).any(dim=1).sum()) for chunk in chunks)
+        radii = [untouched_radius_px(stack.read(chunk)) for chunk in chunks]
+        untouched = [radius for radius in radii if radius is not None]
+        if len(untouched) == len(radii):
+            preprocessor = dataclasses.replace(preprocessor, untouched_px=min(untouched))
+        within = preprocessor.within()
+        dusty = sum(int(find_dust(stack.read(chunk), within).flatten(1).any(dim=1).sum()) for chunk in chunks)
         self.dust_share = dusty / len(sample)
         self.preprocessor = dataclasses.replace(preprocessor, removes_dust=self.dust_share <= LARGEST_DUST_SHARE)
-        self.noise_spectrum = torch.zeros(stack.box // 2, dtype=torch.float64)
+        self._mask = preprocessor.mask()
         groups = stack.optics_group.numpy()
         sizes = Counter(groups[sample].tolist())
-        self.noise_of_groups = {number: torch.zeros_like(self.noise_spectrum) for number in sizes}
+        # Means over images, of which the spectra are made.
+        means: dict[int, Tensor] = {}
         for chunk in chunks:
             normalised = self.preprocessor.normalise(stack.read(chunk))
-            spectrum = estimate_noise_spectrum(normalised, self.preprocessor)
-            self.noise_spectrum += spectrum * (len(chunk) / len(sample))
             for number, n_images in Counter(groups[chunk].tolist()).items():
                 own = torch.from_numpy(groups[chunk] == number)
-                if n_images < len(chunk):
-                    spectrum = estimate_noise_spectrum(normalised[own], self.preprocessor)
-                self.noise_of_groups[number] += spectrum * (n_images / sizes[number])
+                mean = self._noise_mean(normalised[own], chunk[own]) * (n_images / sizes[number])
+                means[number] = means[number] + mean if number in means else mean
+        self.noise_of_groups = {number: self._noise_of(mean) for number, mean in means.items()}
+        mean_of_all = sum((mean * (sizes[number] / len(sample)) for number, mean in means.items()), torch.tensor(0.0))
+        self.noise_spectrum = self._noise_of(mean_of_all)
+
+    def _noise_mean(self, normalised: Tensor, indices: Tensor) -> Tensor:
+        """What the spectrum of the noise in images is made of, a mean over images."""
+        if self.preprocessor.untouched_px is None:
+            return estimate_noise_spectrum(normalised, self.preprocessor)
+        disc = FourierDisc(self.stack.box, self.stack.box / 2 - 0.51)
+        shells = disc.radii.round().to(torch.int64).clamp(max=self.stack.box // 2 - 1)
+        power = disc.pack(normalised * self._mask).abs().square() / self.mask_power
+        ctf = evaluate_ctf(self.stack.ctf[indices], disc.coordinates / (disc.box * self.stack.pixel_size_A))
+        return power_moments(power, ctf, shells, self.stack.box // 2)
+
+    def _noise_of(self, mean: Tensor) -> Tensor:
+        """The spectrum of the noise from `_noise_mean`, (box // 2,) float64."""
+        return mean if self.preprocessor.untouched_px is None else noise_beside_signal(mean, FIRST_USABLE_SHELL)
 
     @property
     def noise(self) -> NoiseSpectra:

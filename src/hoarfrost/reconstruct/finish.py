@@ -62,14 +62,28 @@ class FinalPass:
 
 
 @dataclass(frozen=True)
+class _Turn:
+    """Which of so many passes it is, and the FSC (C, s) of halves by which it trusts shells; None: that of its own."""
+
+    number: int
+    count: int
+    fsc: Tensor | None = None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no other follows."""
+        return self.number == self.count - 1
+
+
+@dataclass(frozen=True)
 class _Passed:
     """What a pass comes to: maps (C, box, box, box) of all particles, of the halves (two of them), poses by column.
 
-    `fsc` (C, box // 2 + 1) is that of the halves without their solvent.
+    `fsc` (C, box // 2 + 1) is that of the halves without their solvent. Where it was given there are no half maps.
     """
 
     volumes: Tensor
-    half_volumes: tuple[Tensor, Tensor]
+    half_volumes: tuple[Tensor, ...]
     fsc: Tensor
     columns: tuple[Tensor, ...]
 
@@ -91,13 +105,13 @@ def final_passes(run: Reconstruction, refinement: Refinement, refined: Refined) 
     first, second = (torch.stack([fourier_resize(v, box) for v in half]) for half in refined.volumes)
     n_passes = 2 if refined.independent else 1
     apart = checkpoints.once(
-        "pass of halves", lambda: _pass(run, refinement, (first, second), r_max, 0, n_passes), _Passed
+        "pass of halves", lambda: _pass(run, refinement, (first, second), r_max, _Turn(0, n_passes)), _Passed
     )
     found = apart
     if refined.independent:
         common = apart.volumes, apart.volumes
         found = checkpoints.once(
-            "pass of all", lambda: _pass(run, refinement, common, r_max, 1, n_passes, fsc=apart.fsc), _Passed
+            "pass of all", lambda: _pass(run, refinement, common, r_max, _Turn(1, n_passes, apart.fsc)), _Passed
         )
     class_probability, *columns = found.columns
     shares = class_probability.mean(dim=0)
@@ -117,16 +131,11 @@ def _pass(
     refinement: Refinement,
     volumes: tuple[Tensor, Tensor],
     r_max: float,
-    number: int,
-    n_passes: int,
-    fsc: Tensor | None = None,
+    turn: _Turn,
 ) -> _Passed:
-    """Pass `number` of so many: each half against maps (C, box, box, box), which are solved for with their own FSC.
-
-    Unless `fsc` (C, s) is given.
-    """
+    """All particles, those of each half against maps (C, box, box, box) of theirs."""
     s = run.settings
-    n, box, is_last = s.n_particles, volumes[0].shape[-1], number == n_passes - 1
+    n, box = s.n_particles, volumes[0].shape[-1]
     poses = _Poses(n, s.classes)
     members_of = [(refinement.in_second_half == second).nonzero().squeeze(1) for second in (False, True)]
     portions = [(half, members) for half in (0, 1) for members in torch.split(members_of[half], LARGEST_PORTION)]
@@ -138,7 +147,7 @@ def _pass(
     ) as kept:
         if kept is None:
             purpose = "Last pass over all particles, for their poses and the final map"
-            run.say(purpose if is_last else "Pass over all particles, for half maps", run.final_stage, r_max)
+            run.say(purpose if turn.is_last else "Pass over all particles, for half maps", run.final_stage, r_max)
         else:
             poses.restore(kept["poses"], run.team)
             sums = [[(linear, kernel) for linear, kernel in of_half] for of_half in kept["sums"]]
@@ -149,7 +158,7 @@ def _pass(
                 poses.note(visit, refinement.junk, s.pixel_size_A, s.shift_extent_A)
                 run.image_gradients += len(visit.everyone)
                 done += len(visit.everyone)
-                run.report(run.final_stage, r_max, (number + done / n) / n_passes)
+                run.report(run.final_stage, r_max, (turn.number + done / n) / turn.count)
                 run.checkpoints.offer()
             for c in range(s.classes):
                 # Taken from the list, or the grids of all classes would be in memory to the end.
@@ -161,21 +170,20 @@ def _pass(
                     sums[half][c] = sums[half][c][0] + part[0], sums[half][c][1] + part[1]
             n_portions += 1
     run.team.sum_(*poses.columns)
-    if not is_last:
+    if not turn.is_last:
         refinement.junk.learn()
 
     found, curves = [], []
     for c in range(s.classes):
         start = (volumes[0][c] + volumes[1][c]) / 2
         parts = [of_half[c] for of_half in sums]
-        halves, curve = _halves(run, refinement, parts, start)
-        curve = curve if fsc is None else fsc[c]
+        halves, curve = ((), turn.fsc[c]) if turn.fsc is not None else _halves(run, refinement, parts, start)
         solve = partial(_whole, refinement, parts, start, curve)
         whole = run.team.from_first(solve, start) if s.method == "auto" else start
         found.append(torch.stack([whole, *halves]))
         curves.append(curve)
     whole, *half_volumes = torch.stack(found, dim=1)
-    return _Passed(whole, (half_volumes[0], half_volumes[1]), torch.stack(curves), poses.columns)
+    return _Passed(whole, tuple(half_volumes), torch.stack(curves), poses.columns)
 
 
 def _halves(

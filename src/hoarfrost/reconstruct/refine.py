@@ -164,8 +164,8 @@ class Refinement:
                     break
         if judged is not None and judged.surely_below(start.gain):
             self.run.say(
-                f"Refined, the map explains held-out particles less well than before ({judged.gain:.1f} nats an image, "
-                f"{start.gain:.1f} before): its detail, or a symmetry that was imposed, may not be there",
+                f"Refined, the map explains held-out particles less well than before ({judged.gain:z.1f} nats an "
+                f"image, {start.gain:z.1f} before): its detail, or a symmetry that was imposed, may not be there",
                 stage,
             )
         return found
