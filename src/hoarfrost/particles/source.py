@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hoarfrost.errors import DataError
 from hoarfrost.fourier import FourierDisc
 from hoarfrost.io.noise_star import NoiseSpectra
 from hoarfrost.model.ctf import evaluate_ctf
@@ -37,7 +38,7 @@ class ParticleSource:
     share of these that hold dust. Where that is large, what looks like dust is the particles themselves, and nothing is
     removed. `cache` keeps packed images of the band limit that was last asked for, which are the same bits as without
     it. `sign` is what every image is multiplied by, 1 or −1 where particles are dark; it is set before the first images
-    are asked for. The noise has none.
+    are asked for. The noise has none. Raises DataError where there is no noise to be found.
     """
 
     def __init__(
@@ -80,6 +81,13 @@ class ParticleSource:
         self.noise_of_groups = {number: self._noise_of(mean) for number, mean in means.items()}
         mean_of_all = sum((mean * (sizes[number] / len(sample)) for number, mean in means.items()), torch.tensor(0.0))
         self.noise_spectrum = self._noise_of(mean_of_all)
+        if not bool((self.noise_spectrum > 0).all()):
+            raise DataError(
+                stack.table.star.path,
+                expected="images with noise around the particle",
+                found="the same value there, or no noise at some frequencies",
+                hint="give particles as they were extracted: not masked, padded or made without noise",
+            )
 
     def _noise_mean(self, normalised: Tensor, indices: Tensor) -> Tensor:
         """What the spectrum of the noise in images is made of, a mean over images."""

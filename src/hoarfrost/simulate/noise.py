@@ -46,9 +46,10 @@ def read_noise_spectrum(path: str | Path, seed: int) -> NoiseSpectrum:
         raise DataError(path, expected=f"a box of {SMALLEST_BOX} pixels or more", found=f"{stack.box}")
     preprocessor = Preprocessor(stack.box, DIAMETER * stack.box, 0.0)
     generator = named_generator(seed, "noise-from")
-    spectrum = ParticleSource(stack, preprocessor, torch.arange(stack.n_images), generator).noise_spectrum
-    if not float(spectrum.sum()) > 0:
-        raise DataError(path, expected="images with noise around the particle", found="none beyond 85 % of the box")
+    source = ParticleSource(stack, preprocessor, torch.arange(stack.n_images), generator)
+    if source.preprocessor.untouched_px is not None:
+        raise DataError(path, expected="images with noise around the particle", found="images that are masked")
+    spectrum = source.noise_spectrum
     return NoiseSpectrum(2 * torch.arange(len(spectrum), dtype=torch.float64) / stack.box, spectrum)
 
 
