@@ -31,6 +31,12 @@ class KaiserBessel:
         values: Tensor = torch.special.i0(self.beta * inside.sqrt()) / self.width
         return values
 
+    def slope(self, offset: Tensor) -> Tensor:
+        """dφ/du at offsets within ± w/2: −4β u I₁(β s) / (w³ s), s = √(1 − (2u/w)²)."""
+        root = (1 - (2 * offset / self.width) ** 2).clamp(min=1e-12).sqrt()
+        slopes: Tensor = -4 * self.beta * offset * torch.special.i1(self.beta * root) / (self.width**3 * root)
+        return slopes
+
     def transform(self, frequency: Tensor) -> Tensor:
         """∫ φ(u) exp(−2πi f u) du at f in cycles per grid step: sinh(√(β² − (π w f)²)) / √(…)."""
         argument = self.beta**2 - (math.pi * self.width * frequency) ** 2

@@ -22,17 +22,20 @@ from hoarfrost.geometry import rotations_from_vectors
 from hoarfrost.model.likelihood import WhitenedImages
 from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.model.spectrum import SpectrumSampler
+from hoarfrost.model.workers import each
 
 POSE_SIZE = 5  # three angles, two shifts
-KERNEL_WIDTH = 3
+# With these V̂ and its derivatives come to 0.7 % of their root mean square: derivatives need a tap more.
+KERNEL_WIDTH, SLOPE_WIDTH = 3, 4
 SMALLEST_SHIFT_SIGMA_PX = 0.01
 # A sharp edge could leave all samples about a pose without any probability.
 WALL_PX = 0.25
 # Of a climb: no step is much longer than this, nor is a pose that the images leave open spread wider.
 LARGEST_TURN_DEG = 8.0
 FIRST_DAMPING = 1e-2
-# Poses are looked at so many coefficients of theirs at a time: a climb takes about 200 bytes for each.
-COEFFICIENTS_AT_ONCE = 1 << 19
+# Poses are looked at so many coefficients of theirs at a time. A climb takes about 200 bytes for each: on the CPU those
+# of each worker are to stay in its cache.
+COEFFICIENTS_AT_ONCE, COEFFICIENTS_ON_CPU = 1 << 20, 1 << 16
 
 
 @dataclass(frozen=True)
@@ -67,14 +70,11 @@ class LocalModel:
 
     def __init__(self, volume: Tensor, disc: FourierDisc, prior: PosePrior) -> None:
         self.disc = disc
-        n = volume.shape[0]
-        device = volume.device
-        axis = (torch.arange(n, device=device) - n // 2).to(volume.dtype) * (-2 * math.pi / n)
-        # V̂ and ∂V̂/∂p, the transforms of V and −2πi x V / n: the i is put back by `_derivatives`.
-        moments = torch.stack([volume, volume * axis, volume * axis[:, None], volume * axis[:, None, None]]) / disc.box
-        self._values = SpectrumSampler(moments[:1], width=KERNEL_WIDTH)
-        self._moments = SpectrumSampler(moments, width=KERNEL_WIDTH)
-        self._frequencies = disc.coordinates.to(device, torch.float32)
+        scaled = volume[None] / disc.box
+        self._values, self._expansions = (
+            SpectrumSampler(scaled, width=width, reach=disc.r_max) for width in (KERNEL_WIDTH, SLOPE_WIDTH)
+        )
+        self._frequencies = disc.coordinates.to(volume.device, torch.float32)
         self._extent_px = prior.shift_extent_px
         self._sigma_px = max(min(prior.shift_sigma_px, self._extent_px), SMALLEST_SHIFT_SIGMA_PX)
         self._log_prior = -math.log(8 * math.pi**2) - math.log(2 * math.pi * self._sigma_px**2)
@@ -90,16 +90,25 @@ class LocalModel:
 
     def log_density(self, images: WhitenedImages, rotations: Tensor, shifts_px: Tensor) -> Tensor:
         """log p(Ĩ, R, t | V) less the image's constant at poses (b, m, 3, 3) and (b, m, 2) of b images: (b, m)."""
+        parts = self._parts(*rotations.shape[:2])
+        if len(parts) > 1:
+
+            def of_part(p: slice) -> Tensor:
+                return self.log_density(images[p], rotations[p], shifts_px[p])
+
+            return torch.cat(each(of_part, parts, images.data.device))
         b, m = rotations.shape[:2]
-        at_once = max(1, COEFFICIENTS_AT_ONCE // (m * self.disc.size))
-        if b > at_once:
-            parts = (slice(first, first + at_once) for first in range(0, b, at_once))
-            return torch.cat([self.log_density(images[p], rotations[p], shifts_px[p]) for p in parts])
         slices = self._values(self.points(rotations.flatten(0, 1)).flatten(0, 1)).view(b, m, -1)
         back = (images.ctf * images.data)[:, None] * self.phases(shifts_px.flatten(0, 1)).view(b, m, -1).conj()
         match = (torch.view_as_real(back) * torch.view_as_real(slices)).flatten(2).sum(dim=-1)
         power = torch.einsum("bk,bmk->bm", images.ctf.square(), slices.real.square() + slices.imag.square())
         return 2 * match - power + self._log_shift_density(shifts_px)
+
+    def _parts(self, b: int, m: int) -> list[slice]:
+        """Parts of b images of m poses each, one for a worker at a time."""
+        most = COEFFICIENTS_ON_CPU if self._frequencies.device.type == "cpu" else COEFFICIENTS_AT_ONCE
+        at_once = max(1, most // (m * self.disc.size))
+        return [slice(first, first + at_once) for first in range(0, b, at_once)]
 
     def _log_shift_density(self, shifts_px: Tensor) -> Tensor:
         length = shifts_px.to(torch.float32).norm(dim=-1)
@@ -110,10 +119,13 @@ class LocalModel:
 
     def climb(self, images: WhitenedImages, rotations: Tensor, shifts_px: Tensor, steps: int) -> Peaks:
         """The local maxima near poses (m, 3, 3), (m, 2), one image each: so many Levenberg–Marquardt steps."""
-        at_once = max(1, COEFFICIENTS_AT_ONCE // self.disc.size)
-        if len(images) > at_once:
-            parts = (slice(first, first + at_once) for first in range(0, len(images), at_once))
-            return Peaks.of([self.climb(images[p], rotations[p], shifts_px[p], steps) for p in parts])
+        parts = self._parts(len(images), 1)
+        if len(parts) > 1:
+
+            def of_part(p: slice) -> Peaks:
+                return self.climb(images[p], rotations[p], shifts_px[p], steps)
+
+            return Peaks.of(each(of_part, parts, images.data.device))
         log_density, slope, precision = self._expand(images, rotations, shifts_px)
         here = Peaks(rotations, shifts_px, log_density, precision)
         damping = torch.full_like(here.log_density, FIRST_DAMPING)
@@ -144,12 +156,12 @@ class LocalModel:
     def _expand(self, images: WhitenedImages, rotations: Tensor, shifts_px: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """log density (m,), its gradient (m, 5) and minus its Gauss–Newton Hessian (m, 5, 5)."""
         points = self.points(rotations)
-        sampled = self._moments(points.flatten(0, 1)).view(*points.shape[:2], 4)
+        sampled = self._expansions.expand(points.flatten(0, 1)).view(*points.shape[:2], 4)
         phase = self.phases(shifts_px) * images.ctf
         predicted = sampled[..., 0] * phase
         jacobian = torch.cat(
             [
-                torch.linalg.cross(points.to(sampled.dtype), sampled[..., 1:]) * (phase * -1j).unsqueeze(-1),
+                torch.linalg.cross(points.to(sampled.dtype), sampled[..., 1:]) * -phase.unsqueeze(-1),
                 self._frequencies * (predicted * (-2j * math.pi / self.disc.box)).unsqueeze(-1),
             ],
             dim=-1,

@@ -8,13 +8,13 @@ over the block, which costs as much as the products. On the CPU in single precis
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
+
+from hoarfrost.model.compiled import F32, FAST, arrays, compiled, is_compiled
 
 # exp() of anything lower is lost in a sum of 10⁷ terms. It must not be let go on: denormal numbers make exp and matrix
 # products 5 to 30 times slower, and even the square of this is none.
@@ -42,7 +42,7 @@ def exponentiate(products: Tensor, bias: Tensor, shift_log_weights: Tensor) -> B
     `bias`, (b, rows / S, width) or (1, 1, width), and the log weights (S,) of the shifts are added to each score first.
     With several shifts, `bias` becomes the likelihoods plain plus turned summed over shifts.
     """
-    if _is_compiled(products):
+    if is_compiled(products):
         return _by_numba(products, bias, shift_log_weights)
     return _by_torch(products, bias, shift_log_weights)
 
@@ -53,8 +53,8 @@ def arrange_slices(slices: Tensor, log_weights: Tensor, joint: Tensor, imaginary
     `joint` becomes the real parts of 2 P_j V, then −|P_j V|² and the log weights; `imaginary` the imaginary parts of
     2 P_j V. What is left over is zero.
     """
-    if _is_compiled(joint):
-        _arrange_slices(*_arrays(slices, log_weights, joint, imaginary))
+    if is_compiled(joint):
+        _arrange_slices(*arrays(slices, log_weights, joint, imaginary))
         return
     size = slices.shape[1]
     power = joint[:, joint.shape[1] // 2 :]
@@ -66,20 +66,12 @@ def arrange_slices(slices: Tensor, log_weights: Tensor, joint: Tensor, imaginary
 
 def arrange_statistics(joint: Tensor, imaginary: Tensor, numerator: Tensor, weight: Tensor) -> None:
     """From sums `joint` (2P, n) and `imaginary` (P, n) fill `numerator` (n, K, 2) and `weight` (n, K), K < P."""
-    if _is_compiled(joint):
-        _arrange_statistics(*_arrays(joint, imaginary, numerator, weight))
+    if is_compiled(joint):
+        _arrange_statistics(*arrays(joint, imaginary, numerator, weight))
         return
     size = weight.shape[1]
     numerator[..., 0], numerator[..., 1] = joint[:size].T, imaginary[:size].T
     weight.copy_(joint[len(imaginary) :][:size].T)
-
-
-def _is_compiled(values: Tensor) -> bool:
-    return values.device.type == "cpu" and values.dtype == torch.float32
-
-
-def _arrays(*tensors: Tensor) -> list[Any]:
-    return [tensor.detach().numpy() for tensor in tensors]
 
 
 def _by_torch(products: Tensor, bias: Tensor, shift_log_weights: Tensor) -> BlockSums:
@@ -108,24 +100,10 @@ def _sum_and_difference(pair: Tensor) -> None:
 def _by_numba(products: Tensor, bias: Tensor, shift_log_weights: Tensor) -> BlockSums:
     b, rows, _ = products.shape[1:]
     sums = BlockSums(torch.empty(b), torch.empty(b, dtype=torch.int64), torch.empty(b, rows), torch.empty(b))
-    _exponentiate(*_arrays(products[0], products[1], bias, shift_log_weights, *sums))
+    _exponentiate(*arrays(products[0], products[1], bias, shift_log_weights, *sums))
     return sums
 
 
-def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compile on first use, and keep the result on disk beside Python's own, where that folder can be written."""
-
-    def decorate(function: Callable[..., Any]) -> Any:
-        try:
-            return numba.njit(nogil=True, error_model="numpy", cache=True, **options)(function)
-        except RuntimeError:  # neither the package's folder nor the user's cache can be written
-            return numba.njit(nogil=True, error_model="numpy", **options)(function)
-
-    return decorate
-
-
-# Constants of the compiled code, in its precision: a Python number would make it reckon in double.
-F32 = np.float32
 LOWEST, NEGLIGIBLE, ZERO, HALF, ONE = F32(LOWEST_EXPONENT), F32(NEGLIGIBLE_ROW), F32(0), F32(0.5), F32(1)
 LOG2_E = F32(1 / np.log(2))
 # ln 2 in two parts, the first so short that its product with a whole number below 2⁸ is exact.
@@ -147,11 +125,9 @@ def _polynomial() -> tuple[Any, ...]:
 
 
 C0, C1, C2, C3, C4, C5 = _polynomial()
-# Sums may be taken in any order, which is what lets them be taken sixteen at a time; not a number stays what it is.
-FAST = {"contract", "nsz", "reassoc"}
 
 
-@_compiled(fastmath=FAST, inline="always")
+@compiled(fastmath=FAST, inline="always")
 def exponential(x: Any) -> Any:
     """exp(x) in single precision for x from −87 to 88, as 2ⁿ exp(r)."""
     n = np.floor(x * LOG2_E + HALF)
@@ -161,7 +137,7 @@ def exponential(x: Any) -> Any:
     return (p * r * r + r + ONE) * power
 
 
-@_compiled(fastmath=FAST)
+@compiled(fastmath=FAST)
 def row_peak(a: Any, b: Any, z: Any) -> Any:
     """The highest of a + z ± b, or not a number if none is one.
 
@@ -176,7 +152,7 @@ def row_peak(a: Any, b: Any, z: Any) -> Any:
     return np.int32(highest ^ ((highest >> SIGN_BIT) & ALL_BUT_SIGN)).view(F32)
 
 
-@_compiled(fastmath=FAST)
+@compiled(fastmath=FAST)
 def _exponentiate(
     plain: Any, turned: Any, bias: Any, shift_log_weights: Any, peak: Any, row: Any, row_sums: Any, squares: Any
 ) -> None:
@@ -227,7 +203,7 @@ def _exponentiate(
                         z[k] += a[k]
 
 
-@_compiled()
+@compiled()
 def _arrange_slices(slices: Any, log_weights: Any, joint: Any, imaginary: Any) -> None:
     n, size, _ = slices.shape
     width = imaginary.shape[1]
@@ -242,7 +218,7 @@ def _arrange_slices(slices: Any, log_weights: Any, joint: Any, imaginary: Any) -
         joint[j, width + size] = log_weights[j]
 
 
-@_compiled()
+@compiled()
 def _arrange_statistics(joint: Any, imaginary: Any, numerator: Any, weight: Any) -> None:
     n, size = weight.shape
     width = imaginary.shape[0]
