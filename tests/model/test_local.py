@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hoarfrost.fourier import FourierDisc, radius_grid
 from hoarfrost.geometry import random_rotations, rotations_from_vectors
+from hoarfrost.model import local, spectrum
 from hoarfrost.model.band import BandModel
 from hoarfrost.model.likelihood import PoseModel, WhitenedImages, marginalise
 from hoarfrost.model.local import LocalModel
@@ -77,6 +78,27 @@ def test_the_density_is_that_of_an_independent_operator() -> None:
     found = problem.model.log_density(problem.images, problem.rotations[:, None], problem.shifts_px[:, None])[:, 0]
     assert expected.abs().max() > 10
     torch.testing.assert_close(found.double(), expected, rtol=2e-3, atol=0.05)
+
+
+def test_what_is_compiled_does_what_torch_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU and elsewhere: densities, their expansion, and the poses that a climb comes to."""
+    problem = Problem(6, 1.0)
+    turned = problem.rotations @ rotations_from_vectors(torch.full((6, 3), 0.04, dtype=torch.float64))
+    moved = problem.shifts_px + 0.3
+
+    def everything() -> list[Tensor]:
+        model = LocalModel(problem.volume.float(), problem.disc, PRIOR)
+        several = torch.stack([problem.rotations, turned], dim=1), torch.stack([problem.shifts_px, moved], dim=1)
+        density = model.log_density(problem.images, *several)
+        peaks = model.climb(problem.images, turned, moved, steps=4)
+        expansion = model._expand(problem.images, turned, moved)
+        return [density, *expansion, peaks.rotations, peaks.shifts_px, peaks.log_density, peaks.precision]
+
+    compiled = everything()
+    for module in (local, spectrum):
+        monkeypatch.setattr(module, "is_compiled", lambda values: False)
+    for one, other in zip(compiled, everything(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4 * float(other.abs().max()))
 
 
 def test_the_climb_begins_with_the_true_gradient() -> None:

@@ -19,7 +19,9 @@ from torch import Tensor
 
 from hoarfrost.fourier import FourierDisc
 from hoarfrost.geometry import rotations_from_vectors
+from hoarfrost.model.compiled import is_compiled
 from hoarfrost.model.likelihood import WhitenedImages
+from hoarfrost.model.pose_kernel import expand_poses, score_poses
 from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.model.spectrum import SpectrumSampler
 from hoarfrost.model.workers import each
@@ -33,6 +35,8 @@ WALL_PX = 0.25
 # Of a climb: no step is much longer than this, nor is a pose that the images leave open spread wider.
 LARGEST_TURN_DEG = 8.0
 FIRST_DAMPING = 1e-2
+# A step that promises a smaller rise of log p, in nats, is not taken: modes that are remembered are mostly there.
+LEAST_RISE = 0.01
 # Poses are looked at so many coefficients of theirs at a time. A climb takes about 200 bytes for each: on the CPU those
 # of each worker are to stay in its cache.
 COEFFICIENTS_AT_ONCE, COEFFICIENTS_ON_CPU = 1 << 20, 1 << 16
@@ -69,12 +73,15 @@ class LocalModel:
     """
 
     def __init__(self, volume: Tensor, disc: FourierDisc, prior: PosePrior) -> None:
+        # Compiled code trusts that all frequencies lie on its grids.
+        assert volume.shape[0] > 2 * disc.r_max
         self.disc = disc
         scaled = volume[None] / disc.box
         self._values, self._expansions = (
             SpectrumSampler(scaled, width=width, reach=disc.r_max) for width in (KERNEL_WIDTH, SLOPE_WIDTH)
         )
         self._frequencies = disc.coordinates.to(volume.device, torch.float32)
+        self._lower = torch.tril_indices(POSE_SIZE, POSE_SIZE)
         self._extent_px = prior.shift_extent_px
         self._sigma_px = max(min(prior.shift_sigma_px, self._extent_px), SMALLEST_SHIFT_SIGMA_PX)
         self._log_prior = -math.log(8 * math.pi**2) - math.log(2 * math.pi * self._sigma_px**2)
@@ -98,6 +105,15 @@ class LocalModel:
 
             return torch.cat(each(of_part, parts, images.data.device))
         b, m = rotations.shape[:2]
+        if is_compiled(images.ctf):
+            gain = torch.empty(b * m, dtype=torch.float64)
+            image = torch.arange(b).repeat_interleave(m)
+            poses = rotations.flatten(0, 1).float(), shifts_px.flatten(0, 1).float()
+            score_poses(
+                self._frequencies, self.disc.box, image, torch.view_as_real(images.data), images.ctf, *poses,
+                self._values.grid, self._values.table, gain,
+            )  # fmt: skip
+            return gain.view(b, m).float() + self._log_shift_density(shifts_px)
         slices = self._values(self.points(rotations.flatten(0, 1)).flatten(0, 1)).view(b, m, -1)
         back = (images.ctf * images.data)[:, None] * self.phases(shifts_px.flatten(0, 1)).view(b, m, -1).conj()
         match = (torch.view_as_real(back) * torch.view_as_real(slices)).flatten(2).sum(dim=-1)
@@ -118,7 +134,7 @@ class LocalModel:
         return log_density
 
     def climb(self, images: WhitenedImages, rotations: Tensor, shifts_px: Tensor, steps: int) -> Peaks:
-        """The local maxima near poses (m, 3, 3), (m, 2), one image each: so many Levenberg–Marquardt steps."""
+        """The local maxima near poses (m, 3, 3), (m, 2), one image each: so many Levenberg–Marquardt steps at most."""
         parts = self._parts(len(images), 1)
         if len(parts) > 1:
 
@@ -127,24 +143,29 @@ class LocalModel:
 
             return Peaks.of(each(of_part, parts, images.data.device))
         log_density, slope, precision = self._expand(images, rotations, shifts_px)
-        here = Peaks(rotations, shifts_px, log_density, precision)
-        damping = torch.full_like(here.log_density, FIRST_DAMPING)
+        rotations, shifts_px, damping = (
+            rotations.clone(),
+            shifts_px.clone(),
+            torch.full_like(log_density, FIRST_DAMPING),
+        )
+        climbing = torch.arange(len(images), device=images.data.device)
         for _ in range(steps):
-            diagonal = here.precision.diagonal(dim1=1, dim2=2) * damping[:, None]
-            step = torch.linalg.solve(self.bounded(here.precision) + torch.diag_embed(diagonal), slope)
-            turned = here.rotations @ rotations_from_vectors(step[:, :3].to(torch.float64))
-            moved = here.shifts_px + step[:, 3:].to(torch.float64)
-            log_density, new_slope, precision = self._expand(images, turned, moved)
-            better = log_density > here.log_density
-            here = Peaks(
-                torch.where(better[:, None, None], turned, here.rotations),
-                torch.where(better[:, None], moved, here.shifts_px),
-                torch.where(better, log_density, here.log_density),
-                torch.where(better[:, None, None], precision, here.precision),
-            )
-            slope = torch.where(better[:, None], new_slope, slope)
-            damping = torch.where(better, damping / 5, damping * 10)
-        return Peaks(here.rotations, here.shifts_px, here.log_density, self.bounded(here.precision))
+            diagonal = precision[climbing].diagonal(dim1=1, dim2=2) * damping[climbing, None]
+            curvature = self.bounded(precision[climbing]) + torch.diag_embed(diagonal)
+            step = torch.linalg.solve(curvature, slope[climbing])
+            is_worth_it = (step * slope[climbing]).sum(dim=1) / 2 > LEAST_RISE
+            climbing, step = climbing[is_worth_it], step[is_worth_it]
+            if len(climbing) == 0:
+                break
+            turned = rotations[climbing] @ rotations_from_vectors(step[:, :3].to(torch.float64))
+            moved = shifts_px[climbing] + step[:, 3:].to(torch.float64)
+            there = self._expand(images[climbing], turned, moved)
+            better = there[0] > log_density[climbing]
+            up = climbing[better]
+            rotations[up], shifts_px[up] = turned[better], moved[better]
+            log_density[up], slope[up], precision[up] = (column[better] for column in there)
+            damping[climbing] *= torch.where(better, 1 / 5, 10.0)
+        return Peaks(rotations, shifts_px, log_density, self.bounded(precision))
 
     @staticmethod
     def bounded(precision: Tensor) -> Tensor:
@@ -155,6 +176,26 @@ class LocalModel:
 
     def _expand(self, images: WhitenedImages, rotations: Tensor, shifts_px: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """log density (m,), its gradient (m, 5) and minus its Gauss–Newton Hessian (m, 5, 5)."""
+        gain, slope, hessian = self._expand_gain(images, rotations, shifts_px)
+        slope[:, 3:] -= shifts_px.to(torch.float32) / self._sigma_px**2
+        hessian.diagonal(dim1=1, dim2=2)[:, 3:] += 1 / self._sigma_px**2
+        return gain + self._log_shift_density(shifts_px), slope, hessian
+
+    def _expand_gain(
+        self, images: WhitenedImages, rotations: Tensor, shifts_px: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same without the prior of the shifts."""
+        if is_compiled(images.ctf):
+            found = torch.empty(len(images), 1 + POSE_SIZE + len(self._lower[0]), dtype=torch.float64)
+            expand_poses(
+                self._frequencies, self.disc.box, torch.view_as_real(images.data), images.ctf,
+                rotations.float(), shifts_px.float(), self._expansions.grid, self._expansions.table, found,
+            )  # fmt: skip
+            found = found.float()
+            hessian = torch.empty(len(images), POSE_SIZE, POSE_SIZE)
+            rows, columns = self._lower
+            hessian[:, rows, columns] = hessian[:, columns, rows] = found[:, 1 + POSE_SIZE :]
+            return found[:, 0], found[:, 1 : 1 + POSE_SIZE], hessian
         points = self.points(rotations)
         sampled = self._expansions.expand(points.flatten(0, 1)).view(*points.shape[:2], 4)
         phase = self.phases(shifts_px) * images.ctf
@@ -171,6 +212,4 @@ class LocalModel:
         slope = 2 * torch.bmm(j, torch.view_as_real(residual).flatten(1).unsqueeze(-1)).squeeze(-1)
         hessian = 2 * torch.bmm(j, j.transpose(1, 2))
         gain = (images.data.abs().square() - residual.abs().square()).sum(dim=-1)
-        slope[:, 3:] -= shifts_px.to(torch.float32) / self._sigma_px**2
-        hessian.diagonal(dim1=1, dim2=2)[:, 3:] += 1 / self._sigma_px**2
-        return gain + self._log_shift_density(shifts_px), slope, hessian
+        return gain, slope, hessian

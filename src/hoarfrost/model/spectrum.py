@@ -123,21 +123,26 @@ class SpectrumSampler:
         # The grid is periodic; a margin of copies saves wrapping every index.
         half = min(grid_box // 2, math.ceil(oversampling * self._known_to)) + width
         around = torch.arange(grid_box // 2 - half, grid_box // 2 + half + 1, device=volumes.device) % grid_box
-        self._grid = torch.empty(len(around) ** 3, 2 * len(volumes), device=volumes.device)
+        self.grid = torch.empty(len(around) ** 3, 2 * len(volumes), device=volumes.device)
         for c, volume in enumerate(volumes):
             grid = fft3_centred(centred_window(volume * gain3, grid_box)).to(torch.complex64)
             padded = torch.view_as_real(grid[around][:, around][:, :, around])
-            self._grid[:, 2 * c : 2 * c + 2] = padded.view(-1, 2)
+            self.grid[:, 2 * c : 2 * c + 2] = padded.view(-1, 2)
         self._taps = WindowTaps(len(around), oversampling, window, device=volumes.device)
+
+    @property
+    def table(self) -> WindowTable:
+        """Where points lie on `grid` (side³, 2 c), and the window to sum it under."""
+        return self._taps.table
 
     def __call__(self, points: Tensor) -> Tensor:
         """V̂ at points (m, 3), (x, y, z) in Fourier pixels of the volumes' box: complex64 (m, c).
 
         Zero where a component of p reaches the box's Nyquist frequency, beyond which nothing is known.
         """
-        values = torch.empty(len(points), self._grid.shape[1], device=points.device)
-        if is_compiled(points) and self._grid.shape[1] == 2:
-            sum_about(points.contiguous(), self._grid, self._taps.table, self._known_to, values)
+        values = torch.empty(len(points), self.grid.shape[1], device=points.device)
+        if is_compiled(points) and self.grid.shape[1] == 2:
+            sum_about(points.contiguous(), self.grid, self._taps.table, self._known_to, values)
             return torch.view_as_complex(values.view(len(points), -1, 2))
         for start in range(0, len(points), POINTS_PER_CHUNK):
             chunk = points[start : start + POINTS_PER_CHUNK]
@@ -153,7 +158,7 @@ class SpectrumSampler:
         """
         values = torch.empty(len(points), 4, 2, device=points.device)
         if is_compiled(points):
-            expand_about(points.contiguous(), self._grid, self._taps.table, self._known_to, values)
+            expand_about(points.contiguous(), self.grid, self._taps.table, self._known_to, values)
             return torch.view_as_complex(values)
         for start in range(0, len(points), POINTS_PER_CHUNK):
             chunk = points[start : start + POINTS_PER_CHUNK]
@@ -166,4 +171,4 @@ class SpectrumSampler:
 
     def _sums(self, indices: Tensor, weights: Tensor) -> Tensor:
         # An embedding bag is a weighted sum of rows of a table, which is just what is wanted, and fast.
-        return torch.nn.functional.embedding_bag(indices, self._grid, per_sample_weights=weights, mode="sum")
+        return torch.nn.functional.embedding_bag(indices, self.grid, per_sample_weights=weights, mode="sum")

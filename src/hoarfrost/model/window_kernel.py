@@ -60,6 +60,72 @@ def _tap(position: Any, width: Any, entries: Any) -> tuple[Any, Any]:
     return np.int64(first), np.int64((first - position) * entries + (half_width * entries + HALF))
 
 
+@compiled(fastmath=FAST, inline="always")
+def sum_at(
+    px: Any, py: Any, pz: Any, grid: Any, values: Any, width: Any, side: int, origin: Any, steps: Any, entries: Any
+) -> tuple[Any, Any]:
+    """The sum about one point: real and imaginary part."""
+    x, ex = _tap(px * steps + origin, width, entries)
+    y, ey = _tap(py * steps + origin, width, entries)
+    z, ez = _tap(pz * steps + origin, width, entries)
+    re = im = ZERO
+    for c in range(len(width)):
+        plane_re = plane_im = ZERO
+        for b in range(len(width)):
+            row = ((z + c) * side + y + b) * side + x
+            row_re = row_im = ZERO
+            for a in range(len(width)):
+                row_re += values[ex, a] * grid[row + a, 0]
+                row_im += values[ex, a] * grid[row + a, 1]
+            plane_re += values[ey, b] * row_re
+            plane_im += values[ey, b] * row_im
+        re += values[ez, c] * plane_re
+        im += values[ez, c] * plane_im
+    return re, im
+
+
+@compiled(fastmath=FAST, inline="always")
+def expand_at(
+    px: Any, py: Any, pz: Any, grid: Any, values: Any, slopes: Any,
+    width: Any, side: int, origin: Any, steps: Any, entries: Any,
+) -> tuple[Any, ...]:  # fmt: skip
+    """The sum about one point and its derivatives by x, y and z: real and imaginary part of each in turn."""
+    x, ex = _tap(px * steps + origin, width, entries)
+    y, ey = _tap(py * steps + origin, width, entries)
+    z, ez = _tap(pz * steps + origin, width, entries)
+    # The sum over all, over a plane, over a row; dx, dy, dz with the slope of the window along that axis.
+    re = im = dx_re = dx_im = dy_re = dy_im = dz_re = dz_im = ZERO
+    for c in range(len(width)):
+        plane_re = plane_im = plane_dx_re = plane_dx_im = plane_dy_re = plane_dy_im = ZERO
+        for b in range(len(width)):
+            row = ((z + c) * side + y + b) * side + x
+            row_re = row_im = row_dx_re = row_dx_im = ZERO
+            for a in range(len(width)):
+                grid_re, grid_im = grid[row + a, 0], grid[row + a, 1]
+                value, slope = values[ex, a], slopes[ex, a]
+                row_re += value * grid_re
+                row_im += value * grid_im
+                row_dx_re += slope * grid_re
+                row_dx_im += slope * grid_im
+            value, slope = values[ey, b], slopes[ey, b]
+            plane_re += value * row_re
+            plane_im += value * row_im
+            plane_dx_re += value * row_dx_re
+            plane_dx_im += value * row_dx_im
+            plane_dy_re += slope * row_re
+            plane_dy_im += slope * row_im
+        value, slope = values[ez, c], slopes[ez, c]
+        re += value * plane_re
+        im += value * plane_im
+        dx_re += value * plane_dx_re
+        dx_im += value * plane_dx_im
+        dy_re += value * plane_dy_re
+        dy_im += value * plane_dy_im
+        dz_re += slope * plane_re
+        dz_im += slope * plane_im
+    return re, im, dx_re, dx_im, dy_re, dy_im, dz_re, dz_im
+
+
 @compiled(fastmath=FAST)
 def _sum(
     points: Any, grid: Any, values: Any, out: Any,
@@ -67,25 +133,9 @@ def _sum(
 ) -> None:  # fmt: skip
     for i in range(len(points)):
         px, py, pz = points[i, 0], points[i, 1], points[i, 2]
-        if not max(abs(px), abs(py), abs(pz)) < half_box:
-            out[i, 0] = out[i, 1] = ZERO
-            continue
-        x, ex = _tap(px * steps + origin, width, entries)
-        y, ey = _tap(py * steps + origin, width, entries)
-        z, ez = _tap(pz * steps + origin, width, entries)
         re = im = ZERO
-        for c in range(len(width)):
-            plane_re = plane_im = ZERO
-            for b in range(len(width)):
-                row = ((z + c) * side + y + b) * side + x
-                row_re = row_im = ZERO
-                for a in range(len(width)):
-                    row_re += values[ex, a] * grid[row + a, 0]
-                    row_im += values[ex, a] * grid[row + a, 1]
-                plane_re += values[ey, b] * row_re
-                plane_im += values[ey, b] * row_im
-            re += values[ez, c] * plane_re
-            im += values[ez, c] * plane_im
+        if max(abs(px), abs(py), abs(pz)) < half_box:
+            re, im = sum_at(px, py, pz, grid, values, width, side, origin, steps, entries)
         out[i, 0] = re
         out[i, 1] = im
 
@@ -98,44 +148,12 @@ def _expand(
     for i in range(len(points)):
         px, py, pz = points[i, 0], points[i, 1], points[i, 2]
         if not max(abs(px), abs(py), abs(pz)) < half_box:
-            for k in range(4):
-                out[i, k, 0] = out[i, k, 1] = ZERO
+            out[i] = ZERO
             continue
-        x, ex = _tap(px * steps + origin, width, entries)
-        y, ey = _tap(py * steps + origin, width, entries)
-        z, ez = _tap(pz * steps + origin, width, entries)
-        # The sum over all, over a plane, over a row; dx, dy, dz with the slope of the window along that axis.
-        re = im = dx_re = dx_im = dy_re = dy_im = dz_re = dz_im = ZERO
-        for c in range(len(width)):
-            plane_re = plane_im = plane_dx_re = plane_dx_im = plane_dy_re = plane_dy_im = ZERO
-            for b in range(len(width)):
-                row = ((z + c) * side + y + b) * side + x
-                row_re = row_im = row_dx_re = row_dx_im = ZERO
-                for a in range(len(width)):
-                    grid_re, grid_im = grid[row + a, 0], grid[row + a, 1]
-                    value, slope = values[ex, a], slopes[ex, a]
-                    row_re += value * grid_re
-                    row_im += value * grid_im
-                    row_dx_re += slope * grid_re
-                    row_dx_im += slope * grid_im
-                value, slope = values[ey, b], slopes[ey, b]
-                plane_re += value * row_re
-                plane_im += value * row_im
-                plane_dx_re += value * row_dx_re
-                plane_dx_im += value * row_dx_im
-                plane_dy_re += slope * row_re
-                plane_dy_im += slope * row_im
-            value, slope = values[ez, c], slopes[ez, c]
-            re += value * plane_re
-            im += value * plane_im
-            dx_re += value * plane_dx_re
-            dx_im += value * plane_dx_im
-            dy_re += value * plane_dy_re
-            dy_im += value * plane_dy_im
-            dz_re += slope * plane_re
-            dz_im += slope * plane_im
-        out[i, 0, 0], out[i, 0, 1], out[i, 1, 0], out[i, 1, 1] = re, im, dx_re, dx_im
-        out[i, 2, 0], out[i, 2, 1], out[i, 3, 0], out[i, 3, 1] = dy_re, dy_im, dz_re, dz_im
+        found = expand_at(px, py, pz, grid, values, slopes, width, side, origin, steps, entries)
+        for k in range(4):
+            out[i, k, 0] = found[2 * k]
+            out[i, k, 1] = found[2 * k + 1]
 
 
 @compiled(fastmath=FAST)

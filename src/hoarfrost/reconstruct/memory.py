@@ -37,7 +37,7 @@ PROGRAM_BYTES = 480 << 20
 WORKING_BYTES = 165 << 20
 BYTES_PER_SLICE_POINT = 130
 BYTES_PER_GRID_POINT = 17
-BYTES_PER_SAMPLED_POINT = 60
+BYTES_PER_SAMPLED_POINT = 45
 # What is left goes to packed images, as far as they fill it, but for a reserve.
 SHARE_FOR_CACHE = 0.75
 
