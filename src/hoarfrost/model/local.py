@@ -143,11 +143,8 @@ class LocalModel:
 
             return Peaks.of(each(of_part, parts, images.data.device))
         log_density, slope, precision = self._expand(images, rotations, shifts_px)
-        rotations, shifts_px, damping = (
-            rotations.clone(),
-            shifts_px.clone(),
-            torch.full_like(log_density, FIRST_DAMPING),
-        )
+        rotations, shifts_px = rotations.clone(), shifts_px.clone()
+        damping = torch.full_like(log_density, FIRST_DAMPING)
         climbing = torch.arange(len(images), device=images.data.device)
         for _ in range(steps):
             diagonal = precision[climbing].diagonal(dim1=1, dim2=2) * damping[climbing, None]
