@@ -16,8 +16,8 @@ from torch import Tensor
 from hoarfrost.fourier import FourierDisc, radius_grid
 from hoarfrost.inspect.duplicates import PixelCopies
 from hoarfrost.inspect.result import Flag, Montage
-from hoarfrost.particles.masked import untouched_radius_px
-from hoarfrost.particles.preprocess import Preprocessor, find_dust, remove_dust
+from hoarfrost.particles.masked import common_radius_px, told_of_mask, untouched_radius_px
+from hoarfrost.particles.preprocess import Preprocessor, count_dusty, pixels_within, remove_dust
 from hoarfrost.particles.stack import ParticleStack
 
 MOST_IMAGES, MOST_PIXELS = 5000, 1 << 28
@@ -92,13 +92,11 @@ def survey(stack: ParticleStack, chosen: Tensor) -> ImageSurvey:
                 names.add(name)
                 copies.add(image)
         radii_px.append(untouched_radius_px(images))
-        within = None if radii_px[-1] is None else radius_grid(stack.box, 2) <= radii_px[-1]
-        dusty += int(find_dust(images, within).flatten(1).any(dim=1).sum())
+        dusty += count_dusty(images, pixels_within(stack.box, radii_px[-1]))
         if outline is not None:
             outline.add(images)
-    untouched_px = [radius for radius in radii_px if radius is not None]
-    is_masked = len(untouched_px) == len(radii_px) > 0
-    diameter_px = None if outline is None or is_masked else outline.diameter_px()
+    untouched_px = common_radius_px(radii_px)
+    diameter_px = None if outline is None or untouched_px is not None else outline.diameter_px()
     return ImageSurvey(
         looked_at=chosen,
         good=torch.cat(good),
@@ -107,7 +105,7 @@ def survey(stack: ParticleStack, chosen: Tensor) -> ImageSurvey:
         dusty=dusty,
         copies=copies.count,
         diameter_A=None if diameter_px is None else diameter_px * stack.pixel_size_A,
-        untouched_A=2 * min(untouched_px) * stack.pixel_size_A if is_masked else None,
+        untouched_A=None if untouched_px is None else 2 * untouched_px * stack.pixel_size_A,
     )
 
 
@@ -128,11 +126,7 @@ def image_flags(found: ImageSurvey, stack: ParticleStack, diameter_A: float, *, 
             f"{found.copies} of {len(found.looked_at)} images have the very pixels of another: remove the copies",
         )
     if found.untouched_A is not None:
-        yield Flag(
-            "masked",
-            f"A program has masked the images: outside a circle of {found.untouched_A:.0f} Å they have one value. The "
-            "background is needed to know the noise: give particles that are not masked if there are any",
-        )
+        yield Flag("masked", told_of_mask(found.untouched_A))
     box_A = stack.box * stack.pixel_size_A
     if found.diameter_A is None:
         return

@@ -60,6 +60,24 @@ def _reach(frequencies: Any) -> int:
     return reach
 
 
+@compiled(fastmath=FAST, inline="always")
+def _point(fx: Any, fy: Any, turn: Any) -> tuple[Any, Any, Any]:
+    """Where the slice at a rotation samples V̂ for a frequency of the image."""
+    return (
+        fx * turn[0, 0] + fy * turn[1, 0],
+        fx * turn[0, 1] + fy * turn[1, 1],
+        fx * turn[0, 2] + fy * turn[1, 2],
+    )
+
+
+@compiled(fastmath=FAST, inline="always")
+def _transfer(fx: Any, fy: Any, c: Any, along_x: Any, along_y: Any) -> tuple[Any, Any]:
+    """c S_t(k), real and imaginary part, from the factors of either axis, that of 0 in their middle."""
+    x, y = int(fx) + len(along_x) // 2, int(fy) + len(along_y) // 2
+    a_re, a_im, b_re, b_im = along_x[x, 0], along_x[x, 1], along_y[y, 0], along_y[y, 1]
+    return c * (a_re * b_re - a_im * b_im), c * (a_re * b_im + a_im * b_re)
+
+
 @compiled(fastmath=FAST)
 def _score(
     frequencies: Any, image: Any, data: Any, ctf: Any, rotations: Any, shifts: Any, grid: Any, values: Any, out: Any,
@@ -74,14 +92,9 @@ def _score(
         gain = 0.0
         for k in range(len(frequencies)):
             fx, fy = frequencies[k, 0], frequencies[k, 1]
-            px = fx * turn[0, 0] + fy * turn[1, 0]
-            py = fx * turn[0, 1] + fy * turn[1, 1]
-            pz = fx * turn[0, 2] + fy * turn[1, 2]
+            px, py, pz = _point(fx, fy, turn)
             v_re, v_im = sum_at(px, py, pz, grid, values, width, side, origin, steps, entries)
-            a_re, a_im = along_x[int(fx) + reach, 0], along_x[int(fx) + reach, 1]
-            b_re, b_im = along_y[int(fy) + reach, 0], along_y[int(fy) + reach, 1]
-            c = ctf[i, k]
-            s_re, s_im = c * (a_re * b_re - a_im * b_im), c * (a_re * b_im + a_im * b_re)
+            s_re, s_im = _transfer(fx, fy, ctf[i, k], along_x, along_y)
             m_re, m_im = s_re * v_re - s_im * v_im, s_re * v_im + s_im * v_re
             gain += (data[i, k, 0] + data[i, k, 0] - m_re) * m_re + (data[i, k, 1] + data[i, k, 1] - m_im) * m_im
         out[p] = gain
@@ -103,16 +116,11 @@ def _expand(
         out[p] = 0.0
         for k in range(len(frequencies)):
             fx, fy = frequencies[k, 0], frequencies[k, 1]
-            px = fx * turn[0, 0] + fy * turn[1, 0]
-            py = fx * turn[0, 1] + fy * turn[1, 1]
-            pz = fx * turn[0, 2] + fy * turn[1, 2]
+            px, py, pz = _point(fx, fy, turn)
             v_re, v_im, x_re, x_im, y_re, y_im, z_re, z_im = expand_at(
                 px, py, pz, grid, values, slopes, width, side, origin, steps, entries
             )
-            a_re, a_im = along_x[int(fx) + reach, 0], along_x[int(fx) + reach, 1]
-            b_re, b_im = along_y[int(fy) + reach, 0], along_y[int(fy) + reach, 1]
-            c = ctf[p, k]
-            s_re, s_im = c * (a_re * b_re - a_im * b_im), c * (a_re * b_im + a_im * b_re)
+            s_re, s_im = _transfer(fx, fy, ctf[p, k], along_x, along_y)
             m_re, m_im = s_re * v_re - s_im * v_im, s_re * v_im + s_im * v_re
             # −p × ∂V̂/∂p
             g_re, g_im = pz * y_re - py * z_re, pz * y_im - py * z_im

@@ -16,7 +16,7 @@ from torch import Tensor
 from hoarfrost.fourier import centred_window, fft3_centred
 from hoarfrost.model.compiled import is_compiled
 from hoarfrost.model.kaiser_bessel import KaiserBessel
-from hoarfrost.model.window_kernel import WindowTable, expand_about, spread_about, sum_about
+from hoarfrost.model.window_kernel import WindowTable, spread_about, sum_about
 
 POINTS_PER_CHUNK = 1 << 14
 # So that rounding takes none away that is at the reach itself.
@@ -154,12 +154,10 @@ class SpectrumSampler:
     def expand(self, points: Tensor) -> Tensor:
         """V̂ of one volume at points (m, 3) and its derivatives by x, y and z: complex64 (m, 4).
 
-        They are the derivatives of what interpolation gives, so with it they climb to its maxima.
+        They are the derivatives of what interpolation gives, so with it they climb to its maxima. By torch: on the CPU
+        poses are expanded by `model.pose_kernel`.
         """
         values = torch.empty(len(points), 4, 2, device=points.device)
-        if is_compiled(points):
-            expand_about(points.contiguous(), self.grid, self._taps.table, self._known_to, values)
-            return torch.view_as_complex(values)
         for start in range(0, len(points), POINTS_PER_CHUNK):
             chunk = points[start : start + POINTS_PER_CHUNK]
             known = chunk.abs().amax(dim=-1, keepdim=True) < self._known_to

@@ -40,11 +40,6 @@ def sum_about(points: Tensor, grid: Tensor, table: WindowTable, half_box: float,
     _sum(*arrays(points, grid, table.values, out), *table.scalars(), F32(half_box))
 
 
-def expand_about(points: Tensor, grid: Tensor, table: WindowTable, half_box: float, out: Tensor) -> None:
-    """The same, and the derivatives of the sums by x, y and z: `out` (m, 4, 2), real and imaginary parts."""
-    _expand(*arrays(points, grid, table.values, table.slopes, out), *table.scalars(), F32(half_box))
-
-
 def spread_about(
     points: Tensor, data: Tensor, weight: Tensor, table: WindowTable, grids: tuple[Tensor, Tensor]
 ) -> None:
@@ -138,22 +133,6 @@ def _sum(
             re, im = sum_at(px, py, pz, grid, values, width, side, origin, steps, entries)
         out[i, 0] = re
         out[i, 1] = im
-
-
-@compiled(fastmath=FAST)
-def _expand(
-    points: Any, grid: Any, values: Any, slopes: Any, out: Any,
-    width: Any, side: int, origin: Any, steps: Any, entries: Any, half_box: Any,
-) -> None:  # fmt: skip
-    for i in range(len(points)):
-        px, py, pz = points[i, 0], points[i, 1], points[i, 2]
-        if not max(abs(px), abs(py), abs(pz)) < half_box:
-            out[i] = ZERO
-            continue
-        found = expand_at(px, py, pz, grid, values, slopes, width, side, origin, steps, entries)
-        for k in range(4):
-            out[i, k, 0] = found[2 * k]
-            out[i, k, 1] = found[2 * k + 1]
 
 
 @compiled(fastmath=FAST)

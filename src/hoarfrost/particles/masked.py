@@ -10,6 +10,8 @@ S is the power of the particles. Where C² hardly varies, at the coarsest detail
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -44,6 +46,20 @@ def untouched_radius_px(images: Tensor) -> float | None:
     power = torch.bincount(ring, apart.square().mean(dim=0)) / size
     before = max(last - round(WIDEST_EDGE * box), 0)
     return float(before + int((power[before : last + 1] >= LEAST_POWER * power[before]).nonzero()[-1]))
+
+
+def common_radius_px(radii_px: Sequence[float | None]) -> float | None:
+    """The least of `untouched_radius_px` of several sets of images, or None unless all of them are masked."""
+    masked = [radius for radius in radii_px if radius is not None]
+    return min(masked) if len(masked) == len(radii_px) > 0 else None
+
+
+def told_of_mask(untouched_A: float) -> str:
+    """What the user is told of a mask that leaves images as recorded within a circle of that diameter."""
+    return (
+        f"A program has masked the images: outside a circle of {untouched_A:.0f} Å they have one value. The noise is "
+        "told from the particles by their CTFs; particles that are not masked would do better"
+    )
 
 
 def power_moments(power: Tensor, ctf: Tensor, shells: Tensor, n_shells: int) -> Tensor:

@@ -56,7 +56,7 @@ class Preprocessor:
 
     def within(self) -> Tensor | None:
         """Pixels that no program has masked, (box, box) bool, or None for all."""
-        return None if self.untouched_px is None else radius_grid(self.box, 2) <= self.untouched_px
+        return pixels_within(self.box, self.untouched_px)
 
     def mask(self) -> Tensor:
         """Soft disc around particle and offsets, (box, box) float32."""
@@ -74,6 +74,16 @@ class Preprocessor:
         mean = background.mean(dim=1)[:, None, None]
         deviation = background.std(dim=1)[:, None, None]
         return (images - mean) / deviation.clamp(min=1e-12)
+
+
+def pixels_within(box: int, radius_px: float | None) -> Tensor | None:
+    """Pixels of an image within a radius of its middle, (box, box) bool; None, which is all, without one."""
+    return None if radius_px is None else radius_grid(box, 2) <= radius_px
+
+
+def count_dusty(images: Tensor, within: Tensor | None = None) -> int:
+    """How many of images (b, box, box) hold dust."""
+    return int(find_dust(images, within).flatten(1).any(dim=1).sum())
 
 
 def find_dust(images: Tensor, within: Tensor | None = None) -> Tensor:

@@ -18,9 +18,15 @@ from hoarfrost.model.ctf import evaluate_ctf
 from hoarfrost.model.likelihood import WhitenedImages, whiten
 from hoarfrost.particles.cache import PackedCache, from_records, record_size, to_records
 from hoarfrost.particles.contrast import central_disc, central_signals, signed_rank_z
-from hoarfrost.particles.masked import noise_beside_signal, power_moments, untouched_radius_px
+from hoarfrost.particles.masked import common_radius_px, noise_beside_signal, power_moments, untouched_radius_px
 from hoarfrost.particles.prefetch import prefetched
-from hoarfrost.particles.preprocess import FIRST_USABLE_SHELL, Preprocessor, estimate_noise_spectrum, find_dust
+from hoarfrost.particles.preprocess import (
+    FIRST_USABLE_SHELL,
+    Preprocessor,
+    count_dusty,
+    estimate_noise_spectrum,
+    pixels_within,
+)
 from hoarfrost.particles.stack import ParticleStack
 
 IMAGES_FOR_NOISE = 500
@@ -59,13 +65,14 @@ class ParticleSource:
         sample = training[torch.randperm(len(training), generator=generator)[:IMAGES_FOR_NOISE]].sort().values
         self._sample = sample
         chunks = torch.split(sample, self._at_once)
-        radii = [untouched_radius_px(stack.read(chunk)) for chunk in chunks]
-        untouched = [radius for radius in radii if radius is not None]
-        if len(untouched) == len(radii):
-            preprocessor = dataclasses.replace(preprocessor, untouched_px=min(untouched))
-        within = preprocessor.within()
-        dusty = sum(int(find_dust(stack.read(chunk), within).flatten(1).any(dim=1).sum()) for chunk in chunks)
+        radii_px: list[float | None] = []
+        dusty = 0
+        for chunk in chunks:
+            images = stack.read(chunk)
+            radii_px.append(untouched_radius_px(images))
+            dusty += count_dusty(images, pixels_within(stack.box, radii_px[-1]))
         self.dust_share = dusty / len(sample)
+        preprocessor = dataclasses.replace(preprocessor, untouched_px=common_radius_px(radii_px))
         self.preprocessor = dataclasses.replace(preprocessor, removes_dust=self.dust_share <= LARGEST_DUST_SHARE)
         self._mask = preprocessor.mask()
         groups = stack.optics_group.numpy()

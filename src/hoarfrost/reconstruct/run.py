@@ -27,6 +27,7 @@ from hoarfrost.evaluate.half_maps import HalfMapFSC
 from hoarfrost.optim.names import MethodName
 from hoarfrost.particles.cache import PackedCache
 from hoarfrost.particles.contrast import Contrast, ContrastChoice
+from hoarfrost.particles.masked import told_of_mask
 from hoarfrost.particles.preprocess import Preprocessor
 from hoarfrost.particles.sampling import split_held_out
 from hoarfrost.particles.source import ParticleSource
@@ -360,19 +361,10 @@ def _say_what_is_known(run: Reconstruction, stack: ParticleStack, contrast: Cont
     if contrast.message is not None:
         run.say(contrast.message)
     if source.preprocessor.untouched_px is not None:
-        run.say(masked_line(source.preprocessor.untouched_px, stack))
+        run.say(told_of_mask(2 * source.preprocessor.untouched_px * stack.pixel_size_A))
     if source.dust_share > WORTH_SAYING and source.preprocessor.removes_dust:
         run.say(f"Specks that stand out from the noise are blanked out, in about {source.dust_share:.0%} of the images")
     run.say(forecast_line(run.forecast(), run.settings))
-
-
-def masked_line(untouched_px: float, stack: ParticleStack) -> str:
-    """What the user is told where a program has masked the images."""
-    across_A = 2 * untouched_px * stack.pixel_size_A
-    return (
-        f"A program has masked the images: outside a circle of {across_A:.0f} Å they have one value. The noise is told "
-        "from the particles by their CTFs; particles that are not masked would do better"
-    )
 
 
 def forecast_line(seconds: float, settings: Settings) -> str:
