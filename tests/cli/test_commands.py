@@ -207,7 +207,7 @@ def test_evaluate_prints_the_lines_of_its_report(
     assert calls == [
         (
             (Path("map.mrc"), Path("truth.mrc")),
-            {"poses": None, "true_poses": None, "mask_diameter_A": None},
+            {"poses": None, "true_poses": None, "symmetry": "C1", "mask_diameter_A": None},
         )
     ]
     assert capsys.readouterr().out == "shell  FSC\n1      1.000\n"
@@ -217,13 +217,14 @@ def test_evaluate_json_is_one_object_and_nothing_else(
     replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls = replace("evaluate", "report", REPORT)
-    options = "--poses run/particles.star --true-poses true.star --mask-diameter 180 --json"
+    options = "--poses run/particles.star --true-poses true.star --symmetry D7 --mask-diameter 180 --json"
 
     assert main(["evaluate", "map.mrc", "--reference", "truth.mrc", *options.split()]) == 0
 
     assert calls[0][1] == {
         "poses": Path("run/particles.star"),
         "true_poses": Path("true.star"),
+        "symmetry": "D7",
         "mask_diameter_A": 180.0,
     }
     assert json.loads(capsys.readouterr().out) == {"fsc": [1.0, 0.5]}

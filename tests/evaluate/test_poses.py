@@ -9,6 +9,7 @@ from hoarfrost.evaluate.poses import pose_errors
 from hoarfrost.fourier import FourierDisc
 from hoarfrost.geometry import random_rotations, rotations_from_vectors
 from hoarfrost.model.slices import SliceOperator
+from hoarfrost.model.symmetry import PointGroup
 from hoarfrost.simulate.phantom import make_phantom
 
 MIRROR = torch.diag(torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64))
@@ -72,6 +73,34 @@ def test_the_frame_is_found_though_most_poses_are_wrong(mirrored: bool, wrong: f
     if not wrong:
         assert errors.median_angle_deg == pytest.approx(good_deg, rel=0.1)
         assert errors.median_shift_A < 0.3
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("name", ["C3", "D7", "I"])
+def test_poses_that_show_a_symmetric_map_alike_are_one(name: str, mirrored: bool) -> None:
+    generator = torch.Generator().manual_seed(4)
+    n, group = 600, PointGroup(name)
+    rotations, shifts_A, true, true_A, _, origin_A = posed_in_another_frame(n, generator, mirrored=mirrored)
+    noise = rotations_from_vectors(0.01 * torch.randn(n, 3, generator=generator, dtype=torch.float64))
+    any_of_group = group.rotations[torch.randint(group.order, (n,), generator=generator)]
+    # Symmetry axes are those of the map that the poses belong to: R g, not g R.
+    errors = pose_errors(noise @ rotations @ any_of_group, shifts_A, true, true_A, group)
+    assert errors.mirrored is mirrored
+    assert float(errors.angles_deg.max()) < 3
+    assert float((errors.view_angles_deg - errors.angles_deg).max()) < 1e-4
+    assert float(errors.shifts_A.max()) < 0.1
+    assert float((errors.shift_A - origin_A).norm()) < 0.1
+    alone = pose_errors(noise @ rotations @ any_of_group, shifts_A, true, true_A)
+    assert alone.fraction_within(10) < 1 / group.order + 0.05
+
+
+def test_equivalent_poses_do_not_hide_wrong_ones() -> None:
+    generator = torch.Generator().manual_seed(5)
+    a, b = random_rotations(1000, generator), random_rotations(1000, generator)
+    zero = torch.zeros(1000, 2, dtype=torch.float64)
+    errors = pose_errors(a, zero, b, zero, PointGroup("D7"))
+    assert errors.median_angle_deg == pytest.approx(62, abs=3)
+    assert errors.fraction_within(10) < 0.05
 
 
 def test_random_poses_are_not_made_to_look_good() -> None:

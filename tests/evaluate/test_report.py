@@ -98,10 +98,37 @@ def test_a_mask_keeps_the_surroundings_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_alignment")
+def test_poses_are_judged_with_the_symmetry_that_is_given(data: SimulatedData, tmp_path: Path) -> None:
+    # Every second particle half a turn about z away: as good where the map is C2.
+    rows = []
+    columns = data.true_poses_path.read_text().splitlines()
+    rot = next(int(row.split("#")[1]) for row in columns if row.startswith("_rlnAngleRot")) - 1
+    for row in columns:
+        cells = row.split()
+        number = next((int(cell[:6]) for cell in cells if cell[6:7] == "@"), 0)
+        if number % 2:
+            cells[rot] = f"{float(cells[rot]) + 180:.6f}"
+        rows.append(" ".join(cells) if number else row)
+    turned = data.true_poses_path.with_name("turned.star")
+    turned.write_text("\n".join(rows) + "\n")
+    maps, true = (data.truth_path, data.truth_path), data.true_poses_path
+    without = evaluate(*maps, poses=turned, true_poses=true).poses
+    judged = evaluate(*maps, poses=turned, true_poses=true, symmetry="C2").poses
+    assert without is not None
+    assert judged is not None
+    assert without.fraction_within(10) == 0.5
+    assert float(judged.angles_deg.max()) < 0.01
+
+
+@pytest.mark.usefixtures("no_alignment")
 def test_poses_of_other_particles_are_refused(data: SimulatedData, tmp_path: Path) -> None:
     maps = data.truth_path, data.truth_path
     with pytest.raises(UsageError, match="go together"):
         evaluate(*maps, poses=data.true_poses_path)
+    with pytest.raises(UsageError, match="symmetry D7 is that of poses to judge"):
+        evaluate(*maps, symmetry="d7")
+    with pytest.raises(UsageError, match="symmetry must be Cn or Dn"):
+        evaluate(*maps, symmetry="round")
     with pytest.raises(DataError, match=r"particles\.star: expected columns rlnAngleRot"):
         evaluate(*maps, poses=data.particles_path, true_poses=data.true_poses_path)
 

@@ -92,6 +92,9 @@ def test_starts_on_noise_do_not_agree_and_exit_4(tmp_path: Path, capsys: pytest.
     assert "1 of 2 agree" in shown.out
     assert (tmp_path / "run" / "particles.star").exists()
     assert read_volume(tmp_path / "run" / "map.mrc")[0].shape == (BOX, BOX, BOX)
+    # Whoever lost the terminal and asks again is told the same.
+    assert main(["resume", str(tmp_path / "run")]) == 4
+    assert capsys.readouterr().err.startswith("hoarfrost: error: no two of 2 random starts agree")
 
 
 def test_a_map_agrees_with_its_mirror_image_turned_and_moved() -> None:

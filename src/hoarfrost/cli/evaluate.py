@@ -18,6 +18,7 @@ def evaluate(
     reference: Path,
     poses: Path | None = None,
     true_poses: Path | None = None,
+    symmetry: str = "C1",
     mask_diameter_A: Annotated[float | None, Parameter(name="--mask-diameter")] = None,
     as_json: Annotated[bool, Parameter(name="--json", show_default=False)] = False,
 ) -> None:
@@ -33,6 +34,8 @@ def evaluate(
         particles.star of the run, to judge its poses as well; needs --true-poses.
     true_poses
         STAR file with the poses to judge them by.
+    symmetry
+        Symmetry that the run imposed, like D7: poses that show such a map alike are then one. It goes with --poses.
     mask_diameter_A
         Diameter of a soft spherical mask put on both maps, in Å. None unless given.
     as_json
@@ -42,7 +45,9 @@ def evaluate(
         raise UsageError("--poses and --true-poses go together: give both or neither")
     from hoarfrost.evaluate.report import evaluate as run
 
-    report = run(volume, reference, poses=poses, true_poses=true_poses, mask_diameter_A=mask_diameter_A)
+    report = run(
+        volume, reference, poses=poses, true_poses=true_poses, symmetry=symmetry, mask_diameter_A=mask_diameter_A
+    )
     if as_json:
         print(json.dumps(report.to_dict(), indent=2))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -145,7 +146,6 @@ def show_result(result: RunResult) -> None:
     if not is_first():
         return
     from hoarfrost.cli.summary import summary, wrapped
-    from hoarfrost.errors import NotConvergedError
     from hoarfrost.report.run import report
     from hoarfrost.report.run_pictures import draw_pictures
 
@@ -154,8 +154,15 @@ def show_result(result: RunResult) -> None:
     report(result.output)
     for line in summary(result):
         print(wrapped(line) if sys.stdout.isatty() else line)
-    if result.starts.n_agreeing == 1:
+    check_starts(result.starts.agrees)
+
+
+def check_starts(agrees: Sequence[bool]) -> None:
+    """Raise NotConvergedError where, of several random starts, only the chosen one agrees with itself."""
+    from hoarfrost.errors import NotConvergedError
+
+    if sum(agrees) == 1:
         raise NotConvergedError(
-            f"no two of {len(result.starts.gains)} random starts agree, so do not trust this map; look at matches.png, "
+            f"no two of {len(agrees)} random starts agree, so do not trust this map; look at matches.png, "
             "remove bad particles, or try more --starts"
         )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from hoarfrost.cli.reconstruct import show_result
+from hoarfrost.cli.reconstruct import check_starts, show_result
 from hoarfrost.cli.stop import Stop
 from hoarfrost.launch import is_first
 
@@ -33,14 +33,17 @@ def resume(
     from hoarfrost.cli.watch import watched
     from hoarfrost.errors import FinishedError
     from hoarfrost.reconstruct.resume import resume as go_on
+    from hoarfrost.report.run_folder import read_run
     from hoarfrost.report.run_pictures import draw_missing_pictures
 
     try:
         with Stop() as stop, watched(run, quiet=quiet or not is_first()) as progress:
             result = go_on(run, checkpoint_every_s=checkpoint_every_s, progress=progress, stop=stop)
     except FinishedError:
-        # The process may have been killed while it drew them.
+        # The process may have been killed while it drew them, before it could say what the map is worth.
         if is_first():
             draw_missing_pictures(run)
+            if (starts := read_run(run).starts) is not None:
+                check_starts(starts["agrees"])
         raise
     show_result(result)

@@ -27,6 +27,7 @@ from hoarfrost.fourier import soft_sphere
 from hoarfrost.fsc import fourier_shell_correlation, resolution_A
 from hoarfrost.io.mrc import read_volume
 from hoarfrost.io.particles_star import ParticleTable, read_particles
+from hoarfrost.model.symmetry import PointGroup
 
 ANGLES_DEG = (5, 10, 20)
 MASK_EDGE_VOXELS = 5.0
@@ -111,24 +112,29 @@ def evaluate(
     *,
     poses: str | Path | None = None,
     true_poses: str | Path | None = None,
+    symmetry: str = "C1",
     mask_diameter_A: float | None = None,
 ) -> EvaluationReport:
     """Align a map to a reference over rotations, both hands and shifts, and measure how well they agree.
 
     The maps may differ in box and voxel size; the FSC is computed on the reference's. `mask_diameter_A` puts a soft
     sphere on both, about the reference's origin. `poses` and `true_poses` are particle STAR files of the same
-    particles in the same order; the pose errors have their own alignment (see `hoarfrost.evaluate.poses`).
+    particles in the same order; the pose errors have their own alignment (see `hoarfrost.evaluate.poses`), and poses
+    that show a map of `symmetry` alike are one.
 
-    Raises DataError for a file that cannot be used, UsageError for only one of `poses` and `true_poses` or for a
-    mask without size.
+    Raises DataError for a file that cannot be used, UsageError for only one of `poses` and `true_poses`, for a symmetry
+    that is none or that no poses go with, and for a mask without size.
     """
+    group = PointGroup(symmetry)
     if (poses is None) != (true_poses is None):
         raise UsageError("poses and true poses go together: give both or neither")
+    if poses is None and group.order > 1:
+        raise UsageError(f"symmetry {group.name} is that of poses to judge: give poses and true poses, or no symmetry")
     if mask_diameter_A is not None and not mask_diameter_A > 0:
         raise UsageError(f"the mask's diameter must be positive, not {mask_diameter_A:g} Å")
     volume, volume_pixel_A = read_map(map_path)
     target, pixel_size_A = read_map(reference)
-    errors = None if poses is None or true_poses is None else _compare_poses(poses, true_poses)
+    errors = None if poses is None or true_poses is None else _compare_poses(poses, true_poses, group)
 
     found = align(volume, target, pixel_size_A=volume_pixel_A, reference_pixel_size_A=pixel_size_A)
     return report_on(found, map_path, reference, target, pixel_size_A, mask_diameter_A, errors)
@@ -177,7 +183,7 @@ def read_map(path: str | Path) -> tuple[Tensor, float]:
     return torch.from_numpy(values), pixel_size_A
 
 
-def _compare_poses(poses: str | Path, true_poses: str | Path) -> PoseErrors:
+def _compare_poses(poses: str | Path, true_poses: str | Path, group: PointGroup) -> PoseErrors:
     estimated, true = read_particles(poses), read_particles(true_poses)
     if estimated.n != true.n:
         expected = f"the {true.n} particles of {Path(true_poses).name}"
@@ -187,7 +193,7 @@ def _compare_poses(poses: str | Path, true_poses: str | Path) -> PoseErrors:
         expected = f"image {_image(true, mismatch)[0]} as in {Path(true_poses).name}"
         found = f"image {_image(estimated, mismatch)[0]}"
         raise DataError(poses, row=mismatch + 1, expected=expected, found=found, hint="keep the particles' order")
-    return pose_errors(*_poses_of(estimated), *_poses_of(true))
+    return pose_errors(*_poses_of(estimated), *_poses_of(true), group)
 
 
 def _image(table: ParticleTable, particle: int) -> tuple[int, str]:
