@@ -135,6 +135,30 @@ def test_a_climb_finds_the_pose_that_was_lost() -> None:
     assert bool((peaks.log_density.double() >= problem.log_density(problem.rotations, problem.shifts_px) - 0.1).all())
 
 
+def test_a_small_step_is_taken_without_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = Problem(30, 2.0)
+    peaks = problem.model.climb(problem.images, problem.rotations, problem.shifts_px, 12)
+    # Half a standard deviation off: an eighth of a nat to climb.
+    root = torch.linalg.cholesky(torch.linalg.inv(peaks.precision.double()))
+    direction = torch.randn(30, 5, 1, generator=named_generator(4, "local test"), dtype=torch.float64)
+    off = (root @ (direction / direction.norm(dim=1, keepdim=True) / 2)).squeeze(2)
+    turned, moved = peaks.rotations @ rotations_from_vectors(off[:, :3]), peaks.shifts_px + off[:, 3:]
+    looked_at = []
+    expand = local.LocalModel._expand
+
+    def counting(model: local.LocalModel, images: WhitenedImages, *pose: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        looked_at.append(len(images))
+        return expand(model, images, *pose)
+
+    monkeypatch.setattr(local.LocalModel, "_expand", counting)
+    found = problem.model.climb(problem.images, turned, moved, 3)
+    assert sum(looked_at) < 1.3 * 30
+    before, after = problem.log_density(turned, moved), problem.log_density(found.rotations, found.shifts_px)
+    highest = problem.log_density(peaks.rotations, peaks.shifts_px)
+    assert float((highest - after).mean()) < float((highest - before).mean()) / 3
+    assert float((found.log_density.double() - after).abs().max()) < local.SMALL_RISE
+
+
 def modes_at(problem: Problem, steps: int = 5) -> Modes:
     n = len(problem.rotations)
     peaks = problem.model.climb(problem.images, problem.rotations, problem.shifts_px, steps)

