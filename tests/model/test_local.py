@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from hoarfrost.fourier import FourierDisc, radius_grid
 from hoarfrost.geometry import random_rotations, rotations_from_vectors
-from hoarfrost.model import local, spectrum
+from hoarfrost.model import local, local_statistics, spectrum
 from hoarfrost.model.band import BandModel
 from hoarfrost.model.likelihood import PoseModel, WhitenedImages, marginalise
 from hoarfrost.model.local import LocalModel
@@ -241,7 +242,11 @@ def test_draws_are_poses_of_the_posterior() -> None:
     assert float((squared * draws.share).sum() / 40) == pytest.approx(5, rel=0.25)
 
 
-def test_the_statistics_are_those_of_the_slice_operator() -> None:
+@pytest.mark.parametrize("compiled", [True, False])
+def test_the_statistics_are_those_of_the_slice_operator(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
+    if not compiled:
+        monkeypatch.setattr(local_statistics, "is_compiled", lambda values: False)
+        monkeypatch.setattr(local_statistics, "COEFFICIENTS_AT_ONCE", 1000)
     problem = Problem(200, 0.6)
     generator = named_generator(4, "local test")
     image = torch.randint(200, (300,), generator=generator)
@@ -265,6 +270,35 @@ def test_the_statistics_are_those_of_the_slice_operator() -> None:
     applied = apply_normal(transform_normal_kernel(kernel), volume)
     expected = apply_normal(transform_normal_kernel(expected_kernel / 200), volume)
     assert float((applied - expected)[inside].norm() / expected[inside].norm()) < 0.015
+
+
+def test_statistics_are_the_same_to_the_last_bit_with_any_number_of_threads() -> None:
+    problem = Problem(30, 0.6)
+    generator = named_generator(5, "local test")
+    image = torch.arange(30).repeat_interleave(3)
+    draws = Draws(
+        image,
+        random_rotations(90, generator),
+        torch.randn(90, 2, generator=generator).double(),
+        torch.rand(90, generator=generator),
+    )
+    own, found = torch.get_num_threads(), []
+    try:
+        for n in (1, 2, 5):
+            torch.set_num_threads(n)
+            statistics = LocalStatistics(BOX, N)
+            slabs = statistics._slabs(R_MAX)
+            assert len(slabs) == n
+            assert slabs[0][0] == 0
+            assert all(a[1] == b[0] and a[0] < a[1] for a, b in itertools.pairwise(slabs))
+            statistics.add(problem.model, problem.images, draws)
+            found.append((statistics._data, statistics._weight))
+    finally:
+        torch.set_num_threads(own)
+    for data, weight in found[1:]:
+        assert torch.equal(data, found[0][0])
+        assert torch.equal(weight, found[0][1])
+    assert float(found[0][1].sum()) > 0
 
 
 def test_one_of_the_equivalent_poses_of_a_symmetric_map_stands_for_all() -> None:

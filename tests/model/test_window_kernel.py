@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hoarfrost.geometry import rotations_from_vectors
 from hoarfrost.model.kaiser_bessel import KaiserBessel
-from hoarfrost.model.spectrum import SpectrumSampler, WindowTaps
+from hoarfrost.model.spectrum import SpectrumSampler
 from hoarfrost.seeds import named_generator
 
 BOX = 14
@@ -62,26 +62,6 @@ def test_derivatives_are_those_of_what_interpolation_gives(volume: Tensor, doubl
         off = step * torch.eye(3, dtype=torch.float64)[axis]
         difference = (sampler(points + off) - sampler(points - off))[:, 0] / (2 * step)
         torch.testing.assert_close(found[:, axis], difference, rtol=0, atol=3e-3 * float(difference.abs().max()))
-
-
-@pytest.mark.parametrize("width", [2, 3])
-def test_spreading_is_the_adjoint_of_summing_and_the_same_by_torch(width: int) -> None:
-    generator = named_generator(2, "window test")
-    taps = WindowTaps(2 * BOX, 2.0, KaiserBessel(width, 2))
-    points = some_points(400, 2.5)
-    data = torch.randn(400, dtype=torch.complex64, generator=generator)
-    weight = torch.rand(400, generator=generator)
-    size = taps.side**3
-    grids = [(torch.zeros(size, dtype=torch.complex64), torch.zeros(size)) for _ in range(2)]
-    taps.spread(points, data, weight, grids[0])
-    taps.spread(points.double(), data, weight, grids[1])
-    for compiled, by_torch in zip(*grids, strict=True):
-        torch.testing.assert_close(compiled, by_torch, rtol=0, atol=1e-4 * float(by_torch.abs().max()))
-    # ⟨spread(w), g⟩ = ⟨w, sum(g)⟩ for a real grid g.
-    grid = torch.randn(size, generator=generator)
-    indices, weights = taps(points)
-    summed = (grid[indices.long()] * weights).sum(dim=1)
-    assert float(grids[0][1] @ grid) == pytest.approx(float(summed @ weight), rel=1e-3)
 
 
 def test_the_slope_of_the_window_is_its_derivative() -> None:

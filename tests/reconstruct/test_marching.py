@@ -75,8 +75,8 @@ def test_a_smaller_step_that_helps_is_kept() -> None:
     assert decisions[8] is Decision.STAGE_DONE
 
 
-@pytest.mark.parametrize("rise", [1e-5, 5e-4])
-def test_a_rise_below_a_thousandth_does_not_count(rise: float) -> None:
+@pytest.mark.parametrize("rise", [1e-5, 1e-3])
+def test_a_rise_below_two_thousandths_does_not_count(rise: float) -> None:
     assert run(PLAN, [1, 1 + rise, 1 + rise, 1 + rise])[3] is Decision.SMALLER_STEP
 
 

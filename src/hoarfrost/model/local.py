@@ -71,7 +71,7 @@ class Peaks:
 class LocalModel:
     """Images up to the band limit of `disc` as a function of their poses, given a volume (n, n, n).
 
-    The volume spans the length of the images, n > 2 r_max.
+    The volume spans the length of the images, n > 2 r_max. `frequencies` (K, 2) are those of the disc, whole numbers.
     """
 
     def __init__(self, volume: Tensor, disc: FourierDisc, prior: PosePrior) -> None:
@@ -82,7 +82,7 @@ class LocalModel:
         self._values, self._expansions = (
             SpectrumSampler(scaled, width=width, reach=disc.r_max) for width in (KERNEL_WIDTH, SLOPE_WIDTH)
         )
-        self._frequencies = disc.coordinates.to(volume.device, torch.float32)
+        self.frequencies = disc.coordinates.to(volume.device, torch.float32)
         self._lower = torch.tril_indices(POSE_SIZE, POSE_SIZE)
         self._extent_px = prior.shift_extent_px
         self._sigma_px = max(min(prior.shift_sigma_px, self._extent_px), SMALLEST_SHIFT_SIGMA_PX)
@@ -90,11 +90,11 @@ class LocalModel:
 
     def points(self, rotations: Tensor) -> Tensor:
         """Where the slices at rotations (m, 3, 3) sample V̂: (m, K, 3), (x, y, z) in Fourier pixels."""
-        return torch.einsum("kc,mcx->mkx", self._frequencies, rotations[:, :2].to(torch.float32))
+        return torch.einsum("kc,mcx->mkx", self.frequencies, rotations[:, :2].to(torch.float32))
 
     def phases(self, shifts_px: Tensor) -> Tensor:
         """S_t(k) of shifts (m, 2): complex64 (m, K)."""
-        angle = (shifts_px.to(torch.float32) @ self._frequencies.T) * (-2 * math.pi / self.disc.box)
+        angle = (shifts_px.to(torch.float32) @ self.frequencies.T) * (-2 * math.pi / self.disc.box)
         return torch.complex(angle.cos(), angle.sin())
 
     def log_density(self, images: WhitenedImages, rotations: Tensor, shifts_px: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class LocalModel:
             image = torch.arange(b).repeat_interleave(m)
             poses = rotations.flatten(0, 1).float(), shifts_px.flatten(0, 1).float()
             score_poses(
-                self._frequencies, self.disc.box, image, torch.view_as_real(images.data), images.ctf, *poses,
+                self.frequencies, self.disc.box, image, torch.view_as_real(images.data), images.ctf, *poses,
                 self._values.grid, self._values.table, gain,
             )  # fmt: skip
             return gain.view(b, m).float() + self._log_shift_density(shifts_px)
@@ -124,7 +124,7 @@ class LocalModel:
 
     def _parts(self, b: int, m: int) -> list[slice]:
         """Parts of b images of m poses each, one for a worker at a time."""
-        most = COEFFICIENTS_ON_CPU if self._frequencies.device.type == "cpu" else COEFFICIENTS_AT_ONCE
+        most = COEFFICIENTS_ON_CPU if self.frequencies.device.type == "cpu" else COEFFICIENTS_AT_ONCE
         at_once = max(1, most // (m * self.disc.size))
         return [slice(first, first + at_once) for first in range(0, b, at_once)]
 
@@ -194,7 +194,7 @@ class LocalModel:
         if is_compiled(images.ctf):
             found = torch.empty(len(images), 1 + POSE_SIZE + len(self._lower[0]), dtype=torch.float64)
             expand_poses(
-                self._frequencies, self.disc.box, torch.view_as_real(images.data), images.ctf,
+                self.frequencies, self.disc.box, torch.view_as_real(images.data), images.ctf,
                 rotations.float(), shifts_px.float(), self._expansions.grid, self._expansions.table, found,
             )  # fmt: skip
             found = found.float()
@@ -209,7 +209,7 @@ class LocalModel:
         jacobian = torch.cat(
             [
                 torch.linalg.cross(points.to(sampled.dtype), sampled[..., 1:]) * -phase.unsqueeze(-1),
-                self._frequencies * (predicted * (-2j * math.pi / self.disc.box)).unsqueeze(-1),
+                self.frequencies * (predicted * (-2j * math.pi / self.disc.box)).unsqueeze(-1),
             ],
             dim=-1,
         )

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from hoarfrost.model.compiled import F32, FAST, arrays, compiled
-from hoarfrost.model.window_kernel import WindowTable, expand_at, sum_at
+from hoarfrost.model.window_kernel import WindowTable, add_at, expand_at, sum_at
 
 ZERO = F32(0)
 
@@ -41,6 +41,19 @@ def expand_poses(
     """
     inputs = arrays(frequencies, data, ctf, rotations, shifts_px, grid, table.values, table.slopes, out)
     _expand(*inputs, F32(-2 * np.pi / box), *table.scalars())
+
+
+def spread_poses(
+    frequencies: Tensor, box: int, image: Tensor, data: Tensor, ctf: Tensor, share: Tensor, rotations: Tensor,
+    shifts_px: Tensor, table: WindowTable, grids: tuple[Tensor, Tensor], planes: tuple[int, int],
+) -> None:  # fmt: skip
+    """Add γ c S_t* y and γ c² of p poses of shares γ (p,), under a window, to grids (side³, 2) and (side³,).
+
+    What `score_poses` says of the others. Only planes of constant z are added to, from one to before another: calls for
+    other planes can go on at the same time.
+    """
+    inputs = arrays(frequencies, image, data, ctf, share, rotations, shifts_px, *grids, table.values)
+    _spread(*inputs, *planes, F32(-2 * np.pi / box), *table.scalars())
 
 
 @compiled()
@@ -139,3 +152,35 @@ def _expand(
                 for b in range(a + 1):
                     out[p, place] += 2 * (j_re[a] * j_re[b] + j_im[a] * j_im[b])
                     place += 1
+
+
+@compiled(fastmath=FAST)
+def _spread(
+    frequencies: Any, image: Any, data: Any, ctf: Any, share: Any, rotations: Any, shifts: Any, grid: Any, weights: Any,
+    values: Any, first_plane: int, end_plane: int, per_px: Any,
+    width: Any, side: int, origin: Any, steps: Any, entries: Any,
+) -> None:  # fmt: skip
+    reach = _reach(frequencies)
+    # Poses of one image that follow each other are mostly near each other: taken frequency by frequency they add to
+    # grid points that are in the cache already.
+    most = 64
+    along_x, along_y = np.empty((most, 2 * reach + 1, 2), F32), np.empty((most, 2 * reach + 1, 2), F32)
+    first = 0
+    while first < len(rotations):
+        i, end = image[first], first
+        while end < len(rotations) and end - first < most and image[end] == i:
+            _factors(shifts[end, 0], per_px, reach, along_x[end - first])
+            _factors(shifts[end, 1], per_px, reach, along_y[end - first])
+            end += 1
+        for k in range(len(frequencies)):
+            fx, fy = frequencies[k, 0], frequencies[k, 1]
+            y_re, y_im = data[i, k, 0], data[i, k, 1]
+            for p in range(first, end):
+                px, py, pz = _point(fx, fy, rotations[p])
+                s_re, s_im = _transfer(fx, fy, share[p] * ctf[i, k], along_x[p - first], along_y[p - first])
+                re, im = s_re * y_re + s_im * y_im, s_re * y_im - s_im * y_re
+                add_at(
+                    px, py, pz, re, im, share[p] * ctf[i, k] * ctf[i, k], grid, weights, first_plane, end_plane,
+                    values, width, side, origin, steps, entries,
+                )  # fmt: skip
+        first = end

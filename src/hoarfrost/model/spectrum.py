@@ -16,7 +16,7 @@ from torch import Tensor
 from hoarfrost.fourier import centred_window, fft3_centred
 from hoarfrost.model.compiled import is_compiled
 from hoarfrost.model.kaiser_bessel import KaiserBessel
-from hoarfrost.model.window_kernel import WindowTable, spread_about, sum_about
+from hoarfrost.model.window_kernel import WindowTable, sum_about
 
 POINTS_PER_CHUNK = 1 << 14
 # So that rounding takes none away that is at the reach itself.
@@ -76,10 +76,6 @@ class WindowTaps:
 
     def spread(self, points: Tensor, data: Tensor, weight: Tensor, grids: tuple[Tensor, Tensor]) -> None:
         """Add complex `data` and real `weight` (m,), under the window about points (m, 3), to `grids` (side³,)."""
-        if is_compiled(points):
-            pairs = torch.view_as_real(data), torch.view_as_real(grids[0])
-            spread_about(points, pairs[0], weight, self.table, (pairs[1], grids[1]))
-            return
         for first in range(0, len(points), POINTS_PER_CHUNK):
             chunk = slice(first, first + POINTS_PER_CHUNK)
             indices, taps = self(points[chunk])

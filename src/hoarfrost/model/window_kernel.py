@@ -1,4 +1,4 @@
-"""A grid summed under a window about each of many points, or points spread onto a grid: one sweep, on the CPU.
+"""A grid summed under a window about each of many points, or numbers added to it there: one sweep, on the CPU.
 
 Done by torch, indices and weights of the w³ grid points about each point are written to memory and read back, which
 takes longer than the sums. Compiled by Numba on first use; tensors are float32 on the CPU.
@@ -38,13 +38,6 @@ class WindowTable(NamedTuple):
 def sum_about(points: Tensor, grid: Tensor, table: WindowTable, half_box: float, out: Tensor) -> None:
     """Fill `out` (m, 2) with the sums of `grid` (side³, 2) about points (m, 3), zero where one reaches ± half_box."""
     _sum(*arrays(points, grid, table.values, out), *table.scalars(), F32(half_box))
-
-
-def spread_about(
-    points: Tensor, data: Tensor, weight: Tensor, table: WindowTable, grids: tuple[Tensor, Tensor]
-) -> None:
-    """Add `data` (m, 2) and `weight` (m,), under the window about points (m, 3), to grids (side³, 2) and (side³,)."""
-    _spread(*arrays(points, data, weight, table.values, *grids), *table.scalars())
 
 
 @compiled(fastmath=FAST, inline="always")
@@ -121,6 +114,32 @@ def expand_at(
     return re, im, dx_re, dx_im, dy_re, dy_im, dz_re, dz_im
 
 
+@compiled(fastmath=FAST, inline="always")
+def add_at(
+    px: Any, py: Any, pz: Any, re: Any, im: Any, weight: Any, grid: Any, weights: Any, first_plane: int, end_plane: int,
+    values: Any, width: Any, side: int, origin: Any, steps: Any, entries: Any,
+) -> None:  # fmt: skip
+    """Add a number to `grid` (side³, 2) and a weight to `weights` (side³,) under the window about a point.
+
+    Only to planes of constant z from the first to before the end.
+    """
+    z, ez = _tap(pz * steps + origin, width, entries)
+    if z >= end_plane or z + len(width) <= first_plane:
+        return
+    x, ex = _tap(px * steps + origin, width, entries)
+    y, ey = _tap(py * steps + origin, width, entries)
+    for c in range(len(width)):
+        if first_plane <= z + c < end_plane:
+            for b in range(len(width)):
+                row = ((z + c) * side + y + b) * side + x
+                both = values[ez, c] * values[ey, b]
+                for a in range(len(width)):
+                    each = both * values[ex, a]
+                    grid[row + a, 0] += each * re
+                    grid[row + a, 1] += each * im
+                    weights[row + a] += each * weight
+
+
 @compiled(fastmath=FAST)
 def _sum(
     points: Any, grid: Any, values: Any, out: Any,
@@ -133,23 +152,3 @@ def _sum(
             re, im = sum_at(px, py, pz, grid, values, width, side, origin, steps, entries)
         out[i, 0] = re
         out[i, 1] = im
-
-
-@compiled(fastmath=FAST)
-def _spread(
-    points: Any, data: Any, weight: Any, values: Any, grid: Any, weights: Any,
-    width: Any, side: int, origin: Any, steps: Any, entries: Any,
-) -> None:  # fmt: skip
-    for i in range(len(points)):
-        x, ex = _tap(points[i, 0] * steps + origin, width, entries)
-        y, ey = _tap(points[i, 1] * steps + origin, width, entries)
-        z, ez = _tap(points[i, 2] * steps + origin, width, entries)
-        for c in range(len(width)):
-            for b in range(len(width)):
-                row = ((z + c) * side + y + b) * side + x
-                both = values[ez, c] * values[ey, b]
-                for a in range(len(width)):
-                    each = both * values[ex, a]
-                    grid[row + a, 0] += each * data[i, 0]
-                    grid[row + a, 1] += each * data[i, 1]
-                    weights[row + a] += each * weight[i]

@@ -87,7 +87,7 @@ def expected_seconds(settings: Settings, rates: Rates) -> list[float]:
         visits = (images + s.held_out) * visit_evaluations(r_max) if images else 0
         seconds.append((visits + maps) * rates.evaluation_s)
     last = last if s.refined_r_max else s.stages_r_max[-1]
-    passes = 2 if s.refined_r_max else 1
+    passes = EXPECTED_SWEEPS if s.refined_r_max else 1
     final = passes * (s.n_particles * visit_evaluations(last) + 3 * s.classes * _map_evaluations(last))
     return [*seconds, final * rates.evaluation_s]
 

@@ -8,6 +8,7 @@ sampling (`model.local_posterior`). An image whose modes are remembered starts f
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -39,6 +40,10 @@ class Effort:
     least_share: float = 1e-3
     n_points: int = 16
     n_drawn: int = 4
+
+    def thorough(self) -> Effort:
+        """With all points for the statistics."""
+        return dataclasses.replace(self, n_drawn=self.n_points)
 
     def doubled(self) -> Effort:
         """Twice as many modes, and half the share that keeps one; the points that are spread over them grow along."""

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-# A rise in the gain counts if it exceeds this share of it.
-LEAST_RISE = 1e-3
+# A rise in the gain counts if it exceeds this share of it. With half of it, and twice the patience in the first stage,
+# all of ten starts went on for 40 to 80 iterations, a third of the stage, for a gain of 0.1 nats at most.
+LEAST_RISE = 2e-3
 
 
 class Decision(Enum):
@@ -44,9 +45,10 @@ class StagePlan:
 
 # The first stage finds the shape of the molecule from nothing; some starts wander for a hundred iterations first.
 FIRST_STAGE = StagePlan(
-    steps=(0.3, 0.15), least_iterations=120, most_iterations=500, patience=40, check_every=10, expected_iterations=180
+    steps=(0.3, 0.15), least_iterations=120, most_iterations=500, patience=20, check_every=10, expected_iterations=180
 )
-# Later stages add detail to a map that is right already.
+# Later stages add detail to a map that is right already. Ten iterations of each led to the same maps of 70S and of the
+# hard sets, a sixth sooner, but 808 real particles of beta-galactosidase came to 29.4 Å in place of 27.6.
 LATER_STAGE = StagePlan(
     steps=(0.15, 0.08), least_iterations=10, most_iterations=20, patience=5, check_every=5, expected_iterations=20
 )
@@ -67,8 +69,14 @@ GRADIENT_STAGE = StagePlan(
 LEAST_SWEEPS, EXPECTED_SWEEPS, MOST_SWEEPS = 2, 3, 8
 LEAST_RISE_OF_SWEEP = 0.02
 MOST_IMAGES_OF_SWEEP = 4000
-# Of the last pass: a checkpoint holds the poses drawn for what is not summed yet, 200 bytes for each particle.
+# Of the last pass: a checkpoint holds the poses drawn for what is not summed yet, 2 kB for each particle.
 LARGEST_PORTION = 10_000
+
+# All particles are seen against their common map until it stands still: its mean FSC with the one before exceeds this,
+# or so often. Of 70S it is 0.993 at once, and the map as good; of the hard sets it stays at 0.92 to 0.94, and each of
+# the first three passes makes a better map.
+STANDS_STILL = 0.98
+MOST_COMMON_PASSES = 3
 
 
 def is_last_sweep(gains: Sequence[float]) -> bool:
@@ -79,7 +87,10 @@ def is_last_sweep(gains: Sequence[float]) -> bool:
 
 
 def share_of_sweeps(done: float) -> float:
-    """How much of a stage's sweeps is done, when so many are; nobody knows how many will follow the least number."""
+    """How much of a stage's sweeps, or of the final passes, is done, when so many are.
+
+    Nobody knows how many will follow the least number.
+    """
     if done <= LEAST_SWEEPS:
         return done / EXPECTED_SWEEPS
     return 1 - (1 - LEAST_SWEEPS / EXPECTED_SWEEPS) * math.exp2(-(done - LEAST_SWEEPS) / 2)
