@@ -16,6 +16,8 @@ from hoarfrost.model.compiled import F32, FAST, arrays, compiled
 from hoarfrost.model.window_kernel import WindowTable, add_at, expand_at, sum_at
 
 ZERO = F32(0)
+# Poses of an image that are added at the same time.
+MOST_TOGETHER = 64
 
 
 def score_poses(
@@ -163,12 +165,12 @@ def _spread(
     reach = _reach(frequencies)
     # Poses of one image that follow each other are mostly near each other: taken frequency by frequency they add to
     # grid points that are in the cache already.
-    most = 64
-    along_x, along_y = np.empty((most, 2 * reach + 1, 2), F32), np.empty((most, 2 * reach + 1, 2), F32)
+    shape = MOST_TOGETHER, 2 * reach + 1, 2
+    along_x, along_y = np.empty(shape, F32), np.empty(shape, F32)
     first = 0
     while first < len(rotations):
         i, end = image[first], first
-        while end < len(rotations) and end - first < most and image[end] == i:
+        while end < len(rotations) and end - first < MOST_TOGETHER and image[end] == i:
             _factors(shifts[end, 0], per_px, reach, along_x[end - first])
             _factors(shifts[end, 1], per_px, reach, along_y[end - first])
             end += 1

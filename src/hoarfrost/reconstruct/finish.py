@@ -1,4 +1,4 @@
-"""The final passes over all particles: one that tells how far the halves agree, and one for their poses and the map.
+"""The final passes over all particles: one tells how far the halves agree, the others give their poses and the map.
 
 In the first every particle is seen against the map of its half. The FSC of the two half maps that it gives is honest
 where the halves were refined apart, and is what is claimed. Then all are seen against the common map, which is less
