@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 import hoarfrost
+from hoarfrost.io.star import read_star
 
 
 def main() -> None:
@@ -46,15 +47,20 @@ def reconstruct(particles: Path, reference: Path, seed: int, run: Path) -> dict[
     """One run and its figures."""
     command = [sys.executable, "-m", "hoarfrost", "reconstruct", str(particles), "-o", str(run), "--seed", str(seed)]
     started = time.monotonic()
-    subprocess.run([*command, "--quiet", "--overwrite"], check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run([*command, "--quiet", "--overwrite"], check=False, stdout=subprocess.DEVNULL)
     wall_seconds = time.monotonic() - started
+    if not (run / "map.mrc").is_file():
+        raise SystemExit(f"the run of seed {seed} ended with {done.returncode} and left no map")
     report = hoarfrost.evaluate(run / "map.mrc", reference)
+    claimed = float(read_star(run / "fsc.star").tables["general"].columns["rlnFinalResolution"][0])
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     last = [event for event in events if event["nll"] is not None][-1]
     return {
         "seed": seed,
         "wall_seconds": round(wall_seconds, 1),
+        "exit_code": done.returncode,
         "fsc_05_A": round(report.resolution_05_A, 2),
+        "claimed_A": round(claimed, 2),
         "correlation": round(report.correlation, 4),
         "mirrored": report.mirrored,
         "iterations": last["iteration"],

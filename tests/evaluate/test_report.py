@@ -12,6 +12,7 @@ from hoarfrost.errors import DataError, UsageError
 from hoarfrost.evaluate.align import Alignment
 from hoarfrost.evaluate.report import EvaluationReport, evaluate
 from hoarfrost.fourier import soft_sphere
+from hoarfrost.io.atomic_model import read_atomic_model
 from hoarfrost.io.mrc import write_volume
 from hoarfrost.simulate.dataset import SimulatedData, simulate
 from hoarfrost.simulate.phantom import make_phantom
@@ -80,6 +81,29 @@ def test_the_verb_is_the_package_itself() -> None:
 
 
 @pytest.mark.usefixtures("no_alignment")
+@pytest.mark.parametrize("box", [24, 25])
+def test_a_map_is_judged_by_an_atomic_model_on_its_own_grid(tmp_path: Path, box: int) -> None:
+    """Of an odd box the model's map has one voxel more, of the same size, about its own middle."""
+    places = [(0, 0, 0), (14, 3, -5), (-8, 16, 4), (5, -12, 17), (-15, -9, -13), (20, 11, 9), (-3, 7, -19)]
+    lines = [
+        f"ATOM  {number:5d}  C   GLY A{number:4d}    {x:8.3f}{y:8.3f}{z:8.3f}  1.00500.00           C"
+        for number, (x, y, z) in enumerate(places, start=1)
+    ]
+    model = tmp_path / "model.pdb"
+    model.write_text("\n".join([*lines, "END", ""]))
+    volume = np.pad(read_atomic_model(model, 24, PIXEL_A), [(0, box - 24)] * 3)
+    write_volume(tmp_path / "map.mrc", np.ascontiguousarray(volume.transpose(2, 1, 0)[::-1]), PIXEL_A)
+    report = evaluate(tmp_path / "map.mrc", model)
+    assert (report.box, report.pixel_size_A) == (box + box % 2, PIXEL_A)
+    assert report.correlation > 0.97
+    assert report.resolution_05_A < 2 * PIXEL_A * 1.2
+
+
+def test_an_atomic_model_that_cannot_be_judged_by_is_refused(data: SimulatedData, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        evaluate(data.truth_path, tmp_path / "missing.cif.gz")
+
+
 def test_a_mask_keeps_the_surroundings_out(tmp_path: Path) -> None:
     molecule = make_phantom(32)
     generator = torch.Generator().manual_seed(0)

@@ -22,6 +22,7 @@ from hoarfrost.reconstruct.loop import Optimised, Reconstruction
 from hoarfrost.reconstruct.refine import Refinement
 from hoarfrost.reconstruct.run import open_source
 from hoarfrost.reconstruct.settings import Options, resolve
+from hoarfrost.reconstruct.sweeps import march
 from hoarfrost.seeds import named_generator
 from hoarfrost.simulate.phantom import make_phantom
 
@@ -123,7 +124,7 @@ def refine(particles: Path, truth: torch.Tensor) -> FinalPass:
     band = run.make_band(0)
     start = Optimised(fourier_resize(truth, band.box, band.r_max)[None], torch.zeros(1), 0, gain=100.0, converged=True)
     refinement = Refinement(run)
-    return final_passes(run, refinement, refinement.march(start))
+    return final_passes(run, refinement, march(refinement, start))
 
 
 def test_noise_is_told_from_particles_and_left_out(stacks: tuple[Path, Path, np.ndarray]) -> None:

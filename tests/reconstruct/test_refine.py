@@ -26,22 +26,24 @@ from hoarfrost.model.modes import Modes
 from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.model.slices import SliceOperator
 from hoarfrost.particles.stack import ParticleStack
-from hoarfrost.reconstruct import finish
+from hoarfrost.reconstruct import finish, sweeps
 from hoarfrost.reconstruct.events import Event
 from hoarfrost.reconstruct.finish import FinalPass, final_passes
+from hoarfrost.reconstruct.folds import FOLDS, common, in_all_folds
+from hoarfrost.reconstruct.halves import filtered_halves, joined_below
 from hoarfrost.reconstruct.local_e_step import Effort, LocalEStep, climbing_bands
 from hoarfrost.reconstruct.loop import Optimised, Reconstruction
-from hoarfrost.reconstruct.refine import Refined, Refinement, filtered_halves, joined_below
+from hoarfrost.reconstruct.refine import Refinement
 from hoarfrost.reconstruct.run import open_source
 from hoarfrost.reconstruct.settings import Options, Settings, resolve
 from hoarfrost.reconstruct.spot_check import BUDGET_NATS, SumError
+from hoarfrost.reconstruct.sweeps import Refined
 from hoarfrost.seeds import named_generator
 from hoarfrost.simulate.dataset import SimulatedData
 from hoarfrost.simulate.phantom import make_phantom
 
 BOX, PIXEL_A, N = 40, 8.0, 500
 LENGTH_A = BOX * PIXEL_A
-Halves = tuple[torch.Tensor, torch.Tensor]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,7 @@ def march(data: SimulatedData) -> March:
     truth = torch.from_numpy(read_volume(data.truth_path)[0]).float()
     start = Optimised(fourier_resize(truth, band.box, band.r_max)[None], torch.zeros(1), 0, gain=100.0, converged=True)
     refinement = Refinement(run)
-    refined = refinement.march(start)
+    refined = sweeps.march(refinement, start)
     return March(refined, final_passes(run, refinement, refined), settings, events)
 
 
@@ -124,10 +126,10 @@ def test_the_half_maps_agree_on_detail_that_they_do_not_share(march: March) -> N
 def test_the_claim_is_of_the_halves_and_the_map_of_a_pass_against_the_common_one(
     data: SimulatedData, march: March, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    passes: list[tuple[Halves, finish._Passed]] = []
+    passes: list[tuple[Tensor, finish._Passed]] = []
     one_pass = finish._pass
 
-    def spied(run: Reconstruction, refinement: Refinement, volumes: Halves, *rest: Any, **named: Any) -> finish._Passed:
+    def spied(run: Reconstruction, refinement: Refinement, volumes: Tensor, *rest: Any, **named: Any) -> finish._Passed:
         passes.append((volumes, one_pass(run, refinement, volumes, *rest, **named)))
         return passes[-1][1]
 
@@ -135,35 +137,47 @@ def test_the_claim_is_of_the_halves_and_the_map_of_a_pass_against_the_common_one
     source = open_source(ParticleStack.open(data.particles_path, None), march.settings)
     run = Reconstruction(march.settings, source, lambda event: None)
     final = final_passes(run, Refinement(run), march.refined)
-    (apart, of_halves), (together, of_all) = passes
-    assert not torch.equal(*apart)
-    assert torch.equal(*together)
-    assert torch.equal(together[0], of_halves.volumes)
+    (_, of_halves), (together, of_all) = passes[0], passes[-1]
+    assert of_all.is_last
+    assert [passed.is_last for _, passed in passes[:-1]] == [False] * (len(passes) - 1)
+    # Every fold of either half has a map of its own, all of which are near the common one.
+    assert together.shape == (2, FOLDS, 1, *of_halves.volumes.shape[1:])
+    of_folds = together.flatten(0, 1)
+    assert len({float(volume.sum()) for volume in of_folds}) == 2 * FOLDS
+    assert min(finish.likeness(volume, common(together), 13.0) for volume in of_folds) > 0.98
     for half, solved in zip(final.maps[0].half_volumes, of_halves.half_volumes, strict=True):
         torch.testing.assert_close(half, fourier_resize(solved[0].double(), BOX, 14.0))
     torch.testing.assert_close(final.maps[0].volume, fourier_resize(of_all.volumes[0].double(), BOX, 14.0))
     assert of_all.half_volumes == ()
     assert torch.equal(of_all.fsc, of_halves.fsc)
 
-    # The same passes again, as far as their number is concerned: until the map stands still, or the run is to end.
-    turns: list[int] = []
 
-    def counted(*arguments: Any) -> Any:
-        turns.append(arguments[4].number)
-        return of_halves
+def test_passes_go_on_until_the_map_stands_still_or_the_run_is_to_end(
+    data: SimulatedData, march: March, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = open_source(ParticleStack.open(data.particles_path, None), march.settings)
+    passed: list[finish._Passed] = []
 
     def passes_of(likeness: list[float], refined: Refined) -> int:
-        turns.clear()
+        passed.clear()
         values = iter(likeness)
         monkeypatch.setattr(finish, "likeness", lambda volumes, others, r_max: next(values))
+        run = Reconstruction(march.settings, source, lambda event: None)
         final_passes(run, Refinement(run), refined)
-        assert turns == list(range(len(turns)))
-        return len(turns)
+        return len(passed)
+
+    one_pass = finish._pass
+
+    def counted(*arguments: Any) -> finish._Passed:
+        assert arguments[4].number == len(passed)
+        passed.append(one_pass(*arguments))
+        return passed[-1]
 
     monkeypatch.setattr(finish, "_pass", counted)
     assert passes_of([0.9] * 9, march.refined) == 1 + finish.MOST_COMMON_PASSES
     assert passes_of([0.9, 0.99], march.refined) == 3
     assert passes_of([0.9], dataclasses.replace(march.refined, converged=False)) == 2
+    assert passes_of([], dataclasses.replace(march.refined, independent=False)) == 1
 
 
 def test_maps_are_alike_where_their_shells_are() -> None:
@@ -180,12 +194,12 @@ def test_a_refinement_that_makes_the_map_worse_says_so(
 ) -> None:
     r_max = march.settings.refined_r_max[0]
     box = 2 * int(r_max) + VOLUME_MARGIN
-    volumes = tuple(fourier_resize(half, box, r_max)[None].float() for half in march.final.maps[0].half_volumes)
-    monkeypatch.setattr(Refinement, "_sweeps", lambda *_: (volumes, torch.zeros(1, box // 2 + 1)))
+    volume = fourier_resize(march.final.maps[0].volume, box, r_max)[None].float()
+    monkeypatch.setattr(sweeps, "_sweeps", lambda *_: (in_all_folds(volume), torch.zeros(1, box // 2 + 1)))
     events: list[Event] = []
     source = open_source(ParticleStack.open(data.particles_path, None), march.settings)
     run = Reconstruction(march.settings, source, events.append)
-    Refinement(run).march(Optimised(volumes[0], torch.zeros(1), 0, gain=gain_before, converged=True))
+    sweeps.march(Refinement(run), Optimised(volume, torch.zeros(1), 0, gain=gain_before, converged=True))
     told = [event.message for event in events if event.message is not None and "less well than before" in event.message]
     assert len(told) == warns
     if warns:
@@ -259,7 +273,7 @@ def random_maps() -> list[Tensor]:
 
 def test_half_maps_share_what_is_below_the_first_band_limit_and_nothing_above() -> None:
     maps = random_maps()
-    joined = [volumes[0] for volumes in joined_below((maps[0][None], maps[1][None]), 3.0)]
+    joined = [volumes[0] for volumes in joined_below(torch.stack(maps)[:, None], 3.0)]
     fsc = fourier_shell_correlation(*joined)
     assert float(fsc[:4].min()) > 1 - 1e-5
     torch.testing.assert_close(fsc[4:], fourier_shell_correlation(*maps)[4:], atol=1e-5, rtol=0)
@@ -269,7 +283,7 @@ def test_half_maps_share_what_is_below_the_first_band_limit_and_nothing_above() 
 def test_half_maps_are_scaled_by_what_they_share() -> None:
     maps = random_maps()
     fsc = torch.tensor([1.0, 0.9, 0.5, 0.0, -0.3, 0.2, 0.1])
-    halves = [volume[None] for volume in maps]
+    halves = torch.stack(maps)[:, None]
     for before, after in zip(halves, filtered_halves(halves, fsc[None]), strict=True):
         power = [torch.fft.rfftn(v[0]).abs()[0, 0] for v in (before, after)]
         torch.testing.assert_close(power[1], power[0] * fsc.clamp(min=0), rtol=1e-4, atol=1e-4)

@@ -27,6 +27,7 @@ from hoarfrost.reconstruct.loop import Optimised, Reconstruction
 from hoarfrost.reconstruct.refine import Refinement
 from hoarfrost.reconstruct.run import open_source
 from hoarfrost.reconstruct.settings import Options, resolve
+from hoarfrost.reconstruct.sweeps import march
 from hoarfrost.reconstruct.symmetry_search import LEAST_CORRELATION, try_groups
 from hoarfrost.seeds import named_generator
 from hoarfrost.simulate.dataset import SimulatedData
@@ -89,7 +90,7 @@ def refined_map(data: SimulatedData, symmetry: str) -> torch.Tensor:
     truth = torch.from_numpy(read_volume(data.truth_path)[0]).float()
     refinement = Refinement(run)
     start = Optimised(fourier_resize(truth, band.box, band.r_max)[None], torch.zeros(1), 0, gain=100.0, converged=True)
-    return final_passes(run, refinement, refinement.march(start)).maps[0].volume
+    return final_passes(run, refinement, march(refinement, start)).maps[0].volume
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ def evaluate(
     volume
         MRC map to judge.
     reference
-        MRC map to judge it by.
+        MRC map to judge it by, or an atomic model (.pdb, .cif, either with .gz), of which a map is made.
     poses
         particles.star of the run, to judge its poses as well; needs --true-poses.
     true_poses

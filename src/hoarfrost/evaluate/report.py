@@ -25,6 +25,7 @@ from hoarfrost.evaluate.align import Alignment, align
 from hoarfrost.evaluate.poses import PoseErrors, pose_errors
 from hoarfrost.fourier import soft_sphere
 from hoarfrost.fsc import fourier_shell_correlation, resolution_A
+from hoarfrost.io.atomic_model import is_atomic_model, read_atomic_model
 from hoarfrost.io.mrc import read_volume
 from hoarfrost.io.particles_star import ParticleTable, read_particles
 from hoarfrost.model.symmetry import PointGroup
@@ -117,8 +118,9 @@ def evaluate(
 ) -> EvaluationReport:
     """Align a map to a reference over rotations, both hands and shifts, and measure how well they agree.
 
-    The maps may differ in box and voxel size; the FSC is computed on the reference's. `mask_diameter_A` puts a soft
-    sphere on both, about the reference's origin. `poses` and `true_poses` are particle STAR files of the same
+    The maps may differ in box and voxel size; the FSC is computed on the reference's. The reference may be an atomic
+    model (PDB or mmCIF): it becomes a map as `simulate` makes one, on the grid of the map. `mask_diameter_A` puts a
+    soft sphere on both, about the reference's origin. `poses` and `true_poses` are particle STAR files of the same
     particles in the same order; the pose errors have their own alignment (see `hoarfrost.evaluate.poses`), and poses
     that show a map of `symmetry` alike are one.
 
@@ -133,7 +135,7 @@ def evaluate(
     if mask_diameter_A is not None and not mask_diameter_A > 0:
         raise UsageError(f"the mask's diameter must be positive, not {mask_diameter_A:g} Å")
     volume, volume_pixel_A = read_map(map_path)
-    target, pixel_size_A = read_map(reference)
+    target, pixel_size_A = _read_reference(reference, len(volume), volume_pixel_A)
     errors = None if poses is None or true_poses is None else _compare_poses(poses, true_poses, group)
 
     found = align(volume, target, pixel_size_A=volume_pixel_A, reference_pixel_size_A=pixel_size_A)
@@ -181,6 +183,13 @@ def read_map(path: str | Path) -> tuple[Tensor, float]:
     if values.max() == values.min():
         raise DataError(path, expected="a map with contrast", found="one value in every voxel")
     return torch.from_numpy(values), pixel_size_A
+
+
+def _read_reference(path: str | Path, box: int, pixel_size_A: float) -> tuple[Tensor, float]:
+    """A map to judge by and its pixel size in Å: of an atomic model one of such a box, or one more where it is odd."""
+    if not is_atomic_model(path):
+        return read_map(path)
+    return torch.from_numpy(read_atomic_model(path, box + box % 2, pixel_size_A)), pixel_size_A
 
 
 def _compare_poses(poses: str | Path, true_poses: str | Path, group: PointGroup) -> PoseErrors:

@@ -28,7 +28,7 @@ from hoarfrost.reconstruct.checkpoint import State
 FOLDER = "checkpoints"
 N_KEPT = 2
 # Of files that another version wrote nothing is known.
-FORMAT = 1
+FORMAT = 2
 _SUFFIXES = ("sha256", "json", "safetensors")
 _NAME = re.compile(r"([0-9]{6,})\.(?:sha256|json|safetensors)")
 

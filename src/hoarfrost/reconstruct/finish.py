@@ -1,10 +1,10 @@
 """The final passes over all particles: one tells how far the halves agree, the others give their poses and the map.
 
-In the first every particle is seen against the map of its half. The FSC of the two half maps that it gives is honest
-where the halves were refined apart, and is what is claimed. Then all are seen against the common map, which is less
-noisy than either, so that poses are truer, and with them the map, until it stands still: simulated GroEL-GroES goes
-from 10.4 Å to 9.2 and 9.1 (the true poses give 8.2), RNA polymerase from 9.6 to 8.5 and 8.3 (7.8). Half maps of these
-would agree better than they should; how far each shell is trusted stays what the first pass says.
+In the first every particle is seen against the map of its half, without its fold. The FSC of the two half maps that it
+gives is honest where the halves were refined apart, and is what is claimed. Then each is seen against the common map of
+all folds but its own, which is less noisy than that of a half, so that poses are truer, and with them the map, until it
+stands still. Half maps of these poses would agree better than they should; how far each shell is trusted stays what the
+first pass says.
 
 Where there was no refinement the halves have used poses found with one common map all along: one pass does, and the FSC
 is an upper bound of what independent halves would show.
@@ -12,6 +12,7 @@ is an upper bound of what independent halves would show.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,20 +23,20 @@ from hoarfrost.evaluate.half_maps import HalfMapFSC, compare_half_maps
 from hoarfrost.fourier import fourier_resize
 from hoarfrost.fsc import fourier_shell_correlation
 from hoarfrost.model.band import VOLUME_MARGIN
-from hoarfrost.model.local_statistics import LocalStatistics
 from hoarfrost.reconstruct.checkpoint import State
 from hoarfrost.reconstruct.distribution import Team
+from hoarfrost.reconstruct.folds import FOLDS, FoldSums, Quadratic, common, mean, resized
 from hoarfrost.reconstruct.junk import Junk
 from hoarfrost.reconstruct.loop import Reconstruction
 from hoarfrost.reconstruct.m_step import MStep, wiener_ridge
 from hoarfrost.reconstruct.marching import (
-    LARGEST_PORTION,
     MOST_COMMON_PASSES,
     STANDS_STILL,
     r_max_of_final,
     share_of_sweeps,
 )
-from hoarfrost.reconstruct.refine import Refined, Refinement
+from hoarfrost.reconstruct.refine import Refinement
+from hoarfrost.reconstruct.sweeps import Refined
 from hoarfrost.reconstruct.visit import Visit
 
 
@@ -73,25 +74,32 @@ class _Turn:
     """Which pass it is, if more can follow, and the FSC (C, s) of halves by which it trusts shells; None: its own."""
 
     number: int
-    is_only: bool
+    is_last: bool
     fsc: Tensor | None = None
 
     def share_done(self, done: float) -> float:
         """How much of the passes is done, when so much of this one is."""
-        return done if self.is_only else share_of_sweeps(self.number + done)
+        return done if self.number == 0 and self.is_last else share_of_sweeps(self.number + done)
 
 
 @dataclass(frozen=True)
 class _Passed:
     """What a pass comes to: maps (C, box, box, box) of all particles, of the halves (two of them), poses by column.
 
+    `without` (2, folds, C, box, box, box) are those of all but one fold of one half, empty where no pass is to follow.
     `fsc` (C, box // 2 + 1) is that of the halves without their solvent. Where it was given there are no half maps.
     """
 
     volumes: Tensor
+    without: Tensor
     half_volumes: tuple[Tensor, ...]
     fsc: Tensor
     columns: tuple[Tensor, ...]
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no pass is to follow."""
+        return self.without.numel() == 0
 
     def state(self) -> State:
         """All there is to know of it."""
@@ -107,12 +115,12 @@ def final_passes(run: Reconstruction, refinement: Refinement, refined: Refined) 
     """E-steps over all particles with the maps fixed, each with an M-step for the whole and one for each half."""
     s, checkpoints = run.settings, run.checkpoints
     r_max = r_max_of_final(refined.r_max, s.refined_r_max) if refined.independent else refined.r_max
-    box = 2 * int(r_max) + VOLUME_MARGIN if refined.independent else refined.volumes[0].shape[-1]
-    first, second = (torch.stack([fourier_resize(v, box) for v in half]) for half in refined.volumes)
+    box = 2 * int(r_max) + VOLUME_MARGIN if refined.independent else refined.volumes.shape[-1]
+    volumes = resized(refined.volumes, box)
     refinement.effort = refinement.effort.thorough()
-    turn = _Turn(0, is_only=not refined.independent)
-    apart = checkpoints.once("pass of halves", lambda: _pass(run, refinement, (first, second), r_max, turn), _Passed)
-    found = _passes_of_all(run, refinement, refined, r_max, apart) if refined.independent else apart
+    turn = _Turn(0, is_last=not refined.independent)
+    apart = checkpoints.once("pass of halves", lambda: _pass(run, refinement, volumes, r_max, turn), _Passed)
+    found = _passes_of_all(run, refinement, refined, r_max, apart)
     class_probability, *columns = found.columns
     shares = class_probability.mean(dim=0)
     order = shares.argsort(descending=True, stable=True)
@@ -134,13 +142,10 @@ def _passes_of_all(
     with run.checkpoints.part("passes of all", lambda: {"number": number, "found": found.state()}) as kept:
         if kept is not None:
             number, found = kept["number"], _Passed.restored(kept["found"])
-        while number < MOST_COMMON_PASSES:
-            volumes, turn = found.volumes, _Turn(number + 1, is_only=False, fsc=apart.fsc)
-            found = _pass(run, refinement, (volumes, volumes), r_max, turn)
+        while not found.is_last:
+            is_last = number + 1 == MOST_COMMON_PASSES or not refined.converged
+            found = _pass(run, refinement, found.without, r_max, _Turn(number + 1, is_last, apart.fsc))
             number += 1
-            change = run.team.number_from_first(partial(likeness, volumes, found.volumes, r_max))
-            if not refined.converged or change > STANDS_STILL:
-                break
     return found
 
 
@@ -150,67 +155,64 @@ def likeness(volumes: Tensor, others: Tensor, r_max: float) -> float:
     return min(float(fsc[1 : int(r_max) + 1].mean()) for fsc in curves)
 
 
-def _pass(
-    run: Reconstruction,
-    refinement: Refinement,
-    volumes: tuple[Tensor, Tensor],
-    r_max: float,
-    turn: _Turn,
-) -> _Passed:
-    """All particles, those of each half against maps (C, box, box, box) of theirs."""
+def _pass(run: Reconstruction, refinement: Refinement, volumes: Tensor, r_max: float, turn: _Turn) -> _Passed:
+    """All particles, those of each fold against maps that leave it out: (2, folds, C, box, box, box)."""
     s = run.settings
-    n, box = s.n_particles, volumes[0].shape[-1]
-    poses = _Poses(n, s.classes)
-    members_of = [(refinement.in_second_half == second).nonzero().squeeze(1) for second in (False, True)]
-    portions = [(half, members) for half in (0, 1) for members in torch.split(members_of[half], LARGEST_PORTION)]
-    # Of each half, of each class.
-    sums: list[list[tuple[Tensor, Tensor]]] = [[], []]
-    n_portions = done = 0
+    n, box = s.n_particles, volumes.shape[-1]
+    poses, sums, done = _Poses(n, s.classes), FoldSums(), 0
     with run.checkpoints.part(
-        "last pass", lambda: {"poses": poses.state(run.team), "sums": sums, "portions": n_portions, "done": done}
+        "last pass", lambda: {"poses": poses.state(run.team), "sums": sums.state(), "done": done}
     ) as kept:
         if kept is None:
             purpose = "half maps" if turn.fsc is None else "their poses and the final map"
             run.say(f"Pass over all particles, for {purpose}", run.final_stage, r_max)
         else:
             poses.restore(kept["poses"], run.team)
-            sums = [[(linear, kernel) for linear, kernel in of_half] for of_half in kept["sums"]]
-            n_portions, done = kept["portions"], kept["done"]
-        for half, members in portions[n_portions:]:
-            statistics = [LocalStatistics(box, s.box, v.device, run.group) for v in volumes[half]]
-            for visit in refinement.add_up(volumes[half], r_max, members, statistics):
-                poses.note(visit, refinement.junk, s.pixel_size_A, s.shift_extent_A)
-                run.image_gradients += len(visit.everyone)
-                done += len(visit.everyone)
-                run.report(run.final_stage, r_max, turn.share_done(done / n))
-                run.checkpoints.offer()
-            for c in range(s.classes):
-                # Taken from the list, or the grids of all classes would be in memory to the end.
-                part = statistics.pop(0).quadratic(len(members_of[half]))
-                run.team.sum_(*part)
-                if c == len(sums[half]):
-                    sums[half].append(part)
-                else:
-                    sums[half][c] = sums[half][c][0] + part[0], sums[half][c][1] + part[1]
-            n_portions += 1
+            sums.restore(kept["sums"])
+            done = kept["done"]
+        for visit in refinement.add_up_folds(volumes, r_max, box, torch.arange(n), sums):
+            poses.note(visit, refinement.junk, s.pixel_size_A, s.shift_extent_A)
+            run.image_gradients += len(visit.everyone)
+            done += len(visit.everyone)
+            run.report(run.final_stage, r_max, turn.share_done(done / n))
+            run.checkpoints.offer()
     run.team.sum_(*poses.columns)
     refinement.junk.learn()
 
     found, curves = [], []
+    start = common(volumes)
     for c in range(s.classes):
-        start = (volumes[0][c] + volumes[1][c]) / 2
-        parts = [of_half[c] for of_half in sums]
-        halves, curve = ((), turn.fsc[c]) if turn.fsc is not None else _halves(run, refinement, parts, start)
-        solve = partial(_whole, refinement, parts, start, curve)
-        whole = run.team.from_first(solve, start) if s.method == "auto" else start
+        parts = [sums.of_half(half, c) for half in range(2)]
+        halves, curve = ((), turn.fsc[c]) if turn.fsc is not None else _halves(run, refinement, parts, start[c])
+        if s.method == "auto":
+            solve = _solver(refinement, parts, start[c], curve)
+            whole = run.team.from_first(partial(solve, mean(parts), start[c]), start[c])
+        else:
+            whole = start[c]
         found.append(torch.stack([whole, *halves]))
         curves.append(curve)
     whole, *half_volumes = torch.stack(found, dim=1)
-    return _Passed(whole, tuple(half_volumes), torch.stack(curves), poses.columns)
+    fsc = torch.stack(curves)
+    stands_still = partial(likeness, start, whole, r_max)
+    if turn.is_last or (turn.number > 0 and run.team.number_from_first(stands_still) > STANDS_STILL):
+        return _Passed(whole, volumes[:0], tuple(half_volumes), fsc, poses.columns)
+    without = run.team.from_first(partial(_without, refinement, sums, whole, fsc), volumes)
+    return _Passed(whole, without, tuple(half_volumes), fsc, poses.columns)
+
+
+def _without(refinement: Refinement, sums: FoldSums, whole: Tensor, fsc: Tensor) -> Tensor:
+    """The maps of all particles (C, box, box, box), without each fold of each half: (2, folds, C, box, box, box)."""
+    maps = torch.zeros(2, FOLDS, *whole.shape, device=whole.device)
+    for c, start in enumerate(whole):
+        halves = [sums.of_half(half, c) for half in range(2)]
+        solve = _solver(refinement, halves, start, fsc[c])
+        for half, fold in itertools.product(range(2), range(FOLDS)):
+            maps[half, fold, c] = solve(mean([sums.without(half, fold, c), halves[1 - half]]), start)
+    return maps
 
 
 def _halves(
-    run: Reconstruction, refinement: Refinement, parts: list[tuple[Tensor, Tensor]], start: Tensor
+    run: Reconstruction, refinement: Refinement, parts: list[Quadratic], start: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The maps of the two halves (2, box, box, box) from their statistics, and their FSC without solvent.
 
@@ -229,12 +231,10 @@ def _halves(
     return solved(refinement.support(len(start))), run.team.from_first(lambda: fsc, fsc)
 
 
-def _whole(refinement: Refinement, parts: list[tuple[Tensor, Tensor]], start: Tensor, fsc: Tensor) -> Tensor:
-    """The map of all particles, (box, box, box), from the statistics of the halves: empty in the solvent."""
+def _solver(refinement: Refinement, halves: list[Quadratic], start: Tensor, fsc: Tensor) -> MStep:
+    """What solves for maps of all particles, from the mean of both halves' statistics: empty in the solvent."""
     particle = refinement.particle(start)
-    (linear, kernel), (other_linear, other_kernel) = parts
-    solve = MStep(particle, positive=False, shell_ridge=wiener_ridge(parts, fsc, particle))
-    return solve(((linear + other_linear) / 2, (kernel + other_kernel) / 2), start)
+    return MStep(particle, positive=False, shell_ridge=wiener_ridge(halves, fsc, particle))
 
 
 class _Poses:

@@ -21,6 +21,7 @@ from hoarfrost.model.band import VOLUME_MARGIN, BandModel
 from hoarfrost.model.likelihood import WhitenedImages
 from hoarfrost.model.local import LocalModel
 from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature, make_shift_quadrature
+from hoarfrost.reconstruct.folds import FOLDS
 from hoarfrost.reconstruct.marching import (
     EXPECTED_SHARE_OF_EXACT,
     EXPECTED_SWEEPS,
@@ -83,12 +84,12 @@ def expected_seconds(settings: Settings, rates: Rates) -> list[float]:
         images = EXPECTED_SWEEPS * sweep_size(n_training) if is_swept else 0
         allowed -= images
         last = r_max if allowed > 0 or images else last
-        maps = 2 * s.classes * EXPECTED_SWEEPS * _map_evaluations(r_max) if images else 0
+        maps = 2 * (1 + FOLDS) * s.classes * EXPECTED_SWEEPS * _map_evaluations(r_max) if images else 0
         visits = (images + s.held_out) * visit_evaluations(r_max) if images else 0
         seconds.append((visits + maps) * rates.evaluation_s)
     last = last if s.refined_r_max else s.stages_r_max[-1]
     passes = EXPECTED_SWEEPS if s.refined_r_max else 1
-    final = passes * (s.n_particles * visit_evaluations(last) + 3 * s.classes * _map_evaluations(last))
+    final = passes * (s.n_particles * visit_evaluations(last) + (3 + 2 * FOLDS) * s.classes * _map_evaluations(last))
     return [*seconds, final * rates.evaluation_s]
 
 

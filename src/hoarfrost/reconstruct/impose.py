@@ -20,10 +20,12 @@ from hoarfrost.fourier import fourier_resize
 from hoarfrost.model.symmetry import PointGroup
 from hoarfrost.reconstruct.auto import AutoStage
 from hoarfrost.reconstruct.checkpoint import State
+from hoarfrost.reconstruct.folds import common
 from hoarfrost.reconstruct.junk import Junk
 from hoarfrost.reconstruct.loop import Reconstruction
 from hoarfrost.reconstruct.optimised import Optimised
 from hoarfrost.reconstruct.refine import Refinement
+from hoarfrost.reconstruct.sweeps import march
 from hoarfrost.reconstruct.symmetry_search import impose, try_groups
 
 # Axes are found by what is coarser, and tested up to here; to refine in C1 any further takes time for nothing.
@@ -101,13 +103,13 @@ def _impose(run: Reconstruction, found: Optimised) -> Imposed:
 def _symmetric(run: Reconstruction, found: Optimised) -> Symmetric:
     """Refine without symmetry, find the axes, and average over the group."""
     with Refinement.of(run) as refinement:
-        refined = refinement.march(found, LAST_R_MAX)
-        common = (refined.volumes[0] + refined.volumes[1]) / 2
+        refined = march(refinement, found, LAST_R_MAX)
+        volumes = common(refined.volumes)
         if run.settings.symmetry == "auto":
-            name, volume = _found_out(run, refinement, common[0], refined.r_max)
+            name, volume = _found_out(run, refinement, volumes[0], refined.r_max)
             return Symmetric(name, volume[None], refined.independent)
     group = PointGroup(run.settings.symmetry)
-    imposed = [impose(volume, group, refined.r_max, run.team) for volume in common]
+    imposed = [impose(volume, group, refined.r_max, run.team) for volume in volumes]
     correlations = " and ".join(f"{correlation:.2f}" for _, correlation in imposed)
     told = f"Axes of {group.name} found: turned about them, the map correlates by {correlations}"
     run.say(told, found.stage)
@@ -119,7 +121,7 @@ def _found_out(run: Reconstruction, refinement: Refinement, volume: Tensor, r_ma
     found = try_groups(
         volume,
         r_max,
-        lambda v: refinement.held_out_nll(v[None], r_max)[0],
+        lambda v: refinement.held_out_nll(v[None], r_max),
         run.team,
         run.checkpoints,
     )

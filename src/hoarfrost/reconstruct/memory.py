@@ -21,6 +21,7 @@ from hoarfrost.model.plane_slices import bytes_of_matrices
 from hoarfrost.model.quadrature import in_plane_angles, make_orientation_quadrature
 from hoarfrost.model.slices import MATRIX_BYTES, bytes_of_matrix
 from hoarfrost.particles.cache import record_size
+from hoarfrost.reconstruct.folds import FOLDS
 from hoarfrost.reconstruct.marching import search_stage
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kMGT]?)(i?)B?", re.IGNORECASE)
@@ -140,6 +141,7 @@ def exact_bytes(r_max: float, box: int, matrix_bytes: int, classes: int = 1) -> 
 
 
 def refining_bytes(r_max: float) -> int:
-    """What refinement takes at a band limit: the grids of the statistics, and of the map's transform."""
+    """What refinement takes at a band limit: grids of the statistics, of the map's transform, and sums of all folds."""
     n = 2 * int(r_max) + VOLUME_MARGIN
-    return BYTES_PER_GRID_POINT * (4 * n) ** 3 + BYTES_PER_SAMPLED_POINT * (2 * n + 6) ** 3
+    sums = 2 * FOLDS * 4 * ((2 * n) ** 3 + n**3)
+    return BYTES_PER_GRID_POINT * (4 * n) ** 3 + BYTES_PER_SAMPLED_POINT * (2 * n + 6) ** 3 + sums

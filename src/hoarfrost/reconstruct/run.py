@@ -46,6 +46,7 @@ from hoarfrost.reconstruct.run_folder import check_output, places, prepare_outpu
 from hoarfrost.reconstruct.same_run import describe_data
 from hoarfrost.reconstruct.settings import Options, Settings, resolve
 from hoarfrost.reconstruct.starts import StartsResult, run_starts
+from hoarfrost.reconstruct.sweeps import march
 from hoarfrost.seeds import named_generator
 
 # Noise alone looks like a speck in one image of a hundred.
@@ -316,13 +317,13 @@ def carry_out(
         optimised = impose_symmetry(run, optimised)
         settings = run.settings
         with Refinement.of(run) as refinement:
-            refined = refinement.march(optimised)
+            refined = march(refinement, optimised)
             final = final_passes(run, refinement, refined)
         junk, r_max = float(final.junk.mean()), final.maps[0].halves.r_max
         if junk > WORTH_SAYING:
             run.say(f"About {junk:.0%} of the images hold nothing that the map explains", run.final_stage, r_max)
         if team.is_first:
-            write_results(output, stack, settings, final)
+            write_results(output, stack, settings, final, refinement.noise.spectra(source.noise))
         run.report(run.final_stage, r_max, 1.0)
         if team.is_first:
             # What is left of them does no harm.
