@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +23,6 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     for number, spectrum in SPECTRA.of_groups.items():
         np.testing.assert_allclose(found.of_groups[number], spectrum, rtol=1e-6)
     assert found.length_A == pytest.approx(339.49, rel=1e-5)
-
-
-def test_what_refinement_took_it_for_is_read_where_it_was_written(tmp_path: Path) -> None:
-    write_noise(tmp_path / "noise.star", SPECTRA)
-    assert read_noise(tmp_path / "noise.star").refined == {}
-    refined = {2: np.array([1.0, 0.75, 0.5, 0.25])}
-    write_noise(tmp_path / "noise.star", dataclasses.replace(SPECTRA, refined=refined))
-    found = read_noise(tmp_path / "noise.star")
-    assert set(found.of_groups) == {2, 7}
-    np.testing.assert_allclose(found.refined[2], refined[2], rtol=1e-6)
 
 
 def test_a_missing_block_and_a_negative_variance_are_told(tmp_path: Path) -> None:

@@ -260,7 +260,7 @@ def test_online_em_goes_on_from_the_statistics_it_is_given() -> None:
     problem, parameter = Quadratic(), new_parameter()
     optimiser = OnlineEM([parameter], solve, lr=0.1, warm_up=10)
     old = (torch.zeros(SIZE, dtype=torch.float64), problem.curvature)
-    optimiser.start_from(old, step=10)
+    optimiser.start_from([old], step=10)
     assert optimiser.step_size == 0.1
     optimiser.step(problem.closure(parameter, optimiser))
     torch.testing.assert_close(parameter.detach(), 0.1 * problem.goal)
@@ -274,6 +274,30 @@ def test_online_em_keeps_its_own_copy_of_the_first_statistics() -> None:
     mine.zero_()
     assert optimiser.statistics is not None
     assert float(optimiser.statistics[0]) == 1
+
+
+def test_online_em_keeps_the_folds_apart_and_forgets_as_much_as_without() -> None:
+    parameter, rho = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64)), 0.3
+    optimiser = OnlineEM([parameter], lambda statistics, current: statistics[0], lr=rho, warm_up=0, folds=2)
+    seen = torch.arange(1.0, 9.0, dtype=torch.float64)
+    assert optimiser.without(0) is None
+    for turn, value in enumerate(seen):
+        optimiser.fold = turn % 2
+        optimiser.step(lambda value=value: (0.0, (value[None],)))
+        others = optimiser.without(turn % 2)
+        assert (others is None) == (turn == 0)
+    # Each fold has seen every second value, and forgets (1 − ρ)² from turn to turn.
+    kept = (1 - rho) ** 2
+    averages = []
+    for fold in range(2):
+        of_fold = seen[fold]
+        for value in seen[fold + 2 :: 2]:
+            of_fold = kept * of_fold + (1 - kept) * value
+        averages.append(float(of_fold))
+        others = optimiser.without(1 - fold)
+        assert others is not None
+        assert float(others[0]) == pytest.approx(averages[-1])
+    assert float(parameter.detach()) == pytest.approx(sum(averages) / 2)
 
 
 def test_online_em_refuses_more_than_one_parameter() -> None:

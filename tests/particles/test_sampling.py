@@ -55,6 +55,19 @@ def test_minibatches_are_a_function_of_the_seed() -> None:
     assert draw(1) != draw(2)
 
 
+@pytest.mark.parametrize(("n", "batch_size", "n_folds"), [(53, 10, 4), (53, 20, 2), (53, 60, 1)])
+def test_minibatches_come_from_folds_in_turn_that_hold_one_each(n: int, batch_size: int, n_folds: int) -> None:
+    sampler = MinibatchSampler(torch.arange(n), batch_size, named_generator(0, "minibatches"), folds=4)
+    assert sampler.folds == n_folds
+    drawn: list[set[int]] = [set() for _ in range(n_folds)]
+    for turn in range(12 * n_folds):
+        batch = sampler.next().tolist()
+        assert len(batch) == min(batch_size, n)
+        assert sampler.number == turn % n_folds
+        drawn[sampler.number] |= set(batch)
+    assert sorted(index for of_fold in drawn for index in of_fold) == list(range(n))
+
+
 def test_a_batch_larger_than_the_data_is_all_the_data() -> None:
     sampler = MinibatchSampler(torch.arange(6), 100, named_generator(0, "minibatches"))
     assert sampler.batch_size == 6

@@ -8,9 +8,10 @@ import math
 import os
 import random
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -296,8 +297,10 @@ def test_a_time_between_checkpoints_that_makes_no_sense_is_refused(every_s: floa
         checkpoint.check_interval(every_s)
 
 
-@pytest.mark.parametrize("kind", [MinibatchSampler, FixedMinibatchSampler])
-def test_a_sampler_goes_on_where_it_was(kind: type[MinibatchSampler | FixedMinibatchSampler], tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [MinibatchSampler, partial(MinibatchSampler, folds=4), FixedMinibatchSampler])
+def test_a_sampler_goes_on_where_it_was(
+    kind: Callable[..., MinibatchSampler | FixedMinibatchSampler], tmp_path: Path
+) -> None:
     samplers = [kind(torch.arange(53), 10, named_generator(0, "sampler")) for _ in range(2)]
     for _ in range(8):
         samplers[0].next()

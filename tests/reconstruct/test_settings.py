@@ -119,7 +119,10 @@ def test_what_is_left_open_is_chosen_from_the_data() -> None:
 def test_few_particles_are_shared_out() -> None:
     settings = choose(n=60)
     assert settings.held_out == 12
-    assert settings.batch_size == 48
+    assert settings.batch_size == 25
+    # A minibatch for each fold, where there are particles enough.
+    assert choose(n=300).batch_size == (300 - 60) // 4
+    assert choose(n=30).batch_size == 30 - 6
 
 
 def test_what_is_given_is_taken() -> None:

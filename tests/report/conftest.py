@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,8 +47,7 @@ def make_run(particles: SimulatedData) -> MakeRun:
         options = Options(seed=3, classes=classes, max_resolution_A=BOX * PIXEL_A / R_MAX)
         settings = resolve(stack, options, output=output, datadir=None, version="0.1")
         settings = settings.with_contrast(Contrast.decide("auto", 9.0))
-        spectra = open_source(stack, settings).noise
-        log = prepare_output(output, settings, spectra)
+        log = prepare_output(output, settings, open_source(stack, settings).noise)
         for event in events(told.get("message", "Something to tell"), last=R_MAX if finished else 7.0):
             log.write(event)
         log.close()
@@ -77,8 +75,9 @@ def make_run(particles: SimulatedData) -> MakeRun:
         maps = [ClassMaps(truth, (halves[0], halves[1]), agreement, 1 / classes) for _ in range(classes)]
         class_probability = torch.nn.functional.one_hot(of_class, classes).double()
         none = torch.zeros(N, dtype=torch.float64)
-        final = FinalPass(maps, class_probability, rotations, shifts_A, probability, none, none)
-        write_results(output, stack, settings, final, dataclasses.replace(spectra, refined={1: 0.9 * spectra.in_use}))
+        write_results(
+            output, stack, settings, FinalPass(maps, class_probability, rotations, shifts_A, probability, none, none)
+        )
         return output
 
     return make

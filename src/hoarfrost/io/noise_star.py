@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from hoarfrost.errors import DataError
 from hoarfrost.io.star import StarTable, read_star, write_star
 from hoarfrost.io.star_columns import Floats, float_column, integer_column
 
-NOISE, GROUPS, REFINED = "noise", "noise_optics_groups", "noise_refined"
+NOISE, GROUPS = "noise", "noise_optics_groups"
 VARIANCE = "hoarfrostNoiseVariance"
 FREQUENCY = "rlnResolution"
 
@@ -22,26 +22,26 @@ FREQUENCY = "rlnResolution"
 class NoiseSpectra:
     """Variance of the noise in shells 0, 1, … of normalised images, (shells,) float64; white noise has 1 in each.
 
-    `in_use` is that of the background of all images, by which the run divides them, and `of_groups` that of each optics
-    group's; `refined` is what refinement took it for in each group, none without. Shell s is at s / `length_A`, in 1/Å.
+    `in_use` is what the run divides its images by, `of_groups` has that of each optics group. Shell s is at
+    s / `length_A`, in 1/Å.
     """
 
     in_use: Floats
     of_groups: Mapping[int, Floats]
     length_A: float
-    refined: Mapping[int, Floats] = field(default_factory=dict)
 
 
 def write_noise(path: str | Path, spectra: NoiseSpectra) -> None:
     """Write block data_noise with a row a shell, and data_noise_optics_groups with a row a group and shell.
 
-    So is data_noise_refined, where there was a refinement. Raises UsageError where the file cannot be written.
+    Raises UsageError where the file cannot be written.
     """
-    length_A = spectra.length_A
-    tables = [StarTable(NOISE, _columns(spectra.in_use, length_A)), _of_groups(GROUPS, spectra.of_groups, length_A)]
-    if spectra.refined:
-        tables.append(_of_groups(REFINED, spectra.refined, length_A))
-    write_star(path, tables)
+    groups: dict[str, list[str]] = {"rlnOpticsGroup": []}
+    for number, spectrum in spectra.of_groups.items():
+        for name, values in _columns(spectrum, spectra.length_A).items():
+            groups.setdefault(name, []).extend(values)
+        groups["rlnOpticsGroup"] += [str(number)] * len(spectrum)
+    write_star(path, [StarTable(NOISE, _columns(spectra.in_use, spectra.length_A)), StarTable(GROUPS, groups)])
 
 
 def read_noise(path: str | Path) -> NoiseSpectra:
@@ -55,26 +55,13 @@ def read_noise(path: str | Path) -> NoiseSpectra:
         raise DataError(path, expected=f"two shells or more in data_{NOISE}", found=f"{table.n_rows}")
     in_use = float_column(star.path, table, VARIANCE, lowest=0)
     frequency = float_column(star.path, table, FREQUENCY, lowest=0)
-    length_A = float((len(in_use) - 1) / frequency[-1])
-    refined = star.tables.get(REFINED)
+    group = integer_column(star.path, groups, "rlnOpticsGroup")
+    variance = float_column(star.path, groups, VARIANCE, lowest=0)
     return NoiseSpectra(
-        in_use, _read_groups(star.path, groups), length_A, {} if refined is None else _read_groups(star.path, refined)
+        in_use,
+        {int(number): variance[group == number] for number in np.unique(group)},
+        float((len(in_use) - 1) / frequency[-1]),
     )
-
-
-def _read_groups(path: Path, table: StarTable) -> dict[int, Floats]:
-    group = integer_column(path, table, "rlnOpticsGroup")
-    variance = float_column(path, table, VARIANCE, lowest=0)
-    return {int(number): variance[group == number] for number in np.unique(group)}
-
-
-def _of_groups(name: str, of_groups: Mapping[int, Floats], length_A: float) -> StarTable:
-    columns: dict[str, list[str]] = {"rlnOpticsGroup": []}
-    for number, spectrum in of_groups.items():
-        for column, values in _columns(spectrum, length_A).items():
-            columns.setdefault(column, []).extend(values)
-        columns["rlnOpticsGroup"] += [str(number)] * len(spectrum)
-    return StarTable(name, columns)
 
 
 def _columns(spectrum: npt.NDArray[np.float64], length_A: float) -> dict[str, list[str]]:

@@ -62,17 +62,6 @@ class WhitenedImages:
         root = math.sqrt(temperature)
         return WhitenedImages(self.data / root, self.ctf / root, self.log_constant)
 
-    def with_noise(self, ratio: Tensor, disc: FourierDisc, mask_power: float = 1.0) -> WhitenedImages:
-        """The images where the noise has `ratio` (b, K) times the variance that they were whitened by.
-
-        Of the coefficients of masked images only a share of `mask_power` is independent.
-        """
-        root = ratio.sqrt()
-        data, ctf = self.data / root.to(self.ctf), self.ctf / root.to(self.ctf)
-        less = (self.data.abs().square() - data.abs().square()).sum(-1, dtype=torch.float64)
-        log_ratio = (disc.weights.to(ratio) * ratio.log()).sum(-1)
-        return WhitenedImages(data, ctf, self.log_constant + less - mask_power * log_ratio)
-
 
 def whiten(packed: Tensor, ctf: Tensor, noise_variance: Tensor, disc: FourierDisc) -> WhitenedImages:
     """Prepare packed images (b, K) with CTFs (b, K) and noise variance σ² per coefficient, (K,) or (b, K)."""

@@ -122,11 +122,6 @@ class LocalModel:
         power = torch.einsum("bk,bmk->bm", images.ctf.square(), slices.real.square() + slices.imag.square())
         return 2 * match - power + self._log_shift_density(shifts_px)
 
-    def residuals(self, images: WhitenedImages, rotations: Tensor, shifts_px: Tensor) -> Tensor:
-        """y − c S_t P_R V of m images at one pose each, (m, 3, 3) and (m, 2): complex (m, K)."""
-        slices = self._values(self.points(rotations).flatten(0, 1)).view(len(images), -1)
-        return images.data - images.ctf * self.phases(shifts_px) * slices
-
     def _parts(self, b: int, m: int) -> list[slice]:
         """Parts of b images of m poses each, one for a worker at a time."""
         most = COEFFICIENTS_ON_CPU if self.frequencies.device.type == "cpu" else COEFFICIENTS_AT_ONCE

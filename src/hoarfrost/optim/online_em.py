@@ -4,11 +4,14 @@
 
 Cappé & Moulines (2009), J. R. Stat. Soc. B 71, 593. For a quadratic with curvature T a step moves V by ρ T⁻¹ times
 the gradient: ρ is the only step size, and it has no units.
+
+Data that come again and again find themselves in s̄. Dealt into folds that take turns, each with a running average of
+its own, those of a fold can be looked at with what the others say (cross-fitting).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +27,9 @@ class OnlineEM(Optimizer):
     `solve(statistics, current)` returns the new value of the one parameter. `lr` is ρ; the first steps use
     ρ_t = max(lr, (t + 1)^−`decay`) so that they forget their start. A step whose statistics are not finite
     leaves parameter and state as they were.
+
+    Of `folds` whose turn comes in every so many steps, `fold` says whose statistics the next closure returns; its
+    average then forgets as much, 1 − (1 − ρ)^folds, as would have been forgotten since its last turn.
     """
 
     def __init__(
@@ -34,11 +40,14 @@ class OnlineEM(Optimizer):
         lr: float = 0.3,
         decay: float = 0.25,
         warm_up: int = 100,
+        folds: int = 1,
     ) -> None:
         super().__init__(params, {"lr": lr, "decay": decay, "warm_up": warm_up})
         if len(self.param_groups) != 1 or len(self.param_groups[0]["params"]) != 1:
             raise ValueError("OnlineEM optimises one parameter")
         self.solve = solve
+        self.folds = folds
+        self.fold = 0
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -48,19 +57,18 @@ class OnlineEM(Optimizer):
         loss, fresh = closure()
         if not all(bool(s.isfinite().all()) for s in fresh):
             return loss
-        group = self.param_groups[0]
-        parameter = group["params"][0]
-        state = self.state[parameter]
-        step = state.get("step", 0)
-        if step == 0:
-            state["statistics"] = tuple(s.clone() for s in fresh)
+        parameter = self.param_groups[0]["params"][0]
+        state, averages = self.state[parameter], self.averages
+        old = averages[self.fold]
+        if old is None:
+            averages[self.fold] = tuple(s.clone() for s in fresh)
         else:
-            rho = self.step_size
-            state["statistics"] = tuple(
-                torch.lerp(old, new, rho) for old, new in zip(state["statistics"], fresh, strict=True)
-            )
-        state["step"] = step + 1
-        solution = self.solve(state["statistics"], parameter)
+            rho = 1 - (1 - self.step_size) ** self.folds
+            averages[self.fold] = tuple(torch.lerp(a, b, rho) for a, b in zip(old, fresh, strict=True))
+        state["averages"], state["step"] = averages, state.get("step", 0) + 1
+        statistics = self.statistics
+        assert statistics is not None
+        solution = self.solve(statistics, parameter)
         if bool(solution.isfinite().all()):
             parameter.copy_(solution)
         return loss
@@ -74,11 +82,28 @@ class OnlineEM(Optimizer):
         return float(max(group["lr"], early))
 
     @property
-    def statistics(self) -> Statistics | None:
-        """The running averages, None before the first step."""
-        found: Statistics | None = self.state[self.param_groups[0]["params"][0]].get("statistics")
-        return found
+    def averages(self) -> list[Statistics | None]:
+        """The running averages of the folds, None before the first step of each."""
+        kept = self.state[self.param_groups[0]["params"][0]].get("averages", [None] * self.folds)
+        return [None if of_fold is None else tuple(of_fold) for of_fold in kept]
 
-    def start_from(self, statistics: Statistics, step: int) -> None:
-        """Go on from statistics of an earlier optimiser, `step` minibatches old."""
-        self.state[self.param_groups[0]["params"][0]].update(statistics=statistics, step=step)
+    @property
+    def statistics(self) -> Statistics | None:
+        """The running averages of all folds, None before the first step."""
+        return _mean(self.averages)
+
+    def without(self, fold: int) -> Statistics | None:
+        """Those of all folds but one, None before the first step of another."""
+        averages = self.averages
+        return _mean(averages[:fold] + averages[fold + 1 :])
+
+    def start_from(self, averages: Sequence[Statistics | None], step: int) -> None:
+        """Go on from the averages of an earlier optimiser with as many folds, `step` minibatches old."""
+        self.state[self.param_groups[0]["params"][0]].update(averages=list(averages), step=step)
+
+
+def _mean(averages: Sequence[Statistics | None]) -> Statistics | None:
+    known = [of_fold for of_fold in averages if of_fold is not None]
+    if len(known) < 2:
+        return known[0] if known else None
+    return tuple(torch.stack(parts).mean(dim=0) for parts in zip(*known, strict=True))

@@ -17,42 +17,48 @@ def split_held_out(n_images: int, held_out: int, seed: int) -> tuple[Tensor, Ten
 
 
 class MinibatchSampler:
-    """Random minibatches of the indices given, every particle once an epoch, in a new order each epoch."""
+    """Random minibatches of the indices given, every particle once an epoch, in a new order each epoch.
 
-    def __init__(self, indices: Tensor, batch_size: int, generator: torch.Generator) -> None:
-        self._indices = indices
+    The indices are dealt into `folds`, or fewer so that each holds a minibatch; a minibatch is of one fold, `number`,
+    and they take turns.
+    """
+
+    def __init__(self, indices: Tensor, batch_size: int, generator: torch.Generator, folds: int = 1) -> None:
         self.batch_size = min(batch_size, len(indices))
         self._generator = generator
-        self._queue = indices[:0]
-
-    @property
-    def number(self) -> int:
-        """Number of the latest minibatch among those that stay the same: none do here, so 0."""
-        return 0
+        self.folds = max(1, min(folds, len(indices) // self.batch_size))
+        dealt = indices if self.folds == 1 else indices[torch.randperm(len(indices), generator=generator)]
+        self._parts = dealt.tensor_split(self.folds)
+        self._queues = [part[:0] for part in self._parts]
+        self.number = self.folds - 1
 
     def next(self) -> Tensor:
-        """Indices of the next minibatch, (batch_size,) int64."""
-        while len(self._queue) < self.batch_size:
-            shuffled = self._indices[torch.randperm(len(self._indices), generator=self._generator)]
-            self._queue = torch.cat([self._queue, shuffled])
-        batch, self._queue = self._queue[: self.batch_size], self._queue[self.batch_size :]
+        """Indices of the next minibatch, (batch_size,) int64; `number` then tells its fold."""
+        self.number = (self.number + 1) % self.folds
+        part, queue = self._parts[self.number], self._queues[self.number]
+        while len(queue) < self.batch_size:
+            queue = torch.cat([queue, part[torch.randperm(len(part), generator=self._generator)]])
+        batch, self._queues[self.number] = queue[: self.batch_size], queue[self.batch_size :]
         return batch
 
     def state(self) -> dict[str, Any]:
         """What all further minibatches follow from, for `restore`."""
-        return {"generator": self._generator.get_state(), "queue": self._queue}
+        return {"generator": self._generator.get_state(), "queues": list(self._queues), "number": self.number}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from where another sampler of the same indices was."""
+        """Go on from where another sampler of the same indices and seed was."""
         self._generator.set_state(state["generator"])
-        self._queue = state["queue"]
+        self._queues, self.number = list(state["queues"]), state["number"]
 
 
 class FixedMinibatchSampler:
     """Minibatches that stay the same, as SAG needs them; each once an epoch, in a new order each epoch.
 
-    The indices are shuffled once and split into the fewest parts of at most `batch_size`, equal to within one.
+    The indices are shuffled once and split into the fewest parts of at most `batch_size`, equal to within one. They
+    are of no `folds`.
     """
+
+    folds = 1
 
     def __init__(self, indices: Tensor, batch_size: int, generator: torch.Generator) -> None:
         self._generator = generator

@@ -11,7 +11,7 @@ from hoarfrost.fourier import fourier_resize
 from hoarfrost.model.band import BandModel
 from hoarfrost.model.likelihood import WhitenedImages
 from hoarfrost.model.mixture import log_shares_of
-from hoarfrost.optim.online_em import OnlineEM
+from hoarfrost.optim.online_em import OnlineEM, Statistics
 from hoarfrost.reconstruct.annealing import Annealing
 from hoarfrost.reconstruct.distribution import Team
 from hoarfrost.reconstruct.junk import Junk
@@ -28,7 +28,8 @@ KEPT_STEP = 0.05
 class AutoStage(StageMethod):
     """Online EM of `volumes` (C, box, box, box), or of one (box, box, box), with the shares of the classes.
 
-    Goes on from the running averages of `previous`, of a narrower band. Noise is as strong as `annealing` takes it for,
+    Goes on from the running averages of `previous`, of a narrower band. Minibatches come from `folds` in turn, and each
+    is seen under the map of the other folds: see `folds`. Noise is as strong as `annealing` takes it for,
     and the NLL of a step is that of images with so much noise. Once noise is taken for what it is, images that `junk`
     explains better than the maps count for less.
     """
@@ -42,22 +43,24 @@ class AutoStage(StageMethod):
         team: Team | None = None,
         annealing: Annealing | None = None,
         junk: Junk | None = None,
+        folds: int = 1,
     ) -> None:
         super().__init__(band, support, volumes.view(-1, *support.shape), team)
         self._m_step = MStep(support)
         self._annealing: Annealing = (annealing or Annealing()) if previous is None else previous._annealing
         self.junk: Junk | None = junk if previous is None else previous.junk
-        self._best: tuple[float, Tensor, tuple[Tensor, ...] | None] | None = None
-        self.optimiser: OnlineEM = OnlineEM([self.parameter], self._solve)
-        statistics = None if previous is None else previous.optimiser.statistics
-        if statistics is not None:
-            linear, kernel, shares = statistics
-            resized = (_resized(linear, band.box), _resized(kernel, 2 * band.box), shares)
+        self._best: tuple[float, Tensor, list[Statistics | None]] | None = None
+        self.optimiser: OnlineEM = OnlineEM([self.parameter], self._solve, folds=folds)
+        if previous is not None and previous.optimiser.statistics is not None:
+            resized = [None if s is None else _resized(s, band.box) for s in previous.optimiser.averages]
             # Statistics of a narrower band say nothing of the new shells, so they count as old.
             self.optimiser.start_from(resized, step=self.optimiser.defaults["warm_up"])
 
     def step(self, images: WhitenedImages, batch: int = 0, n_images: int | None = None) -> StepReport:
-        """E-step on the minibatch, then the M-step on the running averages."""
+        """E-step on the minibatch, under a map that its fold, `batch`, has no part in; then the M-step on all."""
+        self.optimiser.fold = batch % self.optimiser.folds
+        others = self.optimiser.without(self.optimiser.fold)
+        seen = self.volumes if others is None else self._solve(others, self.volumes)
         n = len(images) if n_images is None else n_images
         is_cold = self._annealing.temperature == 1
         images = images.tempered(self._annealing.temperature)
@@ -69,7 +72,7 @@ class AutoStage(StageMethod):
             evidence = junk.evidence(images, self.band.disc)
             if junk.is_told_by_kind:
                 log_none = images.log_constant + evidence.log_ratio + junk.log_odds
-        posterior = self.band.mixture(self.volumes, images, self.log_shares, statistics=True, log_none=log_none)
+        posterior = self.band.mixture(seen, images, self.log_shares, statistics=True, log_none=log_none)
         parts = [self.band.quadratic_of(numerator, weight, n) for numerator, weight in posterior.statistics]
         statistics = (
             *(torch.stack(part) for part in zip(*parts, strict=True)),
@@ -104,25 +107,24 @@ class AutoStage(StageMethod):
         if self._annealing.is_warm:
             return False
         if self._best is None or gain > self._best[0]:
-            self._best = (gain, self.parameter.detach().clone(), self.optimiser.statistics)
+            self._best = (gain, self.parameter.detach().clone(), self.optimiser.averages)
         return gain < (1 - LEAST_FALL) * self._best[0]
 
     def go_back(self) -> float | None:
         """To the best maps that there were; returns their gain, None if there was no judgement."""
         if self._best is None:
             return None
-        gain, volumes, statistics = self._best
+        gain, volumes, averages = self._best
         self.parameter.data = volumes.clone()
-        if statistics is not None:
-            self.optimiser.start_from(statistics, self.optimiser.defaults["warm_up"])
+        self.optimiser.start_from(averages, self.optimiser.defaults["warm_up"])
         return gain
 
     def state(self) -> dict[str, Any]:
         """The maps, the running averages, the temperature and the best maps so far, for `restore`."""
         best = None
         if self._best is not None:
-            gain, volumes, statistics = self._best
-            best = {"gain": gain, "volumes": volumes, "statistics": statistics}
+            gain, volumes, averages = self._best
+            best = {"gain": gain, "volumes": volumes, "averages": averages}
         junk = None if self.junk is None else self.junk.state()
         return {**super().state(), "annealing": self._annealing.state(), "junk": junk, "best": best}
 
@@ -133,8 +135,8 @@ class AutoStage(StageMethod):
         if self.junk is not None:
             self.junk.restore(state["junk"])
         if (best := state["best"]) is not None:
-            statistics = best["statistics"]
-            self._best = (best["gain"], best["volumes"], None if statistics is None else tuple(statistics))
+            averages = [None if of_fold is None else tuple(of_fold) for of_fold in best["averages"]]
+            self._best = (best["gain"], best["volumes"], averages)
 
     def allow_negative(self) -> None:
         """Let the map turn negative from now on: it is right by now, and its band limit makes negative lobes."""
@@ -158,5 +160,11 @@ class AutoStage(StageMethod):
         return self.optimiser.step_size
 
 
-def _resized(volumes: Tensor, box: int) -> Tensor:
-    return torch.stack([fourier_resize(volume, box) for volume in volumes])
+def _resized(statistics: Statistics, box: int) -> Statistics:
+    """Statistics, of each class, for maps of `box` voxels."""
+    linear, kernel, shares = statistics
+    return (
+        torch.stack([fourier_resize(of_class, box) for of_class in linear]),
+        torch.stack([fourier_resize(of_class, 2 * box) for of_class in kernel]),
+        shares,
+    )

@@ -88,7 +88,7 @@ def _impose(run: Reconstruction, found: Optimised) -> Imposed:
     if symmetric.is_refined:
         return Imposed(symmetric.symmetry, dataclasses.replace(found, volumes=volumes))
     junk = Junk.like(run.sample(band.disc), band.disc, run.source.mask_power)
-    method = AutoStage(band, support, volumes.clamp(min=0), team=run.team, junk=junk)
+    method = AutoStage(band, support, volumes.clamp(min=0), team=run.team, junk=junk, folds=run.folds)
     gain = run.run_stage(found.stage, band, method)
     optimised = dataclasses.replace(
         found,
@@ -121,7 +121,7 @@ def _found_out(run: Reconstruction, refinement: Refinement, volume: Tensor, r_ma
     found = try_groups(
         volume,
         r_max,
-        lambda v: refinement.held_out_nll(v[None], r_max),
+        lambda v: refinement.held_out_nll(v[None], r_max)[0],
         run.team,
         run.checkpoints,
     )

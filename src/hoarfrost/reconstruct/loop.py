@@ -27,6 +27,7 @@ from hoarfrost.reconstruct.checkpoint import Checkpoints, State
 from hoarfrost.reconstruct.curvature import largest_curvature
 from hoarfrost.reconstruct.distribution import Team
 from hoarfrost.reconstruct.events import Event
+from hoarfrost.reconstruct.folds import FOLDS
 from hoarfrost.reconstruct.forecast import IMAGES_TO_TIME, Rates, expected_seconds, expected_starts, measure
 from hoarfrost.reconstruct.initialise import initial_volume
 from hoarfrost.reconstruct.junk import Junk
@@ -100,10 +101,10 @@ class Reconstruction:
         self._spent_elsewhere = self.image_gradients
         self._rate_factor = 1.0
         self._drawn: list[tuple[Tensor, int]] = []
-        sampler = MinibatchSampler if self.settings.method == "auto" else FixedMinibatchSampler
-        self._sampler: MinibatchSampler | FixedMinibatchSampler = sampler(
-            self.training, self.settings.batch_size, self.generator(self._of_start("minibatches"))
-        )
+        given = self.training, self.settings.batch_size, self.generator(self._of_start("minibatches"))
+        is_auto = self.settings.method == "auto"
+        self._sampler = MinibatchSampler(*given, folds=FOLDS) if is_auto else FixedMinibatchSampler(*given)
+        self.folds = self._sampler.folds
 
     def _of_start(self, name: str) -> str:
         """The name of a random generator of the present start."""
@@ -206,10 +207,10 @@ class Reconstruction:
             if isinstance(previous, AutoStage):
                 if previous.junk and not previous.junk.covers(band.disc):
                     previous.junk.cover(sample, band.disc)
-                return AutoStage(band, support, volumes, previous, self.team)
+                return AutoStage(band, support, volumes, previous, self.team, folds=self.folds)
             about = sample, band.disc, self.source.mask_power
             annealing, junk = Annealing.of(*about), Junk.like(*about)
-            return AutoStage(band, support, volumes, None, self.team, annealing, junk)
+            return AutoStage(band, support, volumes, None, self.team, annealing, junk, self.folds)
         (volume,) = volumes
         spec = METHODS[self.settings.method]
         assert isinstance(self._sampler, FixedMinibatchSampler)
@@ -232,7 +233,8 @@ class Reconstruction:
         support = band.support(self.diameter)
         volumes = torch.zeros(self.settings.classes, *support.shape, device=band.device)
         if self.settings.method == "auto":
-            return AutoStage(band, support, volumes, None, self.team, junk=Junk(self.source.mask_power))
+            junk = Junk(self.source.mask_power)
+            return AutoStage(band, support, volumes, None, self.team, junk=junk, folds=self.folds)
         assert isinstance(self._sampler, FixedMinibatchSampler)
         facts = Facts(1.0, self._sampler.n_batches)
         return self._gradient_stage(band, support, volumes[0], 1.0, facts)

@@ -18,7 +18,6 @@ from torch import Tensor
 from hoarfrost.evaluate.particle_mask import make_particle_mask
 from hoarfrost.fourier import FourierDisc, radius_grid
 from hoarfrost.model.band import BandModel
-from hoarfrost.model.likelihood import WhitenedImages
 from hoarfrost.model.local_statistics import LocalStatistics
 from hoarfrost.reconstruct import spot_check
 from hoarfrost.reconstruct.checkpoint import State
@@ -33,7 +32,6 @@ from hoarfrost.reconstruct.marching import (
     search_stage,
     sweep_size,
 )
-from hoarfrost.reconstruct.noise import Noise, residual_power
 from hoarfrost.reconstruct.optimised import HeldOut
 from hoarfrost.reconstruct.spot_check import SumError
 from hoarfrost.reconstruct.visit import Known, Visit, add_draws, visit_batch
@@ -55,7 +53,6 @@ class Refinement:
         self._generator = run.generator("refinement")
         self._queue = run.training[:0]
         self.junk = Junk(run.source.mask_power)
-        self.noise = Noise(run.source.stack.optics_group, run.source.mask_power)
 
     def state(self) -> State:
         """What is known of the particles, and what random choices follow from, for `restore`."""
@@ -65,7 +62,6 @@ class Refinement:
             "generator": self._generator.get_state(),
             "queue": self._queue,
             "junk": self.junk.state(),
-            "noise": self.noise.state(),
         }
 
     def restore(self, state: State) -> None:
@@ -75,7 +71,6 @@ class Refinement:
         self._generator.set_state(state["generator"])
         self._queue = state["queue"]
         self.junk.restore(state["junk"])
-        self.noise.restore(state["noise"])
 
     @staticmethod
     @contextlib.contextmanager
@@ -104,29 +99,16 @@ class Refinement:
         return self._coarse[1]
 
     def judge(self, volumes: Tensor, r_max: float) -> HeldOut:
-        """How well maps explain the held-out particles, whose poses are looked for everywhere.
+        """How well maps explain the held-out particles, whose poses are looked for everywhere."""
+        return HeldOut.of(*self.held_out_nll(volumes, r_max), self.run.team)
 
-        From what maps leave of these the noise is learnt, which the sums that follow go by. What is judged goes by that
-        of the background all along, so that gains of one band limit and the next are of one kind.
-        """
-        e_steps = self.e_steps(volumes, r_max)
-        disc, nll, empty = e_steps[0].model.disc, [], []
-        sums = self.noise.no_sums(disc)
-        for visit in self._visit_held_out(e_steps):
+    def held_out_nll(self, volumes: Tensor, r_max: float) -> tuple[Tensor, Tensor]:
+        """NLL of each held-out particle under maps (C, box, box, box), and under an empty one: (m,) each."""
+        nll, empty = [], []
+        for visit in self.visit(self.e_steps(volumes, r_max), self.run.held_out, searched_share=1.0):
             nll.append(-visit.log_evidence)
             empty.append(-visit.log_constant)
-            is_particle = 1 - self.junk.probability(visit.own_gain, visit.own_junk)
-            sums += self.noise.sums_over(visit.indices, residual_power(visit, e_steps), is_particle)
-        self.run.team.sum_(sums)
-        self.noise.learn(sums, disc)
-        return HeldOut.of(torch.cat(nll), torch.cat(empty), self.run.team)
-
-    def held_out_nll(self, volumes: Tensor, r_max: float) -> Tensor:
-        """NLL of each held-out particle under maps (C, box, box, box): (m,)."""
-        return torch.cat([-visit.log_evidence for visit in self._visit_held_out(self.e_steps(volumes, r_max))])
-
-    def _visit_held_out(self, e_steps: list[LocalEStep]) -> Iterator[Visit]:
-        return self.visit(e_steps, self.run.held_out, searched_share=1.0, by_background=True)
+        return torch.cat(nll), torch.cat(empty)
 
     def spot_check(self, volumes: Tensor, r_max: float, stage: int) -> SumError:
         """The error of a sweep's sums on random training particles; a sweep that misses too much tries harder next."""
@@ -142,31 +124,19 @@ class Refinement:
         return error
 
     def visit(
-        self,
-        e_steps: list[LocalEStep],
-        members: Tensor,
-        searched_share: float = SEARCHED_SHARE,
-        first_batch: int = 0,
-        by_background: bool = False,
+        self, e_steps: list[LocalEStep], members: Tensor, searched_share: float = SEARCHED_SHARE, first_batch: int = 0
     ) -> Iterator[Visit]:
         """E-step over the particles `members`, a batch for each process at a time, from one of the batches on.
 
-        Random numbers go with a particle's place among the members, so that it does not matter who visits it. The
-        noise is that which was learnt, or what the background says.
+        Random numbers go with a particle's place among the members, so that it does not matter who visits it.
         """
         team = self.run.team
         search = torch.rand(len(members), generator=self._generator) < searched_share
         batches = self._batches(members)[first_batch:]
         searches = search.tensor_split(first_batch + len(batches))[first_batch:]
-        stream = self._images([team.share(batch) for batch in batches], e_steps[0].model.disc, by_background)
-        for everyone, searched, images in zip(batches, searches, stream, strict=True):
+        stream = self.run.source.stream([team.share(batch) for batch in batches], e_steps[0].model.disc)
+        for everyone, searched, (_, images) in zip(batches, searches, stream, strict=True):
             yield visit_batch(e_steps, self.known, everyone, searched, images, team, self.junk)
-
-    def _images(
-        self, batches: list[Tensor], disc: FourierDisc, by_background: bool = False
-    ) -> Iterator[WhitenedImages]:
-        for indices, images in self.run.source.stream(batches, disc):
-            yield images if by_background else self.noise.applied(images, indices, disc)
 
     def _batches(self, members: Tensor) -> tuple[Tensor, ...]:
         return members.tensor_split(math.ceil(len(members) / (BATCH_SIZE * self.run.team.size)))
@@ -190,8 +160,8 @@ class Refinement:
             if kept is not None:
                 drawn.restore(kept["drawn"])
                 done = [team.share(batch) for batch in batches[: drawn.batches]]
-                stream = self._images(done, e_steps[0].model.disc)
-                for added, images in zip(drawn.added(), stream, strict=True):
+                stream = self.run.source.stream(done, e_steps[0].model.disc)
+                for added, (_, images) in zip(drawn.added(), stream, strict=True):
                     add_draws(statistics, e_steps, images, added)
                 for e_step, n_images in zip(e_steps, drawn.looked_at, strict=True):
                     e_step.skip(n_images)

@@ -323,7 +323,7 @@ def carry_out(
         if junk > WORTH_SAYING:
             run.say(f"About {junk:.0%} of the images hold nothing that the map explains", run.final_stage, r_max)
         if team.is_first:
-            write_results(output, stack, settings, final, refinement.noise.spectra(source.noise))
+            write_results(output, stack, settings, final)
         run.report(run.final_stage, r_max, 1.0)
         if team.is_first:
             # What is left of them does no harm.

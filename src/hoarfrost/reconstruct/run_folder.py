@@ -118,10 +118,8 @@ def has_finished(output: Path, *, has_checkpoint: bool) -> bool:
     return (output / RESULTS_ARE_THERE).exists() and not has_checkpoint
 
 
-def write_results(
-    output: Path, stack: ParticleStack, settings: Settings, final: FinalPass, noise: NoiseSpectra
-) -> None:
-    """Write the maps, how well their halves agree, particles, noise, and the settings with what was found out since."""
+def write_results(output: Path, stack: ParticleStack, settings: Settings, final: FinalPass) -> None:
+    """Write the maps, how well their halves agree, the particles, and the settings with what was found out since."""
     best = final.class_probability.argmax(dim=1)
     columns = {
         "rlnMaxValueProbDistribution": final.probability.numpy(),
@@ -146,7 +144,6 @@ def write_results(
             if len(rows):
                 write_posed_particles(folder / "particles.star", stack.table, *poses, columns, rows.numpy())
             write_text_atomically(folder / "config.toml", settings.to_toml())
-    write_noise(output / "noise.star", noise)
     write_posed_particles(output / RESULTS_ARE_THERE, stack.table, *poses, columns)
     write_text_atomically(output / "config.toml", settings.to_toml())
     remove_live(output)

@@ -20,6 +20,7 @@ from hoarfrost.optim.names import MethodName
 from hoarfrost.optim.registry import METHODS
 from hoarfrost.particles.contrast import CONTRASTS, Contrast, ContrastChoice
 from hoarfrost.particles.stack import ParticleStack
+from hoarfrost.reconstruct.folds import FOLDS
 from hoarfrost.reconstruct.memory import default_budget, parse_memory, plan_memory
 from hoarfrost.reconstruct.sources import Source, sources_of
 
@@ -37,7 +38,7 @@ DEFAULT_SHIFT_SIGMA = 0.03  # of the box, per axis
 SMALLEST_BOX = 16
 FEWEST_PARTICLES = 20
 
-MINIBATCH = 100
+MINIBATCH, LEAST_MINIBATCH = 100, 25
 HELD_OUT = 100
 # Random starts, unless two agree before.
 MOST_STARTS = 4
@@ -228,7 +229,10 @@ def resolve(
         )
     usual = METHODS[options.method].batch_size if options.method in METHODS else MINIBATCH
     if batch_size is None:
-        batch_size = min(usual, n - held_out)
+        training = n - held_out
+        # Few particles are to make several folds.
+        of_a_fold = max(LEAST_MINIBATCH, training // FOLDS) if options.method == "auto" else usual
+        batch_size = min(usual, of_a_fold, training)
     elif batch_size > n - held_out:
         raise UsageError(f"{path}: --batch-size {batch_size} exceeds the {n - held_out} particles to train on")
     shift_sigma_A = DEFAULT_SHIFT_SIGMA * length_A if shift_sigma_A is None else shift_sigma_A

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,25 +16,18 @@ COLUMNS = 3
 
 
 def noise_figure(spectra: NoiseSpectra, finest_A: float) -> Figure:
-    """Variance of the noise against resolution: that of the background, of each optics group where there are more.
+    """Variance of the noise against resolution: what the run uses, and that of each optics group where there are more.
 
-    Dashed is what refinement took it for, up to the finest detail that the run may use, `finest_A`, which a line marks.
+    A line marks the finest detail that the run may use, `finest_A`.
     """
     groups = spectra.of_groups if len(spectra.of_groups) > 1 else {}
-    n_named = 1 + bool(spectra.refined) + min(len(groups), MOST_GROUPS_NAMED)
-    figure, (panel,) = panel_figure(3.6, legend_lines=math.ceil(n_named / COLUMNS) if n_named > 1 else 0)
+    n_named = 1 + min(len(groups), MOST_GROUPS_NAMED)
+    figure, (panel,) = panel_figure(3.6, legend_lines=math.ceil(n_named / COLUMNS) if groups else 0)
     frequency = np.arange(len(spectra.in_use)) / spectra.length_A
-    in_use = frequency <= 1 / finest_A + 0.5 / spectra.length_A
-    colours: dict[int, Any] = {}
     for place, (number, spectrum) in enumerate(groups.items()):
         name = f"optics group {number}" if place < MOST_GROUPS_NAMED else None
-        colours[number] = panel.plot(frequency, spectrum, linewidth=1, label=name)[0].get_color()
-    panel.plot(frequency, spectra.in_use, color="black", linewidth=2, label="all images")
-    for number, spectrum in spectra.refined.items():
-        colour = colours.get(number, "black")
-        panel.plot(frequency[in_use], spectrum[in_use], color=colour, linewidth=1.5, linestyle="--")
-    if spectra.refined:
-        panel.plot([], [], color="black", linewidth=1.5, linestyle="--", label="as refined")
+        panel.plot(frequency, spectrum, linewidth=1, label=name)
+    panel.plot(frequency, spectra.in_use, color="black", linewidth=2, label="all images, as used")
     panel.axhline(1, color="#777777", linewidth=1, linestyle=":")
     panel.annotate("white noise", (0.01, 1), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
     panel.axvline(1 / finest_A, color="#555555", linewidth=1, linestyle="-.")
@@ -49,7 +41,7 @@ def noise_figure(spectra: NoiseSpectra, finest_A: float) -> Figure:
     panel.set_ylim(bottom=0)
     panel.set_xlabel("resolution, Å (even steps in 1/Å)")
     panel.set_ylabel("noise variance (1: white noise)")
-    if n_named > 1:
+    if groups:
         handles, names = panel.get_legend_handles_labels()
         legend_below(figure, dict(zip(names, handles, strict=True)), COLUMNS)
     return figure

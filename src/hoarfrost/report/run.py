@@ -99,8 +99,7 @@ def _add_panel(
             page.picture(svg_bytes(noise), "Variance of the noise against resolution", media_type=SVG)
             page.text(
                 "Measured outside the particles, on up to 500 images. Images are divided by it, so that noise counts "
-                "the same at all resolutions. Refinement goes by what its maps leave unexplained of held-out "
-                "particles. Peaks may be ice, or a fault of the detector."
+                "the same at all resolutions. Peaks may be ice, or a fault of the detector."
             )
         case "messages" if run.messages:
             page.items(run_text.messages(run), "messages")
