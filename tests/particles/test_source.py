@@ -89,17 +89,17 @@ def test_images_come_with_their_ctf_over_the_noise(stack: ParticleStack) -> None
     assert images.log_constant.dtype == torch.float64
     expected = (
         evaluate_ctf(stack.ctf[indices], disc.coordinates / (32 * 6.0))
-        * (disc.weights / source.noise_variance(disc)).sqrt()
+        * (disc.weights / source.noise_variance(indices, disc)).sqrt()
     )
     torch.testing.assert_close(images.ctf, expected.float())
 
 
 def test_the_noise_of_a_coefficient_is_that_of_its_shell(stack: ParticleStack) -> None:
     source, disc = open_source(stack), FourierDisc(32, 15.9)
-    variance = source.noise_variance(disc)
-    assert variance.shape == (disc.size,)
-    for radius, value in zip(disc.radii.tolist(), variance.tolist(), strict=True):
-        assert value == float(source.noise_spectrum[min(round(radius), 15)])
+    variance = source.noise_variance(torch.tensor([5, 2]), disc)
+    assert variance.shape == (2, disc.size)
+    for radius, values in zip(disc.radii.tolist(), variance.T.tolist(), strict=True):
+        assert values == [float(source.noise_spectrum[min(round(radius), 15)])] * 2
 
 
 def test_a_wider_band_begins_with_the_narrower_one(stack: ParticleStack) -> None:
@@ -129,3 +129,27 @@ def test_each_optics_group_has_a_noise_spectrum_of_its_own(
     assert float(white.std()) < 0.15 * float(white.mean())
     assert float(smooth[-3:].mean()) < 0.2 * float(smooth[3:6].mean())
     torch.testing.assert_close(2 / 3 * smooth + 1 / 3 * white, source.noise_spectrum, rtol=1e-6, atol=0)
+
+    # Each group's images are whitened by its own noise, drawn a little to that of all.
+    disc = FourierDisc(32, 12.0)
+    for indices, own in ((torch.arange(200), smooth), (torch.arange(200, N), white)):
+        n_images = len(indices)
+        expected = (n_images * own + source_module.PRIOR_IMAGES * source.noise_spectrum) / (
+            n_images + source_module.PRIOR_IMAGES
+        )
+        shells = disc.radii.round().long()
+        torch.testing.assert_close(source.noise_variance(indices[:1], disc)[0], expected[shells], rtol=1e-6, atol=0)
+        power = source.images(indices, disc).data.abs().square().mean(0) / source.mask_power
+        outer = disc.radii > 3
+        assert float((power * expected[shells] / own[shells])[outer].mean()) == pytest.approx(1, abs=0.05)
+
+
+def test_a_group_of_few_images_or_of_none_to_learn_from_is_whitened_as_all_are(
+    stack: ParticleStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stack, "optics_group", torch.where(torch.arange(N) == 0, 3, 1))
+    source, disc = open_source(stack, torch.arange(1, N)), FourierDisc(32, 12.0)
+    of_lonely, of_other = source.noise_variance(torch.tensor([0, 1]), disc)
+    shells = disc.radii.round().long()
+    torch.testing.assert_close(of_lonely, source.noise_spectrum[shells], rtol=1e-9, atol=0)
+    torch.testing.assert_close(of_other, of_lonely, rtol=1e-9, atol=0)

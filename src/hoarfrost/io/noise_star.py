@@ -22,8 +22,8 @@ FREQUENCY = "rlnResolution"
 class NoiseSpectra:
     """Variance of the noise in shells 0, 1, … of normalised images, (shells,) float64; white noise has 1 in each.
 
-    `in_use` is what the run divides its images by, `of_groups` has that of each optics group. Shell s is at
-    s / `length_A`, in 1/Å.
+    `in_use` is that of all images, and `of_groups` that of each optics group, by which the run divides its images where
+    they are enough to know it. Shell s is at s / `length_A`, in 1/Å.
     """
 
     in_use: Floats

@@ -30,6 +30,8 @@ from hoarfrost.particles.preprocess import (
 from hoarfrost.particles.stack import ParticleStack
 
 IMAGES_FOR_NOISE = 500
+# An optics group's spectrum is drawn to that of all as if it counted so many images.
+PRIOR_IMAGES = 20
 LARGEST_DUST_SHARE = 0.3
 # Raw images are prepared so many pixels at a time, 4 MB for each of a dozen intermediate arrays.
 PIXELS_AT_ONCE = 1 << 20
@@ -40,7 +42,8 @@ class ParticleSource:
 
     `noise_spectrum` is σ²(|k|), (box // 2,) float64, estimated from the background of up to 500 random
     particles among `training`, or, where a program has masked these, from all that is left (`particles.masked`);
-    `noise_of_groups` is the same of each optics group among these, which nothing is whitened by. `dust_share` is the
+    `noise_of_groups` is the same of each optics group among these, by which its images are whitened as far as there
+    are images enough to know it: it counts as many as there are, and the mean of all groups 20. `dust_share` is the
     share of these that hold dust. Where that is large, what looks like dust is the particles themselves, and nothing is
     removed. `cache` keeps packed images of the band limit that was last asked for, which are the same bits as without
     it. `sign` is what every image is multiplied by, 1 or −1 where particles are dark; it is set before the first images
@@ -88,7 +91,15 @@ class ParticleSource:
         self.noise_of_groups = {number: self._noise_of(mean) for number, mean in means.items()}
         mean_of_all = sum((mean * (sizes[number] / len(sample)) for number, mean in means.items()), torch.tensor(0.0))
         self.noise_spectrum = self._noise_of(mean_of_all)
-        if not bool((self.noise_spectrum > 0).all()):
+        numbers, self._group = torch.unique(stack.optics_group, return_inverse=True)
+        in_use = [
+            torch.lerp(mean_of_all, means[number], sizes[number] / (sizes[number] + PRIOR_IMAGES))
+            if number in means and len(numbers) > 1
+            else mean_of_all
+            for number in numbers.tolist()
+        ]
+        self._in_use = torch.stack([self._noise_of(mean) for mean in in_use])
+        if not bool((self._in_use > 0).all()):
             raise DataError(
                 stack.table.star.path,
                 expected="images with noise around the particle",
@@ -144,7 +155,7 @@ class ParticleSource:
     def _prepare(self, indices: Tensor, disc: FourierDisc) -> WhitenedImages:
         packed = torch.cat([self._pack(chunk, disc) for chunk in torch.split(indices, self._at_once)])
         ctf = evaluate_ctf(self.stack.ctf[indices], disc.coordinates / (disc.box * self.stack.pixel_size_A))
-        return whiten(packed, ctf, self.noise_variance(disc), disc)
+        return whiten(packed, ctf, self.noise_variance(indices, disc), disc)
 
     def _pack(self, indices: Tensor, disc: FourierDisc) -> Tensor:
         """Normalised, masked and transformed, complex64 (b, K)."""
@@ -170,7 +181,7 @@ class ParticleSource:
         ]
         return signed_rank_z(torch.cat(parts))
 
-    def noise_variance(self, disc: FourierDisc) -> Tensor:
-        """σ² of each coefficient of the disc: (K,) float64."""
+    def noise_variance(self, indices: Tensor, disc: FourierDisc) -> Tensor:
+        """σ² of each coefficient of the disc in particles `indices` (b,): (b, K) float64."""
         shells = disc.radii.round().to(torch.int64).clamp(max=len(self.noise_spectrum) - 1)
-        return self.noise_spectrum[shells]
+        return self._in_use[:, shells][self._group[indices]]

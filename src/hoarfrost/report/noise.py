@@ -16,7 +16,7 @@ COLUMNS = 3
 
 
 def noise_figure(spectra: NoiseSpectra, finest_A: float) -> Figure:
-    """Variance of the noise against resolution: what the run uses, and that of each optics group where there are more.
+    """Variance of the noise against resolution: that in all images, and in each optics group where there are more.
 
     A line marks the finest detail that the run may use, `finest_A`.
     """
@@ -27,7 +27,7 @@ def noise_figure(spectra: NoiseSpectra, finest_A: float) -> Figure:
     for place, (number, spectrum) in enumerate(groups.items()):
         name = f"optics group {number}" if place < MOST_GROUPS_NAMED else None
         panel.plot(frequency, spectrum, linewidth=1, label=name)
-    panel.plot(frequency, spectra.in_use, color="black", linewidth=2, label="all images, as used")
+    panel.plot(frequency, spectra.in_use, color="black", linewidth=2, label="all images")
     panel.axhline(1, color="#777777", linewidth=1, linestyle=":")
     panel.annotate("white noise", (0.01, 1), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
     panel.axvline(1 / finest_A, color="#555555", linewidth=1, linestyle="-.")
