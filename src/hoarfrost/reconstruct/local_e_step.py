@@ -64,7 +64,10 @@ class LocalPosterior:
 
 
 class LocalEStep:
-    """The posterior of images under one map (box, box, box), of the images' length, up to the disc's band limit."""
+    """The posterior of images under one map (box, box, box), of the images' length, up to the disc's band limit.
+
+    `coarse_slices` are those of the map, or of one like it, that poses are looked for with: see `coarse_slices_of`.
+    """
 
     def __init__(
         self,
@@ -74,9 +77,10 @@ class LocalEStep:
         prior: PosePrior,
         effort: Effort,
         generator: torch.Generator,
+        coarse_slices: Tensor | None = None,
     ) -> None:
         self._coarse, self._effort = coarse, effort
-        self._coarse_slices = coarse.operator.slices(_resized(volume, coarse.r_max))
+        self._coarse_slices = coarse_slices_of(volume, coarse) if coarse_slices is None else coarse_slices
         self._levels = [
             LocalModel(_resized(volume, r), FourierDisc(disc.box, r), prior)
             for r in climbing_bands(coarse.r_max, disc.r_max)
@@ -128,6 +132,11 @@ class LocalEStep:
         image, place = modes.log_mass.isfinite().nonzero().unbind(1)
         peaks = model.climb(images[image], modes.rotations[image, place], modes.shifts_px[image, place], steps)
         return modes.with_peaks(image, place, peaks).tidied(self._effort.least_share, self._coarse.group)
+
+
+def coarse_slices_of(volume: Tensor, coarse: BandModel) -> Tensor:
+    """The slices of a map (box, box, box) on the quadrature that all poses are scored on."""
+    return coarse.operator.slices(_resized(volume, coarse.r_max))
 
 
 def climbing_bands(first: float, last: float) -> list[float]:

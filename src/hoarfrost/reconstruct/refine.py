@@ -24,7 +24,7 @@ from hoarfrost.reconstruct.checkpoint import State
 from hoarfrost.reconstruct.drawn import Drawn, own_places
 from hoarfrost.reconstruct.folds import Folds, FoldSums
 from hoarfrost.reconstruct.junk import Junk
-from hoarfrost.reconstruct.local_e_step import Effort, LocalEStep
+from hoarfrost.reconstruct.local_e_step import Effort, LocalEStep, coarse_slices_of
 from hoarfrost.reconstruct.loop import Reconstruction
 from hoarfrost.reconstruct.marching import (
     LARGEST_PORTION,
@@ -82,13 +82,21 @@ class Refinement:
                 refinement.restore(kept)
             yield refinement
 
-    def e_steps(self, volumes: Tensor, r_max: float, effort: Effort | None = None) -> list[LocalEStep]:
-        """The posterior under the map of each class, (C, box, box, box), up to r_max."""
+    def e_steps(
+        self, volumes: Tensor, r_max: float, effort: Effort | None = None, slices: list[Tensor] | None = None
+    ) -> list[LocalEStep]:
+        """The posterior under the map of each class, (C, box, box, box), up to r_max.
+
+        Poses are looked for with the coarse slices of these maps, unless others are given.
+        """
         disc = FourierDisc(self.run.settings.box, r_max)
         if not self.junk.covers(disc):
             self.junk.cover(self.run.sample(disc), disc)
         coarse, prior, generator = self._coarse_below(r_max), self.run.pose_prior, self._generator
-        return [LocalEStep(v, disc, coarse, prior, effort or self.effort, generator) for v in volumes]
+        if slices is None:
+            slices = [coarse_slices_of(volume, coarse) for volume in volumes]
+        given = disc, coarse, prior, effort or self.effort, generator
+        return [LocalEStep(volume, *given, of_class) for volume, of_class in zip(volumes, slices, strict=True)]
 
     def _coarse_below(self, r_max: float) -> BandModel:
         """The quadrature to search all poses on: that of the last stage of such sums that a search can afford."""
@@ -142,7 +150,7 @@ class Refinement:
         return members.tensor_split(math.ceil(len(members) / (BATCH_SIZE * self.run.team.size)))
 
     def add_up(
-        self, volumes: Tensor, r_max: float, members: Tensor, statistics: list[LocalStatistics]
+        self, volumes: Tensor, r_max: float, members: Tensor, statistics: list[LocalStatistics], slices: list[Tensor]
     ) -> Iterator[Visit]:
         """Visit particles under maps (C, box, box, box), and add them to the statistics of each class.
 
@@ -156,7 +164,7 @@ class Refinement:
                 # Who is searched for and the seeds of the E-steps are drawn as they were at first.
                 begun = kept["generator"]
                 self._generator.set_state(begun)
-            e_steps = self.e_steps(volumes, r_max)
+            e_steps = self.e_steps(volumes, r_max, slices=slices)
             if kept is not None:
                 drawn.restore(kept["drawn"])
                 done = [team.share(batch) for batch in batches[: drawn.batches]]
@@ -178,10 +186,14 @@ class Refinement:
         """
         run = self.run
         sizes = torch.bincount(self.folds.half[members], minlength=2).tolist()
+        coarse, slices_of, slices = self._coarse_below(r_max), -1, list[Tensor]()
         for half, fold, some in self.folds.portions(members, LARGEST_PORTION)[sums.portions :]:
+            if half != slices_of:
+                # The poses that a search finds are judged by the map without the fold; to find them any map is good.
+                slices_of, slices = half, [coarse_slices_of(of_class, coarse) for of_class in volumes[half].mean(dim=0)]
             of_classes = volumes[half, fold]
             statistics = [LocalStatistics(box, run.settings.box, v.device, run.group) for v in of_classes]
-            yield from self.add_up(of_classes, r_max, some, statistics)
+            yield from self.add_up(of_classes, r_max, some, statistics, slices)
             found = []
             while statistics:
                 # Taken from the list, or the grids of all classes would be in memory to the end.
