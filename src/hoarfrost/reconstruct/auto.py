@@ -49,6 +49,7 @@ class AutoStage(StageMethod):
         self._m_step = MStep(support)
         self._annealing: Annealing = (annealing or Annealing()) if previous is None else previous._annealing
         self.junk: Junk | None = junk if previous is None else previous.junk
+        self._turns = 0
         self._best: tuple[float, Tensor, list[Statistics | None]] | None = None
         self.optimiser: OnlineEM = OnlineEM([self.parameter], self._solve, folds=folds)
         if previous is not None and previous.optimiser.statistics is not None:
@@ -59,7 +60,11 @@ class AutoStage(StageMethod):
     def step(self, images: WhitenedImages, batch: int = 0, n_images: int | None = None) -> StepReport:
         """E-step on the minibatch, under a map that its fold, `batch`, has no part in; then the M-step on all."""
         self.optimiser.fold = batch % self.optimiser.folds
-        others = self.optimiser.without(self.optimiser.fold)
+        # Statistics of a narrower band alone solve for no map: the kernel, cut off there, rings in the new shells. On
+        # 70S poses found with one such took what the map explains from 34 to −586 nats in five minibatches.
+        is_first_turn = self._turns < self.optimiser.folds
+        self._turns += 1
+        others = None if is_first_turn else self.optimiser.without(self.optimiser.fold)
         seen = self.volumes if others is None else self._solve(others, self.volumes)
         n = len(images) if n_images is None else n_images
         is_cold = self._annealing.temperature == 1
@@ -126,12 +131,19 @@ class AutoStage(StageMethod):
             gain, volumes, averages = self._best
             best = {"gain": gain, "volumes": volumes, "averages": averages}
         junk = None if self.junk is None else self.junk.state()
-        return {**super().state(), "annealing": self._annealing.state(), "junk": junk, "best": best}
+        return {
+            **super().state(),
+            "annealing": self._annealing.state(),
+            "junk": junk,
+            "best": best,
+            "turns": self._turns,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from where another one at the same band limit was."""
         super().restore(state)
         self._annealing.restore(state["annealing"])
+        self._turns = state["turns"]
         if self.junk is not None:
             self.junk.restore(state["junk"])
         if (best := state["best"]) is not None:
