@@ -30,12 +30,13 @@ def main() -> None:
     parser.add_argument("particles", type=Path)
     parser.add_argument("reference", type=Path)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--keep", type=Path, help="folder to keep the runs in")
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
-        for seed in range(options.seeds):
+        for seed in range(options.first_seed, options.first_seed + options.seeds):
             run = (options.keep or Path(temporary)) / f"seed{seed}"
             row = reconstruct(options.particles, options.reference, seed, run)
             rows.append(row)

@@ -70,6 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=list(STRUCTURES), choices=list(STRUCTURES))
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--keep", type=Path, help="folder to keep data and runs in")
@@ -80,7 +81,7 @@ def main() -> None:
         for name in options.only:
             data = simulate(name, options.data, folder / name)
             of_true_poses_A = true_pose_resolution_A(data)
-            for seed in range(options.seeds):
+            for seed in range(options.first_seed, options.first_seed + options.seeds):
                 row = {"structure": name, **run(data, seed, folder / f"{name}-seed{seed}", of_true_poses_A)}
                 rows.append(row)
                 print(json.dumps(row), flush=True)

@@ -80,7 +80,6 @@ def test_the_verb_is_the_package_itself() -> None:
     assert "mask_diameter_A" in str(hoarfrost.evaluate.__signature__)  # type: ignore[attr-defined]
 
 
-@pytest.mark.usefixtures("no_alignment")
 @pytest.mark.parametrize("box", [24, 25])
 def test_a_map_is_judged_by_an_atomic_model_on_its_own_grid(tmp_path: Path, box: int) -> None:
     """Of an odd box the model's map has one voxel more, of the same size, about its own middle."""
@@ -104,6 +103,7 @@ def test_an_atomic_model_that_cannot_be_judged_by_is_refused(data: SimulatedData
         evaluate(data.truth_path, tmp_path / "missing.cif.gz")
 
 
+@pytest.mark.usefixtures("no_alignment")
 def test_a_mask_keeps_the_surroundings_out(tmp_path: Path) -> None:
     molecule = make_phantom(32)
     generator = torch.Generator().manual_seed(0)

@@ -141,7 +141,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> set[str]:
             ["stage 0", "start 0 is over", "comparison 1 is over", "starts is over", "sweep", "last pass"],
         ),
         ({"classes": 2}, 4, ["stage 0", "sweep", "last pass"]),
-        ({"symmetry": "auto"}, 5, ["groups", "symmetry is over", "sweep", "last pass"]),
+        ({"symmetry": "auto"}, 4, ["groups", "symmetry is over", "sweep", "last pass"]),
         (
             {"symmetry": "C2", "max_resolution_A": BOX * PIXEL_A / 4.0, "rotate_grid": True},
             1,

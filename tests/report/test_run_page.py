@@ -102,7 +102,7 @@ def test_every_setting_is_told_with_its_source(finished: Path, page: str) -> Non
     assert "max_resolution_A21.3333 Åfrom the user" in told
     assert "seed3from the user" in told
     assert "diameter_A163.2 Åfrom the data" in told
-    assert "batch_size48from the data" in told
+    assert "batch_size25from the data" in told
     assert "methodautodefault" in told
     assert re.search(r"threads\d+from the machine", told)
     assert "not told" not in told

@@ -45,7 +45,10 @@ class Folds:
 
 @final
 class FoldSums:
-    """Statistics of the M-step of each half, fold and class, added up portion by portion; `portions` counts these."""
+    """Statistics of the M-step of each half, fold and class, added up portion by portion; `portions` counts these.
+
+    Of kernels, which are even, half is kept.
+    """
 
     def __init__(self) -> None:
         self.portions = 0
@@ -54,20 +57,25 @@ class FoldSums:
 
     def add(self, half: int, fold: int, of_classes: list[Quadratic]) -> None:
         """Add those of a portion, of each class."""
+        kept = [(linear, half_of_even(kernel)) for linear, kernel in of_classes]
         before = self._of.get((half, fold))
         if before is not None:
-            of_classes = [_sum([a, b]) for a, b in zip(before, of_classes, strict=True)]
-        self._of[half, fold] = of_classes
+            kept = [_sum([a, b]) for a, b in zip(before, kept, strict=True)]
+        self._of[half, fold] = kept
         self.portions += 1
 
     def of_half(self, half: int, of_class: int) -> Quadratic:
         """All of a half."""
-        return _sum([sums[of_class] for (h, _), sums in self._of.items() if h == half])
+        linear, kernel = _sum([sums[of_class] for (h, _), sums in self._of.items() if h == half])
+        return linear, even_of_half(kernel)
 
     def without(self, half: int, fold: int, of_class: int) -> Quadratic:
         """Those of a half without one of its folds, unless there is no other."""
         others = [sums[of_class] for (h, f), sums in self._of.items() if h == half and f != fold]
-        return _sum(others) if others else self.of_half(half, of_class)
+        if not others:
+            return self.of_half(half, of_class)
+        linear, kernel = _sum(others)
+        return linear, even_of_half(kernel)
 
     def state(self) -> State:
         """All there is, for `restore`."""
@@ -93,6 +101,20 @@ def resized(volumes: Tensor, box: int) -> Tensor:
     """Maps (…, n, n, n) on `box` voxels of the same length."""
     each = [fourier_resize(volume, box) for volume in volumes.flatten(0, -4)]
     return torch.stack(each).view(*volumes.shape[:-3], box, box, box)
+
+
+def half_of_even(kernel: Tensor) -> Tensor:
+    """The planes −n to 0 of an even kernel (2n, 2n, 2n) whose origin is in the middle: (n + 1, 2n, 2n).
+
+    Where one index is −n its other half is lost. No two voxels of a map are that far apart.
+    """
+    return kernel[: len(kernel) // 2 + 1].clone()
+
+
+def even_of_half(planes: Tensor) -> Tensor:
+    """The kernel (2n, 2n, 2n) that these are half of."""
+    mirrored = planes[1:-1].flip(0, 1, 2).roll((1, 1), (1, 2))
+    return torch.cat([planes, mirrored])
 
 
 def mean(parts: list[Quadratic]) -> Quadratic:

@@ -143,5 +143,5 @@ def exact_bytes(r_max: float, box: int, matrix_bytes: int, classes: int = 1) -> 
 def refining_bytes(r_max: float) -> int:
     """What refinement takes at a band limit: grids of the statistics, of the map's transform, and sums of all folds."""
     n = 2 * int(r_max) + VOLUME_MARGIN
-    sums = 2 * FOLDS * 4 * ((2 * n) ** 3 + n**3)
+    sums = 2 * FOLDS * 4 * ((2 * n) ** 3 // 2 + n**3)
     return BYTES_PER_GRID_POINT * (4 * n) ** 3 + BYTES_PER_SAMPLED_POINT * (2 * n + 6) ** 3 + sums
