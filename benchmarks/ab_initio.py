@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 import hoarfrost
-from hoarfrost.io.star import read_star
+from hoarfrost.io.fsc_star import read_fsc
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def reconstruct(particles: Path, reference: Path, seed: int, run: Path) -> dict[
     if not (run / "map.mrc").is_file():
         raise SystemExit(f"the run of seed {seed} ended with {done.returncode} and left no map")
     report = hoarfrost.evaluate(run / "map.mrc", reference)
-    claimed = float(read_star(run / "fsc.star").tables["general"].columns["rlnFinalResolution"][0])
+    claimed = read_fsc(run / "fsc.star").resolution_A
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     last = [event for event in events if event["nll"] is not None][-1]
     return {

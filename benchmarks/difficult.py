@@ -31,6 +31,7 @@ from torch import Tensor
 import hoarfrost
 from hoarfrost.fourier import FourierDisc, fourier_resize, radius_grid
 from hoarfrost.fsc import fourier_shell_correlation, resolution_A
+from hoarfrost.io.fsc_star import read_fsc
 from hoarfrost.io.mrc import read_volume
 from hoarfrost.io.star import read_star
 from hoarfrost.io.star_columns import float_column
@@ -157,7 +158,7 @@ def run(data: SimulatedData, seed: int, output: Path, of_true_poses_A: float) ->
     if not (output / "map.mrc").is_file():
         raise SystemExit(done.stderr)
     report = hoarfrost.evaluate(output / "map.mrc", data.truth_path)
-    claimed = float(read_star(output / "fsc.star").tables["general"].columns["rlnFinalResolution"][0])
+    claimed = read_fsc(output / "fsc.star").resolution_A
     junk = float_column(
         output / "particles.star", particle_table(read_star(output / "particles.star")), "hoarfrostJunkProbability"
     )

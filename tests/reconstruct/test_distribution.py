@@ -28,6 +28,7 @@ from hoarfrost.io.mrc import read_volume, write_volume
 from hoarfrost.io.star import read_star
 from hoarfrost.launch import Place, find_place
 from hoarfrost.reconstruct.distribution import Team
+from hoarfrost.reconstruct.folds import FOLDS
 from hoarfrost.simulate.phantom import make_phantom
 
 SOURCES = Path(__file__).parents[2] / "src" / "hoarfrost"
@@ -185,6 +186,17 @@ def test_refinement_begins_with_the_same_posteriors(outcomes: dict[int, Outcome]
     (alone, images), (shared, same) = first_pass_nll(outcomes[1]), first_pass_nll(outcomes[n])
     assert images == same
     assert shared == pytest.approx(alone, rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [2, 4])
+def test_the_first_sweeps_agree_before_rounding_has_grown(outcomes: dict[int, Outcome], n: int) -> None:
+    first = next(stage for stage in sorted({e["stage"] for e in iterations(outcomes[1])}) if stage > 0)
+    one, many = (np.array([e["batch_nll"] for e in iterations(outcomes[k], stage=first)]) for k in (1, n))
+    of_a_sweep = 2 * FOLDS  # a batch a fold
+    relative = np.abs(many / one - 1)
+    assert relative[:of_a_sweep].max() < 1e-4
+    assert relative[of_a_sweep : 2 * of_a_sweep].max() < 5e-4
 
 
 @pytest.mark.slow

@@ -41,6 +41,19 @@ class Kept(Protocol):
         """The result whose state that was."""
 
 
+class KeptWhole:
+    """A result whose fields are all that there is to know of it: base of dataclasses of tensors and numbers."""
+
+    def state(self) -> State:
+        """All there is to know of it."""
+        return dict(vars(self))
+
+    @classmethod
+    def restored(cls, state: State) -> Self:
+        """The one whose state that was."""
+        return cls(**state)
+
+
 Result = TypeVar("Result", bound=Kept)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from functools import partial
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from hoarfrost.evaluate.half_maps import HalfMapFSC, compare_half_maps
 from hoarfrost.fourier import fourier_resize
 from hoarfrost.fsc import fourier_shell_correlation
 from hoarfrost.model.band import VOLUME_MARGIN
-from hoarfrost.reconstruct.checkpoint import State
+from hoarfrost.reconstruct.checkpoint import KeptWhole, State
 from hoarfrost.reconstruct.distribution import Team
 from hoarfrost.reconstruct.folds import FOLDS, FoldSums, Quadratic, common, mean, resized
 from hoarfrost.reconstruct.junk import Junk
@@ -83,7 +84,7 @@ class _Turn:
 
 
 @dataclass(frozen=True)
-class _Passed:
+class _Passed(KeptWhole):
     """What a pass comes to: maps (C, box, box, box) of all particles, of the halves (two of them), poses by column.
 
     `without` (2, folds, C, box, box, box) are those of all but one fold of one half, empty where no pass is to follow.
@@ -101,12 +102,8 @@ class _Passed:
         """Whether no pass is to follow."""
         return self.without.numel() == 0
 
-    def state(self) -> State:
-        """All there is to know of it."""
-        return dict(vars(self))
-
     @classmethod
-    def restored(cls, state: State) -> _Passed:
+    def restored(cls, state: State) -> Self:
         """The one whose state that was."""
         return cls(**{**state, "half_volumes": tuple(state["half_volumes"]), "columns": tuple(state["columns"])})
 

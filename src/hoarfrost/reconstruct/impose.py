@@ -19,7 +19,7 @@ from torch import Tensor
 from hoarfrost.fourier import fourier_resize
 from hoarfrost.model.symmetry import PointGroup
 from hoarfrost.reconstruct.auto import AutoStage
-from hoarfrost.reconstruct.checkpoint import State
+from hoarfrost.reconstruct.checkpoint import KeptWhole, State
 from hoarfrost.reconstruct.folds import common
 from hoarfrost.reconstruct.junk import Junk
 from hoarfrost.reconstruct.loop import Reconstruction
@@ -33,21 +33,12 @@ LAST_R_MAX = 14.0
 
 
 @dataclass(frozen=True)
-class Symmetric:
+class Symmetric(KeptWhole):
     """Maps (C, box, box, box) with the symmetry of a point group, and whether they come from a refinement."""
 
     symmetry: str
     volumes: Tensor
     is_refined: bool
-
-    def state(self) -> State:
-        """All there is to know of it."""
-        return dict(vars(self))
-
-    @classmethod
-    def restored(cls, state: State) -> Symmetric:
-        """The one whose state that was."""
-        return cls(**state)
 
 
 @dataclass(frozen=True)

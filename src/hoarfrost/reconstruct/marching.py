@@ -73,7 +73,7 @@ MOST_IMAGES_OF_SWEEP = 4000
 LARGEST_PORTION = 10_000
 
 # All particles are seen against their common map until it stands still: its mean FSC with the one before exceeds this,
-# or so often. Of 70S it is 0.993 at once, and the map as good; of the hard sets it stays at 0.92 to 0.94, and each of
+# or so often. Of 70S it is 0.993 at once, and the map as good; of the hard sets it comes to 0.92 to 0.97, and each of
 # the first three passes makes a better map.
 STANDS_STILL = 0.98
 MOST_COMMON_PASSES = 3

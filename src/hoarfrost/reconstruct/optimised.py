@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hoarfrost.reconstruct.checkpoint import State
+from hoarfrost.reconstruct.checkpoint import KeptWhole
 from hoarfrost.reconstruct.distribution import Team
 
 
@@ -35,7 +35,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class Optimised:
+class Optimised(KeptWhole):
     """Where the loop ended: the map of each class (C, box, box, box) at stage number `stage`.
 
     `log_shares` (C,) float64 is the log of each class's share of the images; `converged` unless epochs ran out.
@@ -48,12 +48,3 @@ class Optimised:
     stage: int
     gain: float
     converged: bool
-
-    def state(self) -> State:
-        """All there is to know of it."""
-        return dict(vars(self))
-
-    @classmethod
-    def restored(cls, state: State) -> Optimised:
-        """The one whose state that was."""
-        return cls(**state)

@@ -19,7 +19,7 @@ from torch import Tensor
 from hoarfrost.evaluate.half_maps import FSC_THRESHOLD
 from hoarfrost.fsc import fourier_shell_correlation
 from hoarfrost.model.band import VOLUME_MARGIN
-from hoarfrost.reconstruct.checkpoint import State
+from hoarfrost.reconstruct.checkpoint import KeptWhole, State
 from hoarfrost.reconstruct.folds import FOLDS, FoldSums, common, in_all_folds, resized
 from hoarfrost.reconstruct.halves import filtered_halves, joined_below
 from hoarfrost.reconstruct.m_step import MStep
@@ -32,7 +32,7 @@ EDGE_SHELLS = 2
 
 
 @dataclass(frozen=True)
-class Refined:
+class Refined(KeptWhole):
     """Where refinement ended: maps (2, folds, C, box, box, box) of each half, without each of its folds, up to `r_max`.
 
     `independent` tells whether the halves were refined apart; without any refinement all maps are the start.
@@ -43,15 +43,6 @@ class Refined:
     r_max: float
     independent: bool
     converged: bool
-
-    def state(self) -> State:
-        """All there is to know of it."""
-        return dict(vars(self))
-
-    @classmethod
-    def restored(cls, state: State) -> Refined:
-        """The one whose state that was."""
-        return cls(**state)
 
 
 def march(refinement: Refinement, start: Optimised, last_r_max: float = math.inf) -> Refined:
