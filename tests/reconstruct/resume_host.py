@@ -34,7 +34,7 @@ def make_tiny(put: Any = setattr) -> None:
     put(refine, "BATCH_SIZE", 20)
     put(marching, "MOST_SWEEPS", 2)
     put(spot_check, "N_IMAGES", 4)
-    for name in ("FIRST_STAGE", "LATER_STAGE", "LAST_STAGE", "GRADIENT_STAGE"):
+    for name in ("FIRST_STAGE", "LATER_STAGE", "REFINED_LATER_STAGE", "LAST_STAGE", "GRADIENT_STAGE"):
         put(marching, name, marching.StagePlan((0.3,), 2, 4, 2, 2, 4))
     # That takes two seconds, and nothing but the progress bar goes by it.
     put(loop.Reconstruction, "forecast", lambda self: 0.0)

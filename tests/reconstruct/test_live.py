@@ -155,7 +155,7 @@ def test_what_stands_is_written_now_and_then(
     live = Live(settings, stack)
     for _ in range(1000):
         now[0] += 0.1
-        live.offer(R_MAX, volumes, shares, 700, matches)
+        live.offer(R_MAX, lambda: volumes, shares, 700, matches)
     assert len(asked) == 3, "forty seconds apart, which is two hundred times the cost"
     for number in range(classes):
         folder = tmp_path / "live" / (f"class{number + 1:03d}" if classes == 2 else "")
@@ -175,7 +175,7 @@ def test_what_stands_is_written_now_and_then(
 def test_processes_other_than_the_first_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     live = Live()
-    live.offer(R_MAX, torch.zeros(1, 4, 4, 4), torch.zeros(1), 1, some_matches)
+    live.offer(R_MAX, lambda: torch.zeros(1, 4, 4, 4), torch.zeros(1), 1, some_matches)
     live.keep("starts.json", {})
     assert not list(tmp_path.iterdir())
 

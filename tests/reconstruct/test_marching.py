@@ -12,6 +12,7 @@ from hoarfrost.reconstruct.marching import (
     LAST_STAGE,
     LATER_STAGE,
     MOST_SWEEPS,
+    REFINED_LATER_STAGE,
     Decision,
     StageControl,
     StagePlan,
@@ -101,11 +102,20 @@ def test_checks_come_at_regular_intervals() -> None:
 
 
 def test_the_first_the_middle_and_the_last_stage_have_their_plans() -> None:
-    assert [plan_stage(n, 4) for n in range(4)] == [FIRST_STAGE, LATER_STAGE, LATER_STAGE, LAST_STAGE]
-    assert plan_stage(0, 1) is FIRST_STAGE
+    limits = (4.0, 5.0, 6.0, 7.0)
+    assert [plan_stage(n, limits) for n in range(4)] == [FIRST_STAGE, LATER_STAGE, LATER_STAGE, LAST_STAGE]
+    assert plan_stage(0, limits[:1]) is FIRST_STAGE
+    refined = [plan_stage(n, limits, (8.0,)) for n in range(4)]
+    assert refined == [FIRST_STAGE, REFINED_LATER_STAGE, REFINED_LATER_STAGE, LAST_STAGE]
 
 
-@pytest.mark.parametrize("plan", [FIRST_STAGE, LATER_STAGE, LAST_STAGE])
+def test_a_stage_before_refinement_ends_sooner_where_images_know_their_poses() -> None:
+    assert run(REFINED_LATER_STAGE, [8.0, 8.0]) == [Decision.GO_ON, Decision.STAGE_DONE]
+    assert run(REFINED_LATER_STAGE, [5.0, 7.9, 8.1]) == [Decision.GO_ON, Decision.GO_ON, Decision.STAGE_DONE]
+    assert run(LATER_STAGE, [5.0, 8.0, 9.0]) == [Decision.GO_ON] * 3
+
+
+@pytest.mark.parametrize("plan", [FIRST_STAGE, LATER_STAGE, REFINED_LATER_STAGE, LAST_STAGE])
 def test_steps_of_a_plan_shrink_and_checks_fit(plan: StagePlan) -> None:
     assert list(plan.steps) == sorted(plan.steps, reverse=True)
     assert all(0 < step <= 1 for step in plan.steps)

@@ -64,7 +64,11 @@ def make_run(particles: SimulatedData) -> MakeRun:
             shares = torch.full((classes,), 1 / classes, dtype=torch.float64).log()
             so_far = fourier_resize(truth, 20).expand(classes, 20, 20, 20)
             live.offer(
-                7.0, so_far, shares, 900, lambda: Matches(torch.arange(N), of_class, rotations, shifts_A, probability)
+                7.0,
+                lambda: so_far,
+                shares,
+                900,
+                lambda: Matches(torch.arange(N), of_class, rotations, shifts_A, probability),
             )
             return output
         halves = [

@@ -24,7 +24,8 @@ Statistics = tuple[Tensor, ...]
 class OnlineEM(Optimizer):
     """Averages the statistics that the closure returns, and sets the parameter to what `solve` makes of them.
 
-    `solve(statistics, current)` returns the new value of the one parameter. `lr` is ρ; the first steps use
+    `solve(statistics, current)` returns the new value of the one parameter; without it a step only averages, for a
+    caller who solves where a solution is needed. `lr` is ρ; the first steps use
     ρ_t = max(lr, (t + 1)^−`decay`) so that they forget their start. A step whose statistics are not finite
     leaves parameter and state as they were.
 
@@ -35,7 +36,7 @@ class OnlineEM(Optimizer):
     def __init__(
         self,
         params: Iterable[Tensor],
-        solve: Callable[[Statistics, Tensor], Tensor],
+        solve: Callable[[Statistics, Tensor], Tensor] | None,
         *,
         lr: float = 0.3,
         decay: float = 0.25,
@@ -66,11 +67,10 @@ class OnlineEM(Optimizer):
             rho = 1 - (1 - self.step_size) ** self.folds
             averages[self.fold] = tuple(torch.lerp(a, b, rho) for a, b in zip(old, fresh, strict=True))
         state["averages"], state["step"] = averages, state.get("step", 0) + 1
-        statistics = self.statistics
-        assert statistics is not None
-        solution = self.solve(statistics, parameter)
-        if bool(solution.isfinite().all()):
-            parameter.copy_(solution)
+        if self.solve is not None and (statistics := self.statistics) is not None:
+            solution = self.solve(statistics, parameter)
+            if bool(solution.isfinite().all()):
+                parameter.copy_(solution)
         return loss
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -29,9 +30,10 @@ class AutoStage(StageMethod):
     """Online EM of `volumes` (C, box, box, box), or of one (box, box, box), with the shares of the classes.
 
     Goes on from the running averages of `previous`, of a narrower band. Minibatches come from `folds` in turn, and each
-    is seen under the map of the other folds: see `folds`. Noise is as strong as `annealing` takes it for,
-    and the NLL of a step is that of images with so much noise. Once noise is taken for what it is, images that `junk`
-    explains better than the maps count for less.
+    is seen under the map of the other folds: see `folds`. That map is the parameter, and what the next solutions start
+    from; `volumes`, those of all folds, are solved for where they are asked for. Noise is as strong as `annealing`
+    takes it for, and the NLL of a step is that of images with so much noise. Once noise is taken for what it is, images
+    that `junk` explains better than the maps count for less.
     """
 
     def __init__(
@@ -50,8 +52,9 @@ class AutoStage(StageMethod):
         self._annealing: Annealing = (annealing or Annealing()) if previous is None else previous._annealing
         self.junk: Junk | None = junk if previous is None else previous.junk
         self._turns = 0
+        self._common: Tensor | None = super().volumes
         self._best: tuple[float, Tensor, list[Statistics | None]] | None = None
-        self.optimiser: OnlineEM = OnlineEM([self.parameter], self._solve, folds=folds)
+        self.optimiser: OnlineEM = OnlineEM([self.parameter], None, folds=folds)
         if previous is not None and previous.optimiser.statistics is not None:
             resized = [None if s is None else _resized(s, band.box) for s in previous.optimiser.averages]
             # Statistics of a narrower band say nothing of the new shells, so they count as old.
@@ -65,7 +68,8 @@ class AutoStage(StageMethod):
         is_first_turn = self._turns < self.optimiser.folds
         self._turns += 1
         others = None if is_first_turn else self.optimiser.without(self.optimiser.fold)
-        seen = self.volumes if others is None else self._solve(others, self.volumes)
+        seen = self.volumes if others is None else self._solve(others)
+        self.parameter.data = seen.view_as(self.parameter)
         n = len(images) if n_images is None else n_images
         is_cold = self._annealing.temperature == 1
         images = images.tempered(self._annealing.temperature)
@@ -95,7 +99,23 @@ class AutoStage(StageMethod):
                 junk.learn(keep=1 - KEPT_STEP)
         nll = -log_evidence.mean()
         self.optimiser.step(lambda: (nll, statistics))
+        self._common = None
         return StepReport(float(nll), float(ess.median()), n)
+
+    @property
+    def volumes(self) -> Tensor:
+        """The maps of all folds, (C, box, box, box). All processes of the team have to ask for them together."""
+        if self._common is None:
+            assert self.optimiser.statistics is not None
+            self._common = self._solve(self.optimiser.statistics)
+        return self._common
+
+    def shown(self) -> Tensor:
+        """The same, for this process alone."""
+        if self._common is not None:
+            return self._common
+        assert self.optimiser.statistics is not None
+        return self._solved(self.optimiser.statistics)
 
     @property
     def log_shares(self) -> Tensor:
@@ -112,7 +132,7 @@ class AutoStage(StageMethod):
         if self._annealing.is_warm:
             return False
         if self._best is None or gain > self._best[0]:
-            self._best = (gain, self.parameter.detach().clone(), self.optimiser.averages)
+            self._best = (gain, self.volumes, self.optimiser.averages)
         return gain < (1 - LEAST_FALL) * self._best[0]
 
     def go_back(self) -> float | None:
@@ -120,7 +140,7 @@ class AutoStage(StageMethod):
         if self._best is None:
             return None
         gain, volumes, averages = self._best
-        self.parameter.data = volumes.clone()
+        self._common = volumes
         self.optimiser.start_from(averages, self.optimiser.defaults["warm_up"])
         return gain
 
@@ -144,6 +164,7 @@ class AutoStage(StageMethod):
         super().restore(state)
         self._annealing.restore(state["annealing"])
         self._turns = state["turns"]
+        self._common = None if self._turns else super().volumes
         if self.junk is not None:
             self.junk.restore(state["junk"])
         if (best := state["best"]) is not None:
@@ -154,13 +175,19 @@ class AutoStage(StageMethod):
         """Let the map turn negative from now on: it is right by now, and its band limit makes negative lobes."""
         self._m_step = MStep(self.support, positive=False)
 
-    def _solve(self, statistics: tuple[Tensor, ...], current: Tensor) -> Tensor:
-        def solved() -> Tensor:
-            linear, kernel, _ = statistics
-            return torch.stack([self._m_step((b, t), now) for b, t, now in zip(linear, kernel, current, strict=True)])
+    def _solve(self, statistics: Statistics) -> Tensor:
+        return self.team.from_first(partial(self._solved, statistics), self._seen)
 
-        solution: Tensor = self.team.from_first(solved, current)
-        return solution
+    def _solved(self, statistics: Statistics) -> Tensor:
+        linear, kernel, _ = statistics
+        each = zip(linear, kernel, self._seen, strict=True)
+        maps = torch.stack([self._m_step((b, t), now) for b, t, now in each])
+        return maps if bool(maps.isfinite().all()) else self._seen
+
+    @property
+    def _seen(self) -> Tensor:
+        """The maps (C, box, box, box) that the latest minibatch was seen under."""
+        return super().volumes
 
     def set_step(self, size: float) -> None:
         """ρ, the weight of the newest minibatch."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hoarfrost.fourier import fourier_resize
+from hoarfrost.model.slices import even_of_half, half_of_even
 from hoarfrost.reconstruct.checkpoint import State
 
 # Of each half. The map that a particle is seen against is of this share of them less, and so much noisier.
@@ -101,20 +102,6 @@ def resized(volumes: Tensor, box: int) -> Tensor:
     """Maps (…, n, n, n) on `box` voxels of the same length."""
     each = [fourier_resize(volume, box) for volume in volumes.flatten(0, -4)]
     return torch.stack(each).view(*volumes.shape[:-3], box, box, box)
-
-
-def half_of_even(kernel: Tensor) -> Tensor:
-    """The planes −n to 0 of an even kernel (2n, 2n, 2n) whose origin is in the middle: (n + 1, 2n, 2n).
-
-    Where one index is −n its other half is lost. No two voxels of a map are that far apart.
-    """
-    return kernel[: len(kernel) // 2 + 1].clone()
-
-
-def even_of_half(planes: Tensor) -> Tensor:
-    """The kernel (2n, 2n, 2n) that these are half of."""
-    mirrored = planes[1:-1].flip(0, 1, 2).roll((1, 1), (1, 2))
-    return torch.cat([planes, mirrored])
 
 
 def mean(parts: list[Quadratic]) -> Quadratic:

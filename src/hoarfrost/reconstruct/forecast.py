@@ -70,7 +70,7 @@ def expected_seconds(settings: Settings, rates: Rates) -> list[float]:
     allowed = math.inf if s.epochs is None else s.epochs * n_training
     seconds = []
     for number, r_max in enumerate(s.stages_r_max):
-        plan = plan_stage(number, len(s.stages_r_max), s.method)
+        plan = plan_stage(number, s.stages_r_max, s.refined_r_max, s.method)
         is_sure = number <= last_stage_of_starts(s.stages_r_max, s.refined_r_max)
         expected = 1.0 if is_sure else EXPECTED_SHARE_OF_EXACT
         images = min(expected * plan.expected_iterations * s.batch_size, allowed)

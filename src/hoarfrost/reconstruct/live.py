@@ -45,22 +45,22 @@ class Live:
     def offer(
         self,
         r_max: float,
-        volumes: Tensor,
+        find_volumes: Callable[[], Tensor],
         log_shares: Tensor,
         image_gradients: int,
         find_matches: Callable[[], Matches],
     ) -> None:
         """The maps (C, box, box, box) of each class, good up to `r_max` Fourier pixels, and log shares (C,).
 
-        `find_matches` is called where there is time for it. What cannot be written is not, nor anything after it: a run
-        is worth more than the watching of it, and on a full disk its log or its results will tell.
+        Maps and matches are found where there is time for it. What cannot be written is not, nor anything after it: a
+        run is worth more than the watching of it, and on a full disk its log or its results will tell.
         """
         started = time.monotonic()
         if self._settings is None or self._stack is None or self._has_failed or started < self._next:
             return
         folder = Path(self._settings.output) / FOLDER
         try:
-            self._write(folder, self._settings, self._stack, volumes, find_matches())
+            self._write(folder, self._settings, self._stack, find_volumes(), find_matches())
             state = {
                 "r_max": r_max,
                 "resolution_A": self._settings.box * self._settings.pixel_size_A / r_max,

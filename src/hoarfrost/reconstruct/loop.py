@@ -257,7 +257,8 @@ class Reconstruction:
 
     def run_stage(self, stage: int, band: BandModel, method: StageMethod) -> float | None:
         """Minibatches until the stage is done; returns the last held-out gain."""
-        control = StageControl(plan_stage(stage, len(self.settings.stages_r_max), self.settings.method))
+        limits = self.settings.stages_r_max, self.settings.refined_r_max
+        control = StageControl(plan_stage(stage, *limits, self.settings.method))
         held_out = self.source.images(self.team.share(self.held_out), band.disc)
         gain: float | None = None
         iteration = 0
@@ -312,9 +313,9 @@ class Reconstruction:
             few = slice(0, min(N_MATCHES, len(held_out)))
             indices = self.held_out[few]
             pixel_size_A = self.settings.pixel_size_A
-            return matches_on_quadrature(band, method.volumes, method.log_shares, indices, held_out[few], pixel_size_A)
+            return matches_on_quadrature(band, method.shown(), method.log_shares, indices, held_out[few], pixel_size_A)
 
-        self.live.offer(band.r_max, method.volumes, method.log_shares, self.image_gradients, matches)
+        self.live.offer(band.r_max, method.shown, method.log_shares, self.image_gradients, matches)
 
     def judge(self, band: BandModel, volumes: Tensor, log_shares: Tensor, held_out: WhitenedImages) -> HeldOut:
         """How well maps explain the held-out particles, of which `held_out` is this process's share."""

@@ -8,6 +8,7 @@ more detail, so it is comparable between stages.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ class StagePlan:
     """Step sizes of a stage in the order used, and its iterations.
 
     A step size is used until the gain has not risen for `patience` iterations, the first one for at least
-    `least_iterations`; the stage ends after `most_iterations` in any case.
+    `least_iterations`; the stage ends after `most_iterations` in any case, and after `clear_iterations`, if given,
+    where images know their poses well enough for refinement.
     """
 
     steps: tuple[float, ...]
@@ -41,6 +43,7 @@ class StagePlan:
     patience: int
     check_every: int
     expected_iterations: int
+    clear_iterations: int | None = None
 
 
 # The first stage finds the shape of the molecule from nothing; some starts wander for a hundred iterations first.
@@ -48,10 +51,12 @@ FIRST_STAGE = StagePlan(
     steps=(0.3, 0.15), least_iterations=120, most_iterations=500, patience=20, check_every=10, expected_iterations=180
 )
 # Later stages add detail to a map that is right already. Ten iterations of each led to the same maps of 70S and of the
-# hard sets, a sixth sooner, but 808 real particles of beta-galactosidase came to 29.4 Å in place of 27.6.
+# hard sets, whose images are clear, a sixth sooner; 808 real particles of beta-galactosidase came to 29.4 Å in place of
+# 27.6. So the others are for images that are not.
 LATER_STAGE = StagePlan(
     steps=(0.15, 0.08), least_iterations=10, most_iterations=20, patience=5, check_every=5, expected_iterations=20
 )
+REFINED_LATER_STAGE = dataclasses.replace(LATER_STAGE, clear_iterations=10, expected_iterations=15)
 # The last one needs no averaging, because a pass over all particles follows.
 LAST_STAGE = StagePlan(
     steps=(0.15,), least_iterations=5, most_iterations=5, patience=5, check_every=5, expected_iterations=5
@@ -147,13 +152,17 @@ def r_max_of_final(r_max: float, refined_r_max: Sequence[float]) -> float:
     return next((finer for finer in refined_r_max if finer > r_max), r_max)
 
 
-def plan_stage(stage: int, n_stages: int, method: str = "auto") -> StagePlan:
-    """The plan of stage number `stage` of `n_stages`."""
+def plan_stage(
+    stage: int, stages_r_max: Sequence[float], refined_r_max: Sequence[float] = (), method: str = "auto"
+) -> StagePlan:
+    """The plan of stage number `stage` of sums over all poses, of a run that may refine afterwards."""
     if method != "auto":
         return GRADIENT_STAGE
     if stage == 0:
         return FIRST_STAGE
-    return LAST_STAGE if stage == n_stages - 1 else LATER_STAGE
+    if stage == len(stages_r_max) - 1:
+        return LAST_STAGE
+    return REFINED_LATER_STAGE if refined_r_max else LATER_STAGE
 
 
 class StageControl:
@@ -193,7 +202,9 @@ class StageControl:
         """What to do, given the held-out gain in nats per image after `iteration` of the stage."""
         if gain > self._best_gain + LEAST_RISE * abs(gain):
             self._best_gain, self._best_at = gain, iteration
-        if iteration >= self.plan.most_iterations:
+        enough = self.plan.clear_iterations
+        is_clear = enough is not None and iteration >= enough and gain >= LEAST_GAIN_TO_REFINE
+        if is_clear or iteration >= self.plan.most_iterations:
             return Decision.STAGE_DONE
         if self._step_index == 0 and iteration < self.plan.least_iterations:
             return Decision.GO_ON

@@ -77,6 +77,10 @@ class StageMethod(ABC):
         """The current map of each class, (C, box, box, box), detached."""
         return self.parameter.detach().view(-1, *self.support.shape)
 
+    def shown(self) -> Tensor:
+        """`volumes`, for this process of the team alone."""
+        return self.volumes
+
     @property
     def volume(self) -> Tensor:
         """The current map, or that of the first class, detached."""

@@ -179,5 +179,5 @@ def _sweep(
     maps = torch.stack(joined, dim=1)
     maps = run.team.from_first(lambda: maps, maps)
     find_matches = partial(matches_of_known, refinement.known, members, run.settings.pixel_size_A)
-    run.live.offer(r_max, common(maps), refinement.known.log_shares, run.image_gradients, find_matches)
+    run.live.offer(r_max, partial(common, maps), refinement.known.log_shares, run.image_gradients, find_matches)
     return maps, fsc, gain / len(members)
