@@ -5,9 +5,10 @@
 Each set has real CTFs, noise with the spectrum of a real stack, SNR 0.03, signal that varies by 20 %, offsets of 5 % of
 the box (root mean square), preferred views, and 20 % junk, half of it noise and half other objects. The box has 128
 pixels: at 64 and the same SNR images hold a quarter of the signal, 1 to 5 nats at the first band limit under the
-true map, of the 12 that a pose takes to know. The map of the true
-poses is solved for as a run's last map is, from the particles that are no junk. Every run is a fresh process with no
-option but the seed. Prints a line a run and writes JSON.
+true map, of the 12 that a pose takes to know. The map of the true poses is solved for as a run's last map is, from the
+particles that are no junk. Poses of particles that were not taken for junk are right if they are within 15° of the true
+ones, or of others that show the structure alike. Every run is a fresh process with no option but the seed. Prints a
+line a run and writes JSON.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import torch
 from torch import Tensor
 
 import hoarfrost
+from hoarfrost.evaluate.poses import pose_errors
 from hoarfrost.fourier import FourierDisc, fourier_resize, radius_grid
 from hoarfrost.fsc import fourier_shell_correlation, resolution_A
 from hoarfrost.io.fsc_star import read_fsc
@@ -41,6 +43,7 @@ from hoarfrost.model.local import LocalModel
 from hoarfrost.model.local_posterior import Draws
 from hoarfrost.model.local_statistics import LocalStatistics
 from hoarfrost.model.quadrature import PosePrior
+from hoarfrost.model.symmetry import PointGroup
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruct.m_step import MStep, wiener_ridge
 from hoarfrost.reconstruct.run import open_source
@@ -49,20 +52,22 @@ from hoarfrost.simulate.dataset import SimulatedData
 
 BOX, N, BATCH = 128, 2000, 200
 SNR, SCALE_SIGMA, SHIFT_SHARE, KAPPA, JUNK = 0.03, 0.2, 0.05, 1.0, 0.2
+RIGHT_DEG, SURE = 15.0, 0.9
 
 
 @dataclass(frozen=True)
 class Structure:
-    """A model in the data folder, and the length of the box to simulate it in, in Å."""
+    """A model in the data folder, the length of the box to simulate it in, in Å, and its point group."""
 
     path: str
     length_A: float
+    symmetry: str
 
 
 STRUCTURES = {
-    "groes": Structure("models/1aon_GroEL-GroES_C7.pdb.gz", 288.0),
-    "betagal": Structure("models/6cvm_betagal_D2.pdb.gz", 288.0),
-    "polymerase": Structure("models/1wcm_RNAPolII_C1.pdb.gz", 256.0),
+    "groes": Structure("models/1aon_GroEL-GroES_C7.pdb.gz", 288.0, "C7"),
+    "betagal": Structure("models/6cvm_betagal_D2.pdb.gz", 288.0, "D2"),
+    "polymerase": Structure("models/1wcm_RNAPolII_C1.pdb.gz", 256.0, "C1"),
 }
 
 
@@ -83,7 +88,7 @@ def main() -> None:
             data = simulate(name, options.data, folder / name)
             of_true_poses_A = true_pose_resolution_A(data)
             for seed in range(options.first_seed, options.first_seed + options.seeds):
-                row = {"structure": name, **run(data, seed, folder / f"{name}-seed{seed}", of_true_poses_A)}
+                row = {"structure": name, **run(data, seed, folder / f"{name}-seed{seed}", of_true_poses_A, name)}
                 rows.append(row)
                 print(json.dumps(row), flush=True)
                 write(options.output, rows)
@@ -121,7 +126,7 @@ def true_pose_resolution_A(data: SimulatedData) -> float:
     empty = torch.zeros(box, box, box)
     model = LocalModel(empty, disc, PosePrior(1.0, 3.0))
     rotations, shifts_px = stack.poses[0], stack.poses[1] / data.pixel_size_A
-    particles = torch.from_numpy(true_column(data, "hoarfrostTrueJunk") == 0).nonzero().squeeze(1)
+    particles = torch.from_numpy(column(data.true_poses_path, "hoarfrostTrueJunk") == 0).nonzero().squeeze(1)
     parts: list[tuple[Tensor, Tensor]] = []
     for half in (particles[::2], particles[1::2]):
         statistics = LocalStatistics(box, data.box)
@@ -142,12 +147,12 @@ def true_pose_resolution_A(data: SimulatedData) -> float:
     return resolution_A(fsc, data.box, data.pixel_size_A, 0.5)
 
 
-def true_column(data: SimulatedData, name: str) -> np.ndarray:
-    """A column of the true poses."""
-    return float_column(data.true_poses_path, particle_table(read_star(data.true_poses_path)), name)
+def column(star: Path, name: str) -> np.ndarray:
+    """A column of the particles of a STAR file."""
+    return float_column(star, particle_table(read_star(star)), name)
 
 
-def run(data: SimulatedData, seed: int, output: Path, of_true_poses_A: float) -> dict[str, object]:
+def run(data: SimulatedData, seed: int, output: Path, of_true_poses_A: float, name: str) -> dict[str, object]:
     """One run and its figures."""
     command = [sys.executable, "-m", "hoarfrost", "reconstruct", str(data.particles_path), "-o", str(output)]
     started = time.monotonic()
@@ -157,14 +162,29 @@ def run(data: SimulatedData, seed: int, output: Path, of_true_poses_A: float) ->
     seconds = time.monotonic() - started
     if not (output / "map.mrc").is_file():
         raise SystemExit(done.stderr)
-    report = hoarfrost.evaluate(output / "map.mrc", data.truth_path)
-    claimed = read_fsc(output / "fsc.star").resolution_A
-    junk = float_column(
-        output / "particles.star", particle_table(read_star(output / "particles.star")), "hoarfrostJunkProbability"
-    )
-    is_junk = true_column(data, "hoarfrostTrueJunk") == 1
     return {
         "seed": seed,
+        **judged(data, output, of_true_poses_A, name),
+        "exit_code": done.returncode,
+        "wall_seconds": round(seconds, 1),
+    }
+
+
+def judged(data: SimulatedData, output: Path, of_true_poses_A: float, name: str) -> dict[str, object]:
+    """What a run's folder says, against the truth."""
+    report = hoarfrost.evaluate(output / "map.mrc", data.truth_path)
+    claimed = read_fsc(output / "fsc.star").resolution_A
+    junk = column(output / "particles.star", "hoarfrostJunkProbability")
+    is_junk = column(data.true_poses_path, "hoarfrostTrueJunk") == 1
+    seen = torch.from_numpy(~is_junk & (junk < 0.5))
+    true, found = ParticleStack.open(data.true_poses_path).poses, ParticleStack.open(output / "particles.star").poses
+    assert true is not None
+    assert found is not None
+    # The truth has its axes of symmetry where its group has them; the map has them anywhere.
+    group = PointGroup(STRUCTURES[name].symmetry)
+    errors = pose_errors(true[0][seen], true[1][seen], found[0][seen], found[1][seen], group)
+    probability = column(output / "particles.star", "rlnMaxValueProbDistribution")[seen]
+    return {
         "fsc_05_A": round(report.resolution_05_A, 2),
         "true_poses_fsc_05_A": round(of_true_poses_A, 2),
         "ratio": round(report.resolution_05_A / of_true_poses_A, 3),
@@ -172,8 +192,9 @@ def run(data: SimulatedData, seed: int, output: Path, of_true_poses_A: float) ->
         "correlation": round(report.correlation, 3),
         "junk_found": round(float(np.mean(junk[is_junk] > 0.5)), 3),
         "particles_taken_for_junk": round(float(np.mean(junk[~is_junk] > 0.5)), 3),
-        "exit_code": done.returncode,
-        "wall_seconds": round(seconds, 1),
+        "poses_right": round(errors.fraction_within(RIGHT_DEG), 3),
+        "mean_probability": round(float(np.mean(probability)), 3),
+        "sure_poses_right": round(float((errors.angles_deg[probability > SURE] <= RIGHT_DEG).double().mean()), 3),
     }
 
 
