@@ -89,3 +89,14 @@ def test_no_map_is_made_of_statistics_of_a_narrower_band_alone(seen: list[Tensor
             stage.step(noise(wide.disc, turn), turn % FOLDS)
             assert torch.equal(seen[-1], before) == (turn < FOLDS)
         torch.testing.assert_close(again.volumes, second.volumes)
+
+
+def test_looking_at_the_maps_changes_nothing() -> None:
+    band = band_model(2.3)
+    watched, alone = (AutoStage(band, ball(band), ball(band), folds=FOLDS) for _ in range(2))
+    for turn in range(3 * FOLDS):
+        for stage in (watched, alone):
+            stage.step(noise(band.disc, turn), turn % FOLDS)
+        assert torch.equal(watched.shown(), watched.volumes)
+    assert torch.equal(alone.volumes, watched.volumes)
+    assert not torch.equal(alone.volumes, alone.parameter)
