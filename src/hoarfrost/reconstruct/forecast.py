@@ -25,6 +25,8 @@ from hoarfrost.reconstruct.folds import FOLDS
 from hoarfrost.reconstruct.marching import (
     EXPECTED_SHARE_OF_EXACT,
     EXPECTED_SWEEPS,
+    LEAST_GROWTH,
+    SEARCHED_SHARE,
     last_stage_of_starts,
     plan_stage,
     sweep_size,
@@ -33,12 +35,14 @@ from hoarfrost.reconstruct.settings import Settings
 
 # Before a machine is measured: that of two cores.
 USUAL_PRODUCT_S, USUAL_EVALUATION_S = 4e-10, 3e-7
-# Of one image in refinement, measured on 70S particles from r_max 8 to 31: its search and upkeep, in evaluations of one
-# coefficient at one pose, and its climb, samples and statistics, in evaluations of each of its coefficients.
-UPKEEP_EVALUATIONS, EVALUATIONS_PER_COEFFICIENT = 3000, 16
+# Of one image in refinement: so many evaluations of one coefficient at one pose, and so many more for each coefficient
+# that it has. Measured on 70S and hard particles from r_max 8 to 36.
+VISIT = 3200, 9.5
+VISIT_OF_FINAL = 3200, 15.0
+SEARCH = 22_000, 13.0
 # Building and solving for a map of one half, in evaluations for each voxel.
-EVALUATIONS_PER_VOXEL = 15
-IMAGES_TO_TIME, EVALUATION_STEPS, R_MAX_TO_TIME = 20, 3, 15.0
+EVALUATIONS_PER_VOXEL = 13
+IMAGES_TO_TIME, CLIMBS_TO_TIME, R_MAX_TO_TIME = 100, 4, 15.0
 SECONDS_TO_TIME, MOST_REPEATS = 1.0, 25
 
 
@@ -58,9 +62,21 @@ def exact_products(r_max: float, settings: Settings) -> int:
     return orientations.n_base * FourierDisc(s.box, r_max).size * (2 * len(shifts.shifts_px) + 1)
 
 
-def visit_evaluations(r_max: float) -> float:
-    """Evaluations of one coefficient at one pose that one image's visit in refinement is worth."""
-    return UPKEEP_EVALUATIONS + EVALUATIONS_PER_COEFFICIENT * math.pi * r_max**2 / 2
+@dataclass
+class _Visits:
+    """Counts the particles that refinement has seen; those that it sees first are searched for everywhere."""
+
+    n: int
+    seen: int = 0
+
+    def evaluations(self, images: int, r_max: float, visit: tuple[int, float]) -> float:
+        """Evaluations of one coefficient at one pose that visits of so many images are worth."""
+        new = min(images, self.n - self.seen)
+        self.seen += new
+        searched = new + SEARCHED_SHARE * (images - new)
+        coefficients = math.pi * r_max**2 / 2
+        alike = images * (visit[0] + visit[1] * coefficients)
+        return alike + searched * (SEARCH[0] + SEARCH[1] * coefficients)
 
 
 def expected_seconds(settings: Settings, rates: Rates) -> list[float]:
@@ -77,20 +93,26 @@ def expected_seconds(settings: Settings, rates: Rates) -> list[float]:
         allowed -= images
         checked = images / s.batch_size / plan.check_every * s.held_out / 2  # without statistics
         seconds.append(s.classes * (images + checked) * exact_products(r_max, s) * rates.product_s)
-    last = s.stages_r_max[0]
-    for number, r_max in enumerate(s.refined_r_max):
-        # The last is left to the final passes.
-        is_swept = allowed > 0 and (number == 0 or number < len(s.refined_r_max) - 1)
+    last, known = s.stages_r_max[0], _Visits(n_training)
+    first = LEAST_GROWTH * s.stages_r_max[last_stage_of_starts(s.stages_r_max, s.refined_r_max)]
+    swept = [r_max for r_max in s.refined_r_max if r_max >= first]
+    # The last is left to the final passes.
+    swept = swept[:-1] or swept
+    for r_max in s.refined_r_max:
+        is_swept = allowed > 0 and r_max in swept
         images = EXPECTED_SWEEPS * sweep_size(n_training) if is_swept else 0
         allowed -= images
         last = r_max if allowed > 0 or images else last
         maps = 2 * (1 + FOLDS) * s.classes * EXPECTED_SWEEPS * _map_evaluations(r_max) if images else 0
-        visits = (images + s.held_out) * visit_evaluations(r_max) if images else 0
-        seconds.append((visits + maps) * rates.evaluation_s)
+        visits = known.evaluations(images, r_max, VISIT)
+        judged = _Visits(s.held_out).evaluations(s.held_out if images else 0, r_max, VISIT)
+        seconds.append((visits + judged + maps) * rates.evaluation_s)
     last = last if s.refined_r_max else s.stages_r_max[-1]
     passes = EXPECTED_SWEEPS if s.refined_r_max else 1
-    final = passes * (s.n_particles * visit_evaluations(last) + (3 + 2 * FOLDS) * s.classes * _map_evaluations(last))
-    return [*seconds, final * rates.evaluation_s]
+    known.n = s.n_particles
+    visits = known.evaluations(passes * s.n_particles, last, VISIT_OF_FINAL)
+    maps = passes * (3 + 2 * FOLDS) * s.classes * _map_evaluations(last)
+    return [*seconds, (visits + maps) * rates.evaluation_s]
 
 
 def expected_starts(settings: Settings) -> int:
@@ -122,10 +144,12 @@ def measure(settings: Settings, band: BandModel, images: WhitenedImages, generat
     shifts_px = torch.zeros(n, 2, dtype=torch.float64, device=band.device)
 
     def climb() -> None:
-        model.climb(noise, rotations, shifts_px, EVALUATION_STEPS).log_density.sum().item()
+        # Of an empty map every step is a small one, so that the first look is the last.
+        for _ in range(CLIMBS_TO_TIME):
+            model.climb(noise, rotations, shifts_px, 1).log_density.sum().item()
 
     products = n * exact_products(band.r_max, settings)
-    return Rates(_seconds(add_up) / products, _seconds(climb) / (n * (EVALUATION_STEPS + 1) * disc.size))
+    return Rates(_seconds(add_up) / products, _seconds(climb) / (CLIMBS_TO_TIME * n * disc.size))
 
 
 def _map_evaluations(r_max: float) -> float:

@@ -74,6 +74,8 @@ GRADIENT_STAGE = StagePlan(
 LEAST_SWEEPS, EXPECTED_SWEEPS, MOST_SWEEPS = 2, 3, 8
 LEAST_RISE_OF_SWEEP = 0.02
 MOST_IMAGES_OF_SWEEP = 4000
+# Of the images that a sweep or a final pass visits, those looked for everywhere though their poses are known.
+SEARCHED_SHARE = 0.15
 # Of the last pass: a checkpoint holds the poses drawn for what is not summed yet, 2 kB for each particle.
 LARGEST_PORTION = 10_000
 

@@ -28,6 +28,7 @@ from hoarfrost.reconstruct.local_e_step import Effort, LocalEStep, coarse_slices
 from hoarfrost.reconstruct.loop import Reconstruction
 from hoarfrost.reconstruct.marching import (
     LARGEST_PORTION,
+    SEARCHED_SHARE,
     last_stage_of_starts,
     search_stage,
     sweep_size,
@@ -36,7 +37,6 @@ from hoarfrost.reconstruct.optimised import HeldOut
 from hoarfrost.reconstruct.spot_check import SumError
 from hoarfrost.reconstruct.visit import Known, Visit, add_draws, visit_batch
 
-SEARCHED_SHARE = 0.15
 BATCH_SIZE = 100
 
 
