@@ -43,7 +43,7 @@ SEARCH = 22_000, 13.0
 # Building and solving for a map of one half, in evaluations for each voxel.
 EVALUATIONS_PER_VOXEL = 13
 IMAGES_TO_TIME, CLIMBS_TO_TIME, R_MAX_TO_TIME = 100, 4, 15.0
-SECONDS_TO_TIME, MOST_REPEATS = 1.0, 25
+SECONDS_TO_TIME, MOST_REPEATS = 0.5, 15
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def expected_starts(settings: Settings) -> int:
 
 
 def measure(settings: Settings, band: BandModel, images: WhitenedImages, generator: torch.Generator) -> Rates:
-    """The rates of this machine, now: a few images against an empty map at the first band limit, in about two seconds.
+    """The rates of this machine, now: a few images against an empty map at the first band limit, in about a second.
 
     Evaluations are timed on noise, at a band limit where the arithmetic counts for more than the calls.
     """
@@ -157,7 +157,7 @@ def _map_evaluations(r_max: float) -> float:
 
 
 def _seconds(work: Callable[[], None]) -> float:
-    """The median of as many as a second allows, after one that warms up: a busy machine stalls now and then."""
+    """The median of as many as half a second allows, after one that warms up: a busy machine stalls now and then."""
     work()
     times: list[float] = []
     while sum(times) < SECONDS_TO_TIME and len(times) < MOST_REPEATS:
