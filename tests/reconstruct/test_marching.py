@@ -8,6 +8,7 @@ import itertools
 import pytest
 
 from hoarfrost.reconstruct.marching import (
+    CLEAR_GAIN,
     FIRST_STAGE,
     LAST_STAGE,
     LATER_STAGE,
@@ -109,10 +110,12 @@ def test_the_first_the_middle_and_the_last_stage_have_their_plans() -> None:
     assert refined == [FIRST_STAGE, REFINED_LATER_STAGE, REFINED_LATER_STAGE, LAST_STAGE]
 
 
-def test_a_stage_before_refinement_ends_sooner_where_images_know_their_poses() -> None:
-    assert run(REFINED_LATER_STAGE, [8.0, 8.0]) == [Decision.GO_ON, Decision.STAGE_DONE]
-    assert run(REFINED_LATER_STAGE, [5.0, 7.9, 8.1]) == [Decision.GO_ON, Decision.GO_ON, Decision.STAGE_DONE]
-    assert run(LATER_STAGE, [5.0, 8.0, 9.0]) == [Decision.GO_ON] * 3
+def test_a_stage_before_refinement_ends_sooner_where_images_are_clear() -> None:
+    clear = CLEAR_GAIN
+    assert run(REFINED_LATER_STAGE, [clear, clear]) == [Decision.GO_ON, Decision.STAGE_DONE]
+    unclear_at_first = [clear - 3, clear - 0.1, clear + 0.1]
+    assert run(REFINED_LATER_STAGE, unclear_at_first) == [Decision.GO_ON, Decision.GO_ON, Decision.STAGE_DONE]
+    assert run(LATER_STAGE, [clear, clear + 1, clear + 2]) == [Decision.GO_ON] * 3
 
 
 @pytest.mark.parametrize("plan", [FIRST_STAGE, LATER_STAGE, REFINED_LATER_STAGE, LAST_STAGE])
