@@ -15,13 +15,12 @@ from hoarfrost.model.local import LocalModel
 from hoarfrost.model.local_posterior import Draws
 from hoarfrost.model.local_statistics import LocalStatistics
 from hoarfrost.model.quadrature import PosePrior
+from hoarfrost.model.slices import even_of_half, half_of_even
 from hoarfrost.reconstruct.folds import (
     FOLDS,
     Folds,
     FoldSums,
     common,
-    even_of_half,
-    half_of_even,
     in_all_folds,
     mean,
     resized,
