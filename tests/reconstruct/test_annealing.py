@@ -57,12 +57,13 @@ def test_temperature_falls_evenly_to_one_and_stays_there() -> None:
     assert len(ratios) == 1
 
 
-def test_clear_images_are_not_asked_before_maps_have_split() -> None:
-    annealing = Annealing(64.0)
+@pytest.mark.parametrize("first", [LEAST_FIRST, 64.0])
+def test_maps_are_not_judged_before_noise_is_taken_for_what_it_is(first: float) -> None:
+    annealing = Annealing(first)
+    cooled(annealing, MINIBATCHES - 1)
     assert annealing.is_warm
-    cooled(annealing, MINIBATCHES)
+    cooled(annealing, 2)
     assert not annealing.is_warm
-    assert not Annealing(LEAST_FIRST).is_warm
 
 
 def stage(annealing: Annealing) -> AutoStage:

@@ -55,5 +55,5 @@ class Annealing:
 
     @property
     def is_warm(self) -> bool:
-        """Whether what the maps explain does not say yet which of them are good."""
-        return self.temperature > LEAST_FIRST
+        """Whether noise is still taken for stronger than it is: what maps explain does not tell yet which are good."""
+        return self.temperature > 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from typing import Any, final
 
@@ -15,6 +16,7 @@ from hoarfrost.model.mixture import log_shares_of
 from hoarfrost.optim.online_em import OnlineEM, Statistics
 from hoarfrost.reconstruct.annealing import Annealing
 from hoarfrost.reconstruct.distribution import Team
+from hoarfrost.reconstruct.fold_prior import ridges_of_folds
 from hoarfrost.reconstruct.junk import Junk
 from hoarfrost.reconstruct.m_step import MStep
 from hoarfrost.reconstruct.methods import StageMethod, StepReport
@@ -31,9 +33,10 @@ class AutoStage(StageMethod):
 
     Goes on from the running averages of `previous`, of a narrower band. Minibatches come from `folds` in turn, and each
     is seen under the map of the other folds: see `folds`. That map is the parameter, and what the next solutions start
-    from; `volumes`, those of all folds, are solved for where they are asked for. Noise is as strong as `annealing`
-    takes it for, and the NLL of a step is that of images with so much noise. Once noise is taken for what it is, images
-    that `junk` explains better than the maps count for less.
+    from; `volumes`, those of all folds, are solved for where they are asked for. After each turn of all folds the prior
+    of the maps is learnt anew (`fold_prior`). Noise is as strong as `annealing` takes it for, and the NLL of a step is
+    that of images with so much noise. Once noise is taken for what it is, images that `junk` explains better than the
+    maps count for less.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class AutoStage(StageMethod):
         self._annealing: Annealing = (annealing or Annealing()) if previous is None else previous._annealing
         self.junk: Junk | None = junk if previous is None else previous.junk
         self._turns = 0
+        self._ridges: Tensor | None = None
         self._common: Tensor | None = super().volumes
         self._best: tuple[float, Tensor, list[Statistics | None]] | None = None
         self.optimiser: OnlineEM = OnlineEM([self.parameter], None, folds=folds)
@@ -99,6 +103,8 @@ class AutoStage(StageMethod):
                 junk.learn(keep=1 - KEPT_STEP)
         nll = -log_evidence.mean()
         self.optimiser.step(lambda: (nll, statistics))
+        if self._turns % self.optimiser.folds == 0:
+            self._learn_prior()
         self._common = None
         return StepReport(float(nll), float(ess.median()), n)
 
@@ -157,13 +163,14 @@ class AutoStage(StageMethod):
             "junk": junk,
             "best": best,
             "turns": self._turns,
+            "ridges": self._ridges,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from where another one at the same band limit was."""
         super().restore(state)
         self._annealing.restore(state["annealing"])
-        self._turns = state["turns"]
+        self._turns, self._ridges = state["turns"], state["ridges"]
         self._common = None if self._turns else super().volumes
         if self.junk is not None:
             self.junk.restore(state["junk"])
@@ -175,13 +182,22 @@ class AutoStage(StageMethod):
         """Let the map turn negative from now on: it is right by now, and its band limit makes negative lobes."""
         self._m_step = MStep(self.support, positive=False)
 
+    def _learn_prior(self) -> None:
+        known = [of_fold for of_fold in self.optimiser.averages if of_fold is not None]
+        if len(known) > 1:
+            like = self.support.new_zeros(len(known[0][0]), self.band.box // 2 + 1)
+            self._ridges = self.team.from_first(partial(ridges_of_folds, known, self.support), like)
+
     def _solve(self, statistics: Statistics) -> Tensor:
         return self.team.from_first(partial(self._solved, statistics), self._seen)
 
     def _solved(self, statistics: Statistics) -> Tensor:
         linear, kernel, _ = statistics
-        each = zip(linear, kernel, self._seen, strict=True)
-        maps = torch.stack([self._m_step((b, t), now) for b, t, now in each])
+        n_classes = len(linear)
+        ridges = [None] * n_classes if self._ridges is None else self._ridges
+        m_steps = [dataclasses.replace(self._m_step, shell_ridge=ridge) for ridge in ridges]
+        each = zip(m_steps, linear, kernel, self._seen, strict=True)
+        maps = torch.stack([m_step((b, t), now) for m_step, b, t, now in each])
         return maps if bool(maps.isfinite().all()) else self._seen
 
     @property

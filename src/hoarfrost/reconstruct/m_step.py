@@ -99,12 +99,15 @@ def wiener_ridge(halves: list[tuple[Tensor, Tensor]], fsc: Tensor, support: Tens
 
     With F the FSC of the halves, the signal over the noise in the map of all is 2 F / (1 − F), and the best linear
     estimate adds to the curvature its inverse times the shell's mean curvature (Scheres 2012, J. Struct. Biol. 180).
+    Shell 0 is left free: it is one coefficient, whose "FSC" is a sign.
     """
     shells = half_spectrum_shells(support).flatten()
     fsc = fsc.to(support).clamp(LEAST_FSC, MOST_FSC)
     curvature = torch.stack([mean_curvature(kernel, support) for _, kernel in halves]).mean(dim=0)
     mean = torch.bincount(shells, curvature.flatten()) / torch.bincount(shells)
-    return mean[: len(fsc)].to(support.dtype) * (1 - fsc) / (2 * fsc)
+    ridge = mean[: len(fsc)].to(support.dtype) * (1 - fsc) / (2 * fsc)
+    ridge[0] = 0
+    return ridge
 
 
 def filter_shells(volume: Tensor, factors: Tensor) -> Tensor:
