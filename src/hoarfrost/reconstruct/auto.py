@@ -193,8 +193,7 @@ class AutoStage(StageMethod):
 
     def _solved(self, statistics: Statistics) -> Tensor:
         linear, kernel, _ = statistics
-        n_classes = len(linear)
-        ridges = [None] * n_classes if self._ridges is None else self._ridges
+        ridges = [None] * len(linear) if self._ridges is None else self._ridges
         m_steps = [dataclasses.replace(self._m_step, shell_ridge=ridge) for ridge in ridges]
         each = zip(m_steps, linear, kernel, self._seen, strict=True)
         maps = torch.stack([m_step((b, t), now) for m_step, b, t, now in each])
