@@ -20,6 +20,7 @@ from torch import Tensor
 
 from hoarfrost.fsc import fourier_shell_correlation
 from hoarfrost.optim.online_em import Statistics
+from hoarfrost.reconstruct.folds import mean
 from hoarfrost.reconstruct.m_step import MStep, wiener_ridge
 
 # Mean FSC with the atomic model of starts on 2,093 real particles at r_max 6, and of two on 808: 0.96, 0.95 and 0.92
@@ -30,10 +31,10 @@ SHARED_POSES = 3.0
 def ridges_of_folds(averages: Sequence[Statistics], support: Tensor) -> Tensor:
     """μ of each class and shell, (C, support's box // 2 + 1), from b, kernel of T and shares of two folds or more."""
     solve, nothing = MStep(support, positive=False), torch.zeros_like(support)
-    halves = [tuple(torch.stack(parts).mean(dim=0) for parts in zip(*averages[i::2], strict=True)) for i in range(2)]
+    halves = [mean([(linear, kernel) for linear, kernel, _ in averages[i::2]]) for i in range(2)]
     ridges = []
     for of_class in range(len(halves[0][0])):
-        parts = [(linear[of_class], kernel[of_class]) for linear, kernel, _ in halves]
+        parts = [(linear[of_class], kernel[of_class]) for linear, kernel in halves]
         # From nothing, or what both start from would be found in both.
         fsc = fourier_shell_correlation(*(solve(part, nothing) for part in parts))
         ridges.append(SHARED_POSES * wiener_ridge(parts, fsc, support))
