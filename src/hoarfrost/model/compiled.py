@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
+import numba.extending
 import numpy as np
 import torch
 from torch import Tensor
@@ -36,3 +37,8 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
             return numba.njit(nogil=True, error_model="numpy", **options)(function)
 
     return decorate
+
+
+def written(function: Callable[..., Any]) -> Any:
+    """A function for compiled code to call, whose own code `function` writes: Numba's intrinsics, without a type."""
+    return numba.extending.intrinsic(function)

@@ -27,8 +27,8 @@ from hoarfrost.model.spectrum import SpectrumSampler
 from hoarfrost.model.workers import each
 
 POSE_SIZE = 5  # three angles, two shifts
-# With these V̂ and its derivatives come to 0.7 % of their root mean square: derivatives need a tap more.
-KERNEL_WIDTH, SLOPE_WIDTH = 3, 4
+# With this derivatives of V̂ come to 0.7 % of their root mean square, with a tap less to 7 %.
+KERNEL_WIDTH = 4
 SMALLEST_SHIFT_SIGMA_PX = 0.01
 # A sharp edge could leave all samples about a pose without any probability.
 WALL_PX = 0.25
@@ -78,10 +78,7 @@ class LocalModel:
         # Compiled code trusts that all frequencies lie on its grids.
         assert volume.shape[0] > 2 * disc.r_max
         self.disc = disc
-        scaled = volume[None] / disc.box
-        self._values, self._expansions = (
-            SpectrumSampler(scaled, width=width, reach=disc.r_max) for width in (KERNEL_WIDTH, SLOPE_WIDTH)
-        )
+        self._spectrum = SpectrumSampler(volume[None] / disc.box, width=KERNEL_WIDTH, reach=disc.r_max)
         self.frequencies = disc.coordinates.to(volume.device, torch.float32)
         self._lower = torch.tril_indices(POSE_SIZE, POSE_SIZE)
         self._extent_px = prior.shift_extent_px
@@ -113,10 +110,10 @@ class LocalModel:
             poses = rotations.flatten(0, 1).float(), shifts_px.flatten(0, 1).float()
             score_poses(
                 self.frequencies, self.disc.box, image, torch.view_as_real(images.data), images.ctf, *poses,
-                self._values.grid, self._values.table, gain,
+                self._spectrum.grid, self._spectrum.table, gain,
             )  # fmt: skip
             return gain.view(b, m).float() + self._log_shift_density(shifts_px)
-        slices = self._values(self.points(rotations.flatten(0, 1)).flatten(0, 1)).view(b, m, -1)
+        slices = self._spectrum(self.points(rotations.flatten(0, 1)).flatten(0, 1)).view(b, m, -1)
         back = (images.ctf * images.data)[:, None] * self.phases(shifts_px.flatten(0, 1)).view(b, m, -1).conj()
         match = (torch.view_as_real(back) * torch.view_as_real(slices)).flatten(2).sum(dim=-1)
         power = torch.einsum("bk,bmk->bm", images.ctf.square(), slices.real.square() + slices.imag.square())
@@ -195,7 +192,7 @@ class LocalModel:
             found = torch.empty(len(images), 1 + POSE_SIZE + len(self._lower[0]), dtype=torch.float64)
             expand_poses(
                 self.frequencies, self.disc.box, torch.view_as_real(images.data), images.ctf,
-                rotations.float(), shifts_px.float(), self._expansions.grid, self._expansions.table, found,
+                rotations.float(), shifts_px.float(), self._spectrum.grid, self._spectrum.table, found,
             )  # fmt: skip
             found = found.float()
             hessian = torch.empty(len(images), POSE_SIZE, POSE_SIZE)
@@ -203,7 +200,7 @@ class LocalModel:
             hessian[:, rows, columns] = hessian[:, columns, rows] = found[:, 1 + POSE_SIZE :]
             return found[:, 0], found[:, 1 : 1 + POSE_SIZE], hessian
         points = self.points(rotations)
-        sampled = self._expansions.expand(points.flatten(0, 1)).view(*points.shape[:2], 4)
+        sampled = self._spectrum.expand(points.flatten(0, 1)).view(*points.shape[:2], 4)
         phase = self.phases(shifts_px) * images.ctf
         predicted = sampled[..., 0] * phase
         jacobian = torch.cat(

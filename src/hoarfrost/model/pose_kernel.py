@@ -1,8 +1,9 @@
 """The likelihood of poses, and its expansion about them, coefficient by coefficient in one sweep, on the CPU.
 
 What `LocalModel` says, with nothing written to memory between V̂ at a frequency and the sums over frequencies: by torch
-the steps between take twice as long as V̂ itself. Frequencies are whole numbers, so S_t(k) is a product of two of the
-few factors exp(−2πi k t / N) of an axis. Compiled by Numba on first use; tensors are float32 on the CPU.
+the steps between take twice as long as V̂ itself. Frequencies are taken a block at a time, so that all but the sums
+under the window is done for many at once. They are whole numbers, so S_t(k) is a product of two of the few factors
+exp(−2πi k t / N) of an axis. Compiled by Numba on first use; tensors are float32 on the CPU.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import numpy as np
 from torch import Tensor
 
 from hoarfrost.model.compiled import F32, FAST, arrays, compiled
-from hoarfrost.model.window_kernel import WindowTable, add_at, expand_at, sum_at
+from hoarfrost.model.window_kernel import BLOCK, WindowTable, find_places, new_places
+from hoarfrost.model.window_rows import add_rows, expand_rows, sum_rows
 
 ZERO = F32(0)
-# Poses of an image that are added at the same time.
+# Poses of an image that are looked at together, block by block: they are mostly near each other, so the grid points of
+# one are in the cache when the next one asks for them.
 MOST_TOGETHER = 64
 
 
@@ -27,7 +30,7 @@ def score_poses(
     """Fill `out` (p,) float64 with 2 Re⟨c S_t* y, P_R V⟩ − ⟨c², |P_R V|²⟩ of p poses of images `image` (p,).
 
     `frequencies` (K, 2) are whole numbers, `data` y (b, K, 2), `ctf` c (b, K), `rotations` (p, 3, 3), `shifts_px`
-    (p, 2); V̂ is found from a grid (side³, 2) under a window.
+    (p, 2); V̂ is found from a grid (side³, 2) under a window. Poses of one image are to follow each other.
     """
     inputs = arrays(frequencies, image, data, ctf, rotations, shifts_px, grid, table.values, out)
     _score(*inputs, F32(-2 * np.pi / box), *table.scalars())
@@ -59,12 +62,15 @@ def spread_poses(
 
 
 @compiled()
-def _factors(shift: Any, per_px: Any, reach: int, out: Any) -> None:
-    """exp(i · per_px · k · shift) for k from −reach to reach."""
-    for k in range(-reach, reach + 1):
-        angle = np.float64(per_px) * k * shift
-        out[k + reach, 0] = np.cos(angle)
-        out[k + reach, 1] = np.sin(angle)
+def _factors(shift: Any, per_px: Any, out: Any) -> None:
+    """exp(i · per_px · k · shift) for k from −r to r: `out` (2, 2 r + 1), real and imaginary parts."""
+    reach = out.shape[1] // 2
+    angle = np.float64(per_px) * shift
+    step_re, step_im, re, im = np.cos(angle), np.sin(angle), 1.0, 0.0
+    for k in range(reach + 1):
+        out[0, reach + k] = out[0, reach - k] = re
+        out[1, reach + k], out[1, reach - k] = im, -im
+        re, im = re * step_re - im * step_im, re * step_im + im * step_re
 
 
 @compiled()
@@ -75,22 +81,33 @@ def _reach(frequencies: Any) -> int:
     return reach
 
 
-@compiled(fastmath=FAST, inline="always")
-def _point(fx: Any, fy: Any, turn: Any) -> tuple[Any, Any, Any]:
-    """Where the slice at a rotation samples V̂ for a frequency of the image."""
-    return (
-        fx * turn[0, 0] + fy * turn[1, 0],
-        fx * turn[0, 1] + fy * turn[1, 1],
-        fx * turn[0, 2] + fy * turn[1, 2],
-    )
+@compiled()
+def _end_of_image(image: Any, first: int) -> int:
+    """Where the poses end that are looked at together with the first."""
+    end = first
+    while end < len(image) and end - first < MOST_TOGETHER and image[end] == image[first]:
+        end += 1
+    return end
 
 
 @compiled(fastmath=FAST, inline="always")
-def _transfer(fx: Any, fy: Any, c: Any, along_x: Any, along_y: Any) -> tuple[Any, Any]:
-    """c S_t(k), real and imaginary part, from the factors of either axis, that of 0 in their middle."""
-    x, y = int(fx) + len(along_x) // 2, int(fy) + len(along_y) // 2
-    a_re, a_im, b_re, b_im = along_x[x, 0], along_x[x, 1], along_y[y, 0], along_y[y, 1]
-    return c * (a_re * b_re - a_im * b_im), c * (a_re * b_im + a_im * b_re)
+def _find_points(frequencies: Any, turn: Any, points: Any) -> None:
+    """Where the slice at a rotation samples V̂ for frequencies (n, 2) of the image: `points` (3, BLOCK)."""
+    for axis in range(3):
+        x, y = turn[0, axis], turn[1, axis]
+        for j in range(len(frequencies)):
+            points[axis, j] = frequencies[j, 0] * x + frequencies[j, 1] * y
+
+
+@compiled(fastmath=FAST, inline="always")
+def _find_transfer(frequencies: Any, ctf: Any, along_x: Any, along_y: Any, transfer: Any) -> None:
+    """c S_t(k) of frequencies (n, 2), (2, BLOCK), from the factors of either axis, that of 0 in their middle."""
+    reach = along_x.shape[1] // 2
+    for j in range(len(frequencies)):
+        x, y = int(frequencies[j, 0]) + reach, int(frequencies[j, 1]) + reach
+        a_re, a_im, b_re, b_im = along_x[0, x], along_x[1, x], along_y[0, y], along_y[1, y]
+        transfer[0, j] = ctf[j] * (a_re * b_re - a_im * b_im)
+        transfer[1, j] = ctf[j] * (a_re * b_im + a_im * b_re)
 
 
 @compiled(fastmath=FAST)
@@ -98,21 +115,40 @@ def _score(
     frequencies: Any, image: Any, data: Any, ctf: Any, rotations: Any, shifts: Any, grid: Any, values: Any, out: Any,
     per_px: Any, width: Any, side: int, origin: Any, steps: Any, entries: Any,
 ) -> None:  # fmt: skip
-    reach = _reach(frequencies)
-    along_x, along_y = np.empty((2 * reach + 1, 2), F32), np.empty((2 * reach + 1, 2), F32)
-    for p in range(len(rotations)):
-        turn, i = rotations[p], image[p]
-        _factors(shifts[p, 0], per_px, reach, along_x)
-        _factors(shifts[p, 1], per_px, reach, along_y)
-        gain = 0.0
-        for k in range(len(frequencies)):
-            fx, fy = frequencies[k, 0], frequencies[k, 1]
-            px, py, pz = _point(fx, fy, turn)
-            v_re, v_im = sum_at(px, py, pz, grid, values, width, side, origin, steps, entries)
-            s_re, s_im = _transfer(fx, fy, ctf[i, k], along_x, along_y)
-            m_re, m_im = s_re * v_re - s_im * v_im, s_re * v_im + s_im * v_re
-            gain += (data[i, k, 0] + data[i, k, 0] - m_re) * m_re + (data[i, k, 1] + data[i, k, 1] - m_im) * m_im
-        out[p] = gain
+    shape = MOST_TOGETHER, 2, 2 * _reach(frequencies) + 1
+    along_x, along_y = np.empty(shape, F32), np.empty(shape, F32)
+    points, places, transfer, v = (
+        np.empty((3, BLOCK), F32),
+        new_places(),
+        np.empty((2, BLOCK), F32),
+        np.empty((2, BLOCK), F32),
+    )
+    start, entry = places
+    first = 0
+    while first < len(rotations):
+        i, end = image[first], _end_of_image(image, first)
+        for p in range(first, end):
+            _factors(shifts[p, 0], per_px, along_x[p - first])
+            _factors(shifts[p, 1], per_px, along_y[p - first])
+            out[p] = 0.0
+        for begin in range(0, len(frequencies), BLOCK):
+            some = frequencies[begin : begin + BLOCK]
+            y, c = data[i, begin : begin + BLOCK], ctf[i, begin : begin + BLOCK]
+            for p in range(first, end):
+                _find_points(some, rotations[p], points)
+                find_places(points, len(some), places, width, side, origin, steps, entries)
+                for j in range(len(some)):
+                    v[0, j], v[1, j] = sum_rows(
+                        grid, start[j], side, values, entry[0, j], entry[1, j], entry[2, j], width
+                    )
+                _find_transfer(some, c, along_x[p - first], along_y[p - first], transfer)
+                gain = ZERO
+                for j in range(len(some)):
+                    re = transfer[0, j] * v[0, j] - transfer[1, j] * v[1, j]
+                    im = transfer[0, j] * v[1, j] + transfer[1, j] * v[0, j]
+                    gain += (y[j, 0] + y[j, 0] - re) * re + (y[j, 1] + y[j, 1] - im) * im
+                out[p] += gain
+        first = end
 
 
 @compiled(fastmath=FAST)
@@ -120,40 +156,60 @@ def _expand(
     frequencies: Any, data: Any, ctf: Any, rotations: Any, shifts: Any, grid: Any, values: Any, slopes: Any, out: Any,
     per_px: Any, width: Any, side: int, origin: Any, steps: Any, entries: Any,
 ) -> None:  # fmt: skip
-    reach = _reach(frequencies)
-    along_x, along_y = np.empty((2 * reach + 1, 2), F32), np.empty((2 * reach + 1, 2), F32)
-    # Of one coefficient, the derivatives of S P_R V by ω and s.
-    j_re, j_im = np.empty(5, F32), np.empty(5, F32)
+    shape = 2, 2 * _reach(frequencies) + 1
+    along_x, along_y = np.empty(shape, F32), np.empty(shape, F32)
+    points, places, transfer = np.empty((3, BLOCK), F32), new_places(), np.empty((2, BLOCK), F32)
+    start, entry = places
+    # V̂ and its derivatives by x, y and z, real and imaginary part of each.
+    v = np.empty((8, BLOCK), F32)
+    # Derivatives of S P_R V by ω and s, and what is left of the image: y − S P_R V.
+    j_re, j_im, left = np.empty((5, BLOCK), F32), np.empty((5, BLOCK), F32), np.empty((2, BLOCK), F32)
     for p in range(len(rotations)):
-        turn = rotations[p]
-        _factors(shifts[p, 0], per_px, reach, along_x)
-        _factors(shifts[p, 1], per_px, reach, along_y)
+        _factors(shifts[p, 0], per_px, along_x)
+        _factors(shifts[p, 1], per_px, along_y)
         out[p] = 0.0
-        for k in range(len(frequencies)):
-            fx, fy = frequencies[k, 0], frequencies[k, 1]
-            px, py, pz = _point(fx, fy, turn)
-            v_re, v_im, x_re, x_im, y_re, y_im, z_re, z_im = expand_at(
-                px, py, pz, grid, values, slopes, width, side, origin, steps, entries
-            )
-            s_re, s_im = _transfer(fx, fy, ctf[p, k], along_x, along_y)
-            m_re, m_im = s_re * v_re - s_im * v_im, s_re * v_im + s_im * v_re
-            # −p × ∂V̂/∂p
-            g_re, g_im = pz * y_re - py * z_re, pz * y_im - py * z_im
-            j_re[0], j_im[0] = s_re * g_re - s_im * g_im, s_re * g_im + s_im * g_re
-            g_re, g_im = px * z_re - pz * x_re, px * z_im - pz * x_im
-            j_re[1], j_im[1] = s_re * g_re - s_im * g_im, s_re * g_im + s_im * g_re
-            g_re, g_im = py * x_re - px * y_re, py * x_im - px * y_im
-            j_re[2], j_im[2] = s_re * g_re - s_im * g_im, s_re * g_im + s_im * g_re
-            j_re[3], j_im[3] = -per_px * fx * m_im, per_px * fx * m_re
-            j_re[4], j_im[4] = -per_px * fy * m_im, per_px * fy * m_re
-            r_re, r_im = data[p, k, 0] - m_re, data[p, k, 1] - m_im
-            out[p, 0] += (data[p, k, 0] + r_re) * m_re + (data[p, k, 1] + r_im) * m_im
+        for begin in range(0, len(frequencies), BLOCK):
+            some = frequencies[begin : begin + BLOCK]
+            y, n = data[p, begin : begin + BLOCK], len(some)
+            _find_points(some, rotations[p], points)
+            find_places(points, n, places, width, side, origin, steps, entries)
+            for j in range(n):
+                v[0, j], v[1, j], v[2, j], v[3, j], v[4, j], v[5, j], v[6, j], v[7, j] = expand_rows(
+                    grid, start[j], side, values, slopes, entry[0, j], entry[1, j], entry[2, j], width
+                )
+            _find_transfer(some, ctf[p, begin : begin + BLOCK], along_x, along_y, transfer)
+            gain = ZERO
+            for j in range(n):
+                s_re, s_im = transfer[0, j], transfer[1, j]
+                re, im = s_re * v[0, j] - s_im * v[1, j], s_re * v[1, j] + s_im * v[0, j]
+                left[0, j], left[1, j] = y[j, 0] - re, y[j, 1] - im
+                gain += (y[j, 0] + left[0, j]) * re + (y[j, 1] + left[1, j]) * im
+                j_re[3, j], j_im[3, j] = -per_px * some[j, 0] * im, per_px * some[j, 0] * re
+                j_re[4, j], j_im[4, j] = -per_px * some[j, 1] * im, per_px * some[j, 1] * re
+            out[p, 0] += gain
+            for axis in range(3):
+                # −p × ∂V̂/∂p
+                a, b = (axis + 1) % 3, (axis + 2) % 3
+                for j in range(n):
+                    re = points[b, j] * v[2 + 2 * a, j] - points[a, j] * v[2 + 2 * b, j]
+                    im = points[b, j] * v[3 + 2 * a, j] - points[a, j] * v[3 + 2 * b, j]
+                    j_re[axis, j] = transfer[0, j] * re - transfer[1, j] * im
+                    j_im[axis, j] = transfer[0, j] * im + transfer[1, j] * re
             place = 6
             for a in range(5):
-                out[p, 1 + a] += 2 * (j_re[a] * r_re + j_im[a] * r_im)
+                out[p, 1 + a] += 2 * _product(j_re[a], j_im[a], left[0], left[1], n)
                 for b in range(a + 1):
-                    out[p, place] += 2 * (j_re[a] * j_re[b] + j_im[a] * j_im[b])
+                    out[p, place] += 2 * _product(j_re[a], j_im[a], j_re[b], j_im[b], n)
                     place += 1
+
+
+@compiled(fastmath=FAST, inline="always")
+def _product(a_re: Any, a_im: Any, b_re: Any, b_im: Any, n: int) -> Any:
+    """Re Σ a* b over the first n."""
+    total = ZERO
+    for j in range(n):
+        total += a_re[j] * b_re[j] + a_im[j] * b_im[j]
+    return total
 
 
 @compiled(fastmath=FAST)
@@ -162,27 +218,35 @@ def _spread(
     values: Any, first_plane: int, end_plane: int, per_px: Any,
     width: Any, side: int, origin: Any, steps: Any, entries: Any,
 ) -> None:  # fmt: skip
-    reach = _reach(frequencies)
-    # Poses of one image that follow each other are mostly near each other: taken frequency by frequency they add to
-    # grid points that are in the cache already.
-    shape = MOST_TOGETHER, 2 * reach + 1, 2
+    shape = MOST_TOGETHER, 2, 2 * _reach(frequencies) + 1
     along_x, along_y = np.empty(shape, F32), np.empty(shape, F32)
+    points, places, transfer = np.empty((3, BLOCK), F32), new_places(), np.empty((2, BLOCK), F32)
+    start, entry = places
+    plane = side * side
     first = 0
     while first < len(rotations):
-        i, end = image[first], first
-        while end < len(rotations) and end - first < MOST_TOGETHER and image[end] == i:
-            _factors(shifts[end, 0], per_px, reach, along_x[end - first])
-            _factors(shifts[end, 1], per_px, reach, along_y[end - first])
-            end += 1
-        for k in range(len(frequencies)):
-            fx, fy = frequencies[k, 0], frequencies[k, 1]
-            y_re, y_im = data[i, k, 0], data[i, k, 1]
+        i, end = image[first], _end_of_image(image, first)
+        for p in range(first, end):
+            _factors(shifts[p, 0], per_px, along_x[p - first])
+            _factors(shifts[p, 1], per_px, along_y[p - first])
+        for begin in range(0, len(frequencies), BLOCK):
+            some = frequencies[begin : begin + BLOCK]
+            y, c = data[i, begin : begin + BLOCK], ctf[i, begin : begin + BLOCK]
             for p in range(first, end):
-                px, py, pz = _point(fx, fy, rotations[p])
-                s_re, s_im = _transfer(fx, fy, share[p] * ctf[i, k], along_x[p - first], along_y[p - first])
-                re, im = s_re * y_re + s_im * y_im, s_re * y_im - s_im * y_re
-                add_at(
-                    px, py, pz, re, im, share[p] * ctf[i, k] * ctf[i, k], grid, weights, first_plane, end_plane,
-                    values, width, side, origin, steps, entries,
-                )  # fmt: skip
+                _find_points(some, rotations[p], points)
+                find_places(points, len(some), places, width, side, origin, steps, entries)
+                _find_transfer(some, c, along_x[p - first], along_y[p - first], transfer)
+                for j in range(len(some)):
+                    s_re, s_im = share[p] * transfer[0, j], share[p] * transfer[1, j]
+                    transfer[0, j] = s_re * y[j, 0] + s_im * y[j, 1]
+                    transfer[1, j] = s_re * y[j, 1] - s_im * y[j, 0]
+                for j in range(len(some)):
+                    z, weight = start[j] // plane, share[p] * c[j] * c[j]
+                    for step in range(len(width)):
+                        if first_plane <= z + step < end_plane:
+                            along_z = values[entry[2, j], step]
+                            add_rows(
+                                grid, weights, start[j] + step * plane, side, values, entry[0, j], entry[1, j],
+                                along_z * transfer[0, j], along_z * transfer[1, j], along_z * weight, width,
+                            )  # fmt: skip
         first = end

@@ -1,7 +1,9 @@
-"""A grid summed under a window about each of many points, or numbers added to it there: one sweep, on the CPU.
+"""Where the window about each of many points begins on a grid, and sums of the grid under it: one sweep, on the CPU.
 
 Done by torch, indices and weights of the w³ grid points about each point are written to memory and read back, which
-takes longer than the sums. Compiled by Numba on first use; tensors are float32 on the CPU.
+takes longer than the sums. Points are taken a block at a time: places are found for a whole block, a vector of the
+processor at once, and then the sums have nothing to wait for but the grid. Compiled by Numba on first use; tensors are
+float32 on the CPU.
 """
 
 from __future__ import annotations
@@ -12,8 +14,11 @@ import numpy as np
 from torch import Tensor
 
 from hoarfrost.model.compiled import F32, FAST, arrays, compiled
+from hoarfrost.model.window_rows import sum_rows
 
-ZERO, HALF = F32(0), F32(0.5)
+HALF = F32(0.5)
+# Points of a block: what is found of them stays in the first cache.
+BLOCK = 64
 
 
 class WindowTable(NamedTuple):
@@ -40,104 +45,31 @@ def sum_about(points: Tensor, grid: Tensor, table: WindowTable, half_box: float,
     _sum(*arrays(points, grid, table.values, out), *table.scalars(), F32(half_box))
 
 
-@compiled(fastmath=FAST, inline="always")
-def _tap(position: Any, width: Any, entries: Any) -> tuple[Any, Any]:
-    """The first grid point under the window, and the table's entry for it."""
-    half_width = F32(HALF * F32(len(width)))
-    first = np.ceil(position - half_width)
-    return np.int64(first), np.int64((first - position) * entries + (half_width * entries + HALF))
+@compiled()
+def new_places() -> tuple[Any, Any]:
+    """Room for the places of a block: see `find_places`."""
+    return np.empty(BLOCK, np.int64), np.empty((3, BLOCK), np.int64)
 
 
 @compiled(fastmath=FAST, inline="always")
-def sum_at(
-    px: Any, py: Any, pz: Any, grid: Any, values: Any, width: Any, side: int, origin: Any, steps: Any, entries: Any
-) -> tuple[Any, Any]:
-    """The sum about one point: real and imaginary part."""
-    x, ex = _tap(px * steps + origin, width, entries)
-    y, ey = _tap(py * steps + origin, width, entries)
-    z, ez = _tap(pz * steps + origin, width, entries)
-    re = im = ZERO
-    for c in range(len(width)):
-        plane_re = plane_im = ZERO
-        for b in range(len(width)):
-            row = ((z + c) * side + y + b) * side + x
-            row_re = row_im = ZERO
-            for a in range(len(width)):
-                row_re += values[ex, a] * grid[row + a, 0]
-                row_im += values[ex, a] * grid[row + a, 1]
-            plane_re += values[ey, b] * row_re
-            plane_im += values[ey, b] * row_im
-        re += values[ez, c] * plane_re
-        im += values[ez, c] * plane_im
-    return re, im
+def find_places(
+    points: Any, n: int, places: tuple[Any, Any], width: Any, side: int, origin: Any, steps: Any, entries: Any
+) -> None:
+    """Of n `points` (3, BLOCK): the numbers of the first grid points under the window, (BLOCK,), the first of `places`.
 
-
-@compiled(fastmath=FAST, inline="always")
-def expand_at(
-    px: Any, py: Any, pz: Any, grid: Any, values: Any, slopes: Any,
-    width: Any, side: int, origin: Any, steps: Any, entries: Any,
-) -> tuple[Any, ...]:  # fmt: skip
-    """The sum about one point and its derivatives by x, y and z: real and imaginary part of each in turn."""
-    x, ex = _tap(px * steps + origin, width, entries)
-    y, ey = _tap(py * steps + origin, width, entries)
-    z, ez = _tap(pz * steps + origin, width, entries)
-    # The sum over all, over a plane, over a row; dx, dy, dz with the slope of the window along that axis.
-    re = im = dx_re = dx_im = dy_re = dy_im = dz_re = dz_im = ZERO
-    for c in range(len(width)):
-        plane_re = plane_im = plane_dx_re = plane_dx_im = plane_dy_re = plane_dy_im = ZERO
-        for b in range(len(width)):
-            row = ((z + c) * side + y + b) * side + x
-            row_re = row_im = row_dx_re = row_dx_im = ZERO
-            for a in range(len(width)):
-                grid_re, grid_im = grid[row + a, 0], grid[row + a, 1]
-                value, slope = values[ex, a], slopes[ex, a]
-                row_re += value * grid_re
-                row_im += value * grid_im
-                row_dx_re += slope * grid_re
-                row_dx_im += slope * grid_im
-            value, slope = values[ey, b], slopes[ey, b]
-            plane_re += value * row_re
-            plane_im += value * row_im
-            plane_dx_re += value * row_dx_re
-            plane_dx_im += value * row_dx_im
-            plane_dy_re += slope * row_re
-            plane_dy_im += slope * row_im
-        value, slope = values[ez, c], slopes[ez, c]
-        re += value * plane_re
-        im += value * plane_im
-        dx_re += value * plane_dx_re
-        dx_im += value * plane_dx_im
-        dy_re += value * plane_dy_re
-        dy_im += value * plane_dy_im
-        dz_re += slope * plane_re
-        dz_im += slope * plane_im
-    return re, im, dx_re, dx_im, dy_re, dy_im, dz_re, dz_im
-
-
-@compiled(fastmath=FAST, inline="always")
-def add_at(
-    px: Any, py: Any, pz: Any, re: Any, im: Any, weight: Any, grid: Any, weights: Any, first_plane: int, end_plane: int,
-    values: Any, width: Any, side: int, origin: Any, steps: Any, entries: Any,
-) -> None:  # fmt: skip
-    """Add a number to `grid` (side³, 2) and a weight to `weights` (side³,) under the window about a point.
-
-    Only to planes of constant z from the first to before the end.
+    The second, (3, BLOCK), are the table's entries for it along x, y and z.
     """
-    z, ez = _tap(pz * steps + origin, width, entries)
-    if z >= end_plane or z + len(width) <= first_plane:
-        return
-    x, ex = _tap(px * steps + origin, width, entries)
-    y, ey = _tap(py * steps + origin, width, entries)
-    for c in range(len(width)):
-        if first_plane <= z + c < end_plane:
-            for b in range(len(width)):
-                row = ((z + c) * side + y + b) * side + x
-                both = values[ez, c] * values[ey, b]
-                for a in range(len(width)):
-                    each = both * values[ex, a]
-                    grid[row + a, 0] += each * re
-                    grid[row + a, 1] += each * im
-                    weights[row + a] += each * weight
+    first, entry = places
+    half_width = F32(HALF * F32(len(width)))
+    for j in range(n):
+        number: Any = 0
+        # z comes first in the number.
+        for axis in (2, 1, 0):
+            position = points[axis, j] * steps + origin
+            start = np.ceil(position - half_width)
+            entry[axis, j] = np.int64((start - position) * entries + (half_width * entries + HALF))
+            number = number * side + np.int64(start)
+        first[j] = number
 
 
 @compiled(fastmath=FAST)
@@ -145,10 +77,17 @@ def _sum(
     points: Any, grid: Any, values: Any, out: Any,
     width: Any, side: int, origin: Any, steps: Any, entries: Any, half_box: Any,
 ) -> None:  # fmt: skip
-    for i in range(len(points)):
-        px, py, pz = points[i, 0], points[i, 1], points[i, 2]
-        re = im = ZERO
-        if max(abs(px), abs(py), abs(pz)) < half_box:
-            re, im = sum_at(px, py, pz, grid, values, width, side, origin, steps, entries)
-        out[i, 0] = re
-        out[i, 1] = im
+    block, places = np.empty((3, BLOCK), F32), new_places()
+    first, entry = places
+    for begin in range(0, len(points), BLOCK):
+        n = min(BLOCK, len(points) - begin)
+        for j in range(n):
+            px, py, pz = points[begin + j, 0], points[begin + j, 1], points[begin + j, 2]
+            is_known = max(abs(px), abs(py), abs(pz)) < half_box
+            block[0, j], block[1, j], block[2, j] = (px, py, pz) if is_known else (HALF, HALF, HALF)
+            out[begin + j, 0] = out[begin + j, 1] = F32(is_known)
+        find_places(block, n, places, width, side, origin, steps, entries)
+        for j in range(n):
+            re, im = sum_rows(grid, first[j], side, values, entry[0, j], entry[1, j], entry[2, j], width)
+            out[begin + j, 0] *= re
+            out[begin + j, 1] *= im
