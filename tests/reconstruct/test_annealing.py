@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from hoarfrost.fourier import FourierDisc
+from hoarfrost.fourier import FourierDisc, fourier_resize
 from hoarfrost.geometry import random_rotations
 from hoarfrost.model.band import BandModel
 from hoarfrost.model.likelihood import WhitenedImages, whiten
 from hoarfrost.model.quadrature import PosePrior
-from hoarfrost.reconstruct.annealing import FIRST_NATS, LEAST_FIRST, MINIBATCHES, Annealing
+from hoarfrost.particles.stack import ParticleStack
+from hoarfrost.reconstruct.annealing import FIRST_NATS, LEAST_FIRST, MINIBATCHES, WARM_SHARE, Annealing
 from hoarfrost.reconstruct.auto import AutoStage
+from hoarfrost.reconstruct.loop import Reconstruction
+from hoarfrost.reconstruct.methods import StepReport
+from hoarfrost.reconstruct.run import open_source
+from hoarfrost.reconstruct.settings import Options, resolve
 from hoarfrost.seeds import named_generator
+from hoarfrost.simulate.phantom import make_phantom
 
 DISC = FourierDisc(32, 6.0)
 
@@ -91,3 +99,49 @@ def test_a_warm_stage_does_not_listen() -> None:
     assert not auto.judged(10.0)
     assert not auto.judged(1.0)
     assert auto.go_back() is None
+
+
+def test_a_quadrature_for_less_will_do_while_noise_is_strong() -> None:
+    r_max, poses = 6.0, PosePrior(1.0, 3.0)
+    turn = random_rotations(1, named_generator(2, "annealing test"))[0]
+    fine = BandModel(32, r_max, poses, turn)
+    coarse = BandModel(32, r_max, poses, turn, quadrature_r_max=WARM_SHARE * r_max)
+    assert coarse.is_coarse
+    assert not fine.is_coarse
+    assert coarse.disc.size == fine.disc.size
+    assert 4 * coarse.poses.orientations.n_nodes * len(coarse.poses.shifts.shifts_px) < (
+        fine.poses.orientations.n_nodes * len(fine.poses.shifts.shifts_px)
+    )
+    volume = fourier_resize(make_phantom(32, seed=1, n_blobs=12), fine.box).float()
+    slices = fine.operator.slices(volume)
+    ours = slices[torch.arange(0, len(slices), len(slices) // 20)]
+    clear = ours * math.sqrt(40.0 / float(ours.abs().square().sum(dim=1).mean()))
+    ctf = torch.full((len(clear), fine.disc.size), float(clear.abs().max() / ours.abs().max()))
+    noise = torch.randn(clear.shape, dtype=torch.complex64, generator=named_generator(3, "annealing test"))
+    seen = whiten(clear + noise, ctf, torch.ones(fine.disc.size), fine.disc)
+    error = {}
+    for temperature in (1.0, 10.0):
+        hot = seen.tempered(temperature)
+        each = [band.posterior(volume, hot).log_evidence for band in (fine, coarse)]
+        error[temperature] = float((each[0] - each[1]).abs().mean())
+    assert error[10.0] < 0.15
+    assert error[10.0] < error[1.0] / 4
+
+
+def test_a_start_sums_coarsely_while_it_is_warm(example_particles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = ParticleStack.open(example_particles)
+    options = Options(batch_size=25, max_resolution_A=140.0, shift_sigma_A=0.0, epochs=2.4)
+    settings = resolve(stack, options, output=Path("run"), datadir=None, version="test")
+    run = Reconstruction(settings, open_source(stack, settings), lambda event: None)
+    seen: list[tuple[bool, bool]] = []
+    step = AutoStage.step
+
+    def spied(self: AutoStage, *given: Any) -> StepReport:
+        seen.append((self.is_warm, self.band.is_coarse))
+        return step(self, *given)
+
+    monkeypatch.setattr(AutoStage, "step", spied)
+    run.optimise()
+    assert seen[:MINIBATCHES] == [(True, True)] * MINIBATCHES
+    assert set(seen[MINIBATCHES + 1 :]) == {(False, False)}
+    assert len(seen) > MINIBATCHES + 2

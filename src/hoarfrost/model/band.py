@@ -26,7 +26,8 @@ class BandModel:
 
     The volume (box, box, box) spans the same length as the images; box = 2 ⌊r_max⌋ + 6. `rotation` (3, 3) turns the
     whole quadrature of orientations, so that no direction of the map is special. The volume is to have the symmetry of
-    `group`, over which gradients and the quadratic's terms are averaged.
+    `group`, over which gradients and the quadratic's terms are averaged. With a `quadrature_r_max` poses are summed as
+    coarsely as would do for that band limit.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class BandModel:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         matrix_bytes: int = MATRIX_BYTES,
+        quadrature_r_max: float | None = None,
     ) -> None:
         self.r_max = r_max
         self.group = group or PointGroup()
@@ -48,8 +50,10 @@ class BandModel:
         self.dtype = dtype
         self.box = 2 * math.floor(r_max) + VOLUME_MARGIN
         self.disc = FourierDisc(image_box, r_max)
-        orientations = make_orientation_quadrature(r_max).rotated(rotation)
-        shifts = make_shift_quadrature(r_max, image_box, poses.shift_sigma_px, poses.shift_extent_px)
+        fine_to = r_max if quadrature_r_max is None else quadrature_r_max
+        self.is_coarse: bool = fine_to < r_max
+        orientations = make_orientation_quadrature(fine_to).rotated(rotation)
+        shifts = make_shift_quadrature(fine_to, image_box, poses.shift_sigma_px, poses.shift_extent_px)
         self.poses = PoseModel(self.disc, orientations, shifts, device=device, dtype=dtype)
         # Where the matrix is too large to keep, going by way of planes is two to three times faster than it would be;
         # its error is below that of this width's window, not of a wider one's. At r_max 6 it takes twice as long.

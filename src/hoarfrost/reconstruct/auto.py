@@ -129,13 +129,18 @@ class AutoStage(StageMethod):
         statistics = self.optimiser.statistics
         return super().log_shares if statistics is None else log_shares_of(statistics[2])
 
+    @property
+    def is_warm(self) -> bool:
+        """Whether noise is taken for stronger than it is."""
+        return self._annealing.is_warm
+
     def judged(self, gain: float) -> bool:
         """Keep the maps if they are the best so far; whether they have become so much worse that it is time to end.
 
         Where images are poor a map soon fits the noise of the particles that it is made from: on 808 of
         beta-galactosidase what it explained of others rose to 5.7 nats in 80 minibatches and fell to 2.5 in 80 more.
         """
-        if self._annealing.is_warm:
+        if self.is_warm:
             return False
         if self._best is None or gain > self._best[0]:
             self._best = (gain, self.volumes, self.optimiser.averages)

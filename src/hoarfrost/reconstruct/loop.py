@@ -21,7 +21,7 @@ from hoarfrost.optim.registry import METHODS, Facts
 from hoarfrost.particles.prefetch import prefetched
 from hoarfrost.particles.sampling import FixedMinibatchSampler, MinibatchSampler, split_held_out
 from hoarfrost.particles.source import ParticleSource
-from hoarfrost.reconstruct.annealing import Annealing
+from hoarfrost.reconstruct.annealing import WARM_SHARE, Annealing
 from hoarfrost.reconstruct.auto import AutoStage
 from hoarfrost.reconstruct.checkpoint import Checkpoints, State
 from hoarfrost.reconstruct.curvature import largest_curvature
@@ -179,13 +179,27 @@ class Reconstruction:
         assert best is not None
         return best
 
-    def make_band(self, stage: int, draw: int = 0, matrix_bytes: int | None = None) -> BandModel:
-        """The model at a stage's band limit, its quadrature turned at random; `matrix_bytes` for its matrix at most."""
+    def make_band(
+        self, stage: int, draw: int = 0, matrix_bytes: int | None = None, *, is_warm: bool = False
+    ) -> BandModel:
+        """The model at a stage's band limit, its quadrature turned at random; `matrix_bytes` for its matrix at most.
+
+        While noise `is_warm` poses are summed more coarsely: see `annealing`.
+        """
         s = self.settings
         rotation = random_rotations(1, self.generator(self._of_start(f"grid {stage} {draw}")))[0]
         r_max = s.stages_r_max[stage]
         most = s.matrix_bytes if matrix_bytes is None else matrix_bytes
-        return BandModel(s.box, r_max, self.pose_prior, rotation, group=self.group, device=s.device, matrix_bytes=most)
+        return BandModel(
+            s.box,
+            r_max,
+            self.pose_prior,
+            rotation,
+            group=self.group,
+            device=s.device,
+            matrix_bytes=most,
+            quadrature_r_max=WARM_SHARE * r_max if is_warm else None,
+        )
 
     @property
     def pose_prior(self) -> PosePrior:
@@ -280,7 +294,9 @@ class Reconstruction:
             while not self.out_of_epochs():
                 method.set_step(control.step_size)
                 if self.settings.rotate_grid and iteration:
-                    method.band = self.make_band(stage, iteration)
+                    method.band = self.make_band(stage, iteration, is_warm=method.is_warm)
+                elif method.is_warm != method.band.is_coarse:
+                    method.band = self.make_band(stage, is_warm=True) if method.is_warm else band
                 (indices, number), images = next(batches)
                 self._drawn.pop(0)
                 step_size = method.step_size

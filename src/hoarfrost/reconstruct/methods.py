@@ -98,6 +98,11 @@ class StageMethod(ABC):
         `images` are the team's share of it that is this process's, and `n_images` the number of all of them.
         """
 
+    @property
+    def is_warm(self) -> bool:
+        """Whether noise is taken for stronger than it is, so that a coarser sum over poses will do."""
+        return False
+
     def judged(self, gain: float) -> bool:
         """Take note of how much better than an empty map the present one explains a held-out particle, in nats.
 
