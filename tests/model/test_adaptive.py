@@ -52,6 +52,7 @@ def make_problem(signal: float, *, shifts: bool = True, dtype: torch.dtype = tor
     phase = torch.exp(-2j * torch.pi / 32 * (moved @ band.disc.coordinates.double().T))
     ctf = 0.4 + torch.rand(N_IMAGES, band.disc.size, generator=generator, dtype=torch.float64)
     noise = torch.randn(clean.shape, generator=generator, dtype=torch.complex128)
+    noise.imag[:, 0] = 0  # as DC of any image
     packed = (phase * ctf * clean * scale + noise).to(torch.complex64 if dtype == torch.float32 else torch.complex128)
     images = whiten(packed, ctf, torch.ones(band.disc.size, dtype=torch.float64), band.disc)
     return Problem(band, band.operator.slices((volume * scale).to(dtype)), images)

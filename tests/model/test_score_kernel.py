@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hoarfrost.model import score_kernel
-from hoarfrost.model.score_kernel import BlockSums, arrange_slices, arrange_statistics, exponential, exponentiate
+from hoarfrost.model.score_kernel import BlockSums, exponential, exponentiate
 from hoarfrost.seeds import named_generator
 
 B, SYMMETRIES, WIDTH = 3, 4, 37
@@ -109,24 +109,3 @@ def test_the_compiled_loop_does_what_it_says(n_shifts: int) -> None:
     torch.testing.assert_close(bias, again_bias, rtol=1e-5, atol=1e-9)
     for found, wanted in zip(sums, expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-9)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_slices_and_statistics_are_laid_out_for_matrix_products(dtype: torch.dtype) -> None:
-    n, size, width = 21, 5, 8
-    generator = named_generator(0, "score kernel test")
-    slices = torch.randn(n, size, 2, generator=generator, dtype=dtype)
-    log_weights = torch.randn(n, generator=generator, dtype=dtype)
-    joint, imaginary = torch.full((n, 2 * width), math.nan, dtype=dtype), torch.full((n, width), math.nan, dtype=dtype)
-    arrange_slices(slices, log_weights, joint, imaginary)
-    torch.testing.assert_close(joint[:, :size], 2 * slices[..., 0])
-    torch.testing.assert_close(imaginary[:, :size], 2 * slices[..., 1])
-    torch.testing.assert_close(joint[:, width : width + size], -slices.square().sum(dim=2))
-    assert torch.equal(joint[:, width + size], log_weights)
-    for rest in (joint[:, size:width], joint[:, width + size + 1 :], imaginary[:, size:]):
-        assert rest.numel() > 0
-        assert not rest.any()
-    numerator, weight = torch.empty(n, size, 2, dtype=dtype), torch.empty(n, size, dtype=dtype)
-    arrange_statistics(joint.T.contiguous(), imaginary.T.contiguous(), numerator, weight)
-    assert torch.equal(numerator, torch.stack([joint[:, :size], imaginary[:, :size]], dim=2))
-    assert torch.equal(weight, joint[:, width : width + size])

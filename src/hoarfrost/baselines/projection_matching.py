@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from hoarfrost.model.band import BandModel
-from hoarfrost.model.likelihood import HALF_OF_SYMMETRIES, PoseModel, WhitenedImages
+from hoarfrost.model.likelihood import PoseModel, WhitenedImages
+from hoarfrost.model.plane_harmonics import HALF_OF_SYMMETRIES
 
 SCORES_PER_TILE = 1 << 22
 # ε: Fourier coefficients that no image saw stay near zero.

@@ -27,7 +27,8 @@ from hoarfrost.errors import UsageError
 from hoarfrost.fourier import radius_grid
 from hoarfrost.geometry import random_rotations
 from hoarfrost.model.band import BandModel
-from hoarfrost.model.likelihood import HALF_OF_SYMMETRIES, PoseModel, WhitenedImages, marginalise
+from hoarfrost.model.likelihood import PoseModel, WhitenedImages, marginalise
+from hoarfrost.model.plane_harmonics import HALF_OF_SYMMETRIES
 from hoarfrost.model.quadrature import PosePrior, make_shift_quadrature
 from hoarfrost.seeds import named_generator
 

@@ -4,10 +4,10 @@ With y = Ĩ/σ and c = C/σ, both times √weight so that sums over the half dis
 
     log p_ij = −‖y_i‖² + 2 Re⟨z_ij , P_j V⟩ − ⟨c_i² , |P_j V|²⟩ + log w_j + const,     z_ij = c_i S_t* y_i
 
-The products are real matrix products of (images · symmetries · shifts) × (base orientations). The symmetries of the
-pixel lattice are applied to the images, as permutations, so slices are needed for the base orientations only. A half
-turn in the plane only conjugates the slice: the products of the real parts and of the imaginary parts, added, give the
-score of an orientation, and subtracted that of the one half a turn away, so both are computed for half of them only.
+The products are real matrix products of (images · shifts) × (base orientations). The symmetries of the pixel lattice
+stand in for seven orientations in eight: a half turn only conjugates the slice, so that the products of the real parts
+and of the imaginary parts, added, give the score of an orientation, and subtracted that of the one half a turn away;
+and those under a quarter turn and a flip are sums of the same few products (`plane_harmonics`).
 The posterior γ_ij = p_ij w_j / Σ gives the two statistics that every method needs, summed over images and symmetries,
 
     numerator_j = Σ_i γ_ij z_ij      weight_j = Σ_i γ_ij c_i²      ∂(−Σ log p)/∂(P_j V) = −2 (numerator − weight P_j V)
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from hoarfrost.fourier import FourierDisc
 from hoarfrost.geometry import plane_symmetries
+from hoarfrost.model.plane_harmonics import HALF_OF_SYMMETRIES, PlaneHarmonics
 from hoarfrost.model.quadrature import OrientationQuadrature, ShiftQuadrature
 from hoarfrost.model.score_tile import LikelyPoses, ScoreTile
 from hoarfrost.model.slice_bank import Scratch, SliceBank, StatisticSums
@@ -33,15 +34,14 @@ from hoarfrost.model.slice_bank import Scratch, SliceBank, StatisticSums
 SCORES_PER_TILE = 1 << 24
 # More rows of images, symmetries and shifts make matrix products no faster.
 ROWS_PER_TILE = 800
-# Of `plane_symmetries`: quarter turns 0 and 1, plain and flipped. The others are these, turned by 180° (2 further on).
-HALF_OF_SYMMETRIES = [0, 1, 4, 5]
 
 
 @dataclass(frozen=True)
 class WhitenedImages:
     """Packed images divided by the noise: `data` y complex (b, K), `ctf` c real (b, K), `log_constant` (b,).
 
-    `log_constant` is −‖y‖² − Σ weight · log(π σ²), the part of the log-likelihood that no pose changes; float64.
+    `log_constant` is −‖y‖² − Σ weight · log(π σ²), the part of the log-likelihood that no pose changes; float64. DC is
+    real, as that of any image: sums over poses pay no heed to an imaginary part there.
     """
 
     data: Tensor
@@ -98,6 +98,7 @@ class PoseModel:
         permutations = [disc.permutation(g[:2, :2]) for g in plane_symmetries()]
         self.permutation = torch.stack([index for index, _ in permutations]).to(device)
         self.conjugate_sign = 1 - 2 * torch.stack([c for _, c in permutations]).to(device, dtype)
+        self.harmonics = PlaneHarmonics(disc, dtype, device)
         self._scratches: list[Scratch] = []
 
     def scratch(self, number: int = 0) -> Scratch:
@@ -105,6 +106,17 @@ class PoseModel:
         while len(self._scratches) <= number:
             self._scratches.append(Scratch())
         return self._scratches[number]
+
+    def even_and_odd(self, images: WhitenedImages) -> tuple[Tensor, Tensor]:
+        """Coordinates of z = c S_t* y of each shift: of real parts (b · S, E), and of imaginary ones (b · S, 2 O)."""
+        z = ((images.ctf * images.data)[:, None, :] * self.conjugate_phases).flatten(0, 1)
+        return z.real @ self.harmonics.even.T, z.imag @ self.harmonics.odd.T
+
+    def power(self, images: WhitenedImages) -> Tensor:
+        """Coordinates of c², and a one where slices have their log weight: (b, E)."""
+        power = images.ctf.square() @ self.harmonics.even.T
+        power[:, self.harmonics.sizes[0] - 1] = 1
+        return power
 
     def orient_data(self, images: WhitenedImages) -> tuple[Tensor, Tensor]:
         """Real and imaginary parts of z = c S_t* y under half of the symmetries and each shift: (b · 4 · S, K) each."""
@@ -145,7 +157,7 @@ class Posterior:
 
 def marginalise(images: WhitenedImages, slices: Tensor, poses: PoseModel, *, statistics: bool = True) -> Posterior:
     """Sum the likelihood of each image over all poses, given slices (n_base, K) at the base orientations."""
-    bank = SliceBank(slices, poses.base_log_weights, poses.scratch())
+    bank = SliceBank(slices, poses.base_log_weights, poses.harmonics, poses.scratch())
     sums = StatisticSums(bank)
     columns: list[tuple[Tensor, ...]] = []
     for part in tiles_of(images, bank, poses):
@@ -162,7 +174,7 @@ def marginalise(images: WhitenedImages, slices: Tensor, poses: PoseModel, *, sta
 def likely_poses(images: WhitenedImages, slices: Tensor, poses: PoseModel, least_share: float) -> LikelyPoses:
     """All nodes that hold more than `least_share` of an image's posterior, and its best one in any case."""
     found = []
-    bank = SliceBank(slices, poses.base_log_weights, poses.scratch())
+    bank = SliceBank(slices, poses.base_log_weights, poses.harmonics, poses.scratch())
     for part in tiles_of(images, bank, poses):
         likely = ScoreTile(images[part], poses, bank).likely(least_share)
         found.append(LikelyPoses(likely.image + part.start, likely.node, likely.shift, likely.probability))

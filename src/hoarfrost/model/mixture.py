@@ -58,7 +58,7 @@ def marginalise_mixture(
     `log_shares` (C,) is log π; `log_none` (b,) is the log of how probable it is to see the image where it shows none of
     the classes, over the probability that it shows one.
     """
-    banks = [SliceBank(of, poses.base_log_weights, poses.scratch(c)) for c, of in enumerate(slices)]
+    banks = [SliceBank(of, poses.base_log_weights, poses.harmonics, poses.scratch(c)) for c, of in enumerate(slices)]
     sums = [StatisticSums(bank) for bank in banks]
     log_shares = log_shares.to(torch.float64)
     columns: list[tuple[Tensor, ...]] = []

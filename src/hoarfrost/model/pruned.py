@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from hoarfrost.fourier import FourierDisc
-from hoarfrost.model.likelihood import HALF_OF_SYMMETRIES, PoseModel, Posterior, WhitenedImages
+from hoarfrost.model.likelihood import PoseModel, Posterior, WhitenedImages
+from hoarfrost.model.plane_harmonics import HALF_OF_SYMMETRIES
 from hoarfrost.model.score_tile import DROPPED_MASS
 
 # Low-band scores of a tile of images are in memory at once; fewer leave the matrix products short of rows.

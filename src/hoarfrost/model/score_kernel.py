@@ -47,33 +47,6 @@ def exponentiate(products: Tensor, bias: Tensor, shift_log_weights: Tensor) -> B
     return _by_torch(products, bias, shift_log_weights)
 
 
-def arrange_slices(slices: Tensor, log_weights: Tensor, joint: Tensor, imaginary: Tensor) -> None:
-    """From slices (n, K, 2) fill `joint` (n, 2P) and `imaginary` (n, P), P > K.
-
-    `joint` becomes the real parts of 2 P_j V, then −|P_j V|² and the log weights; `imaginary` the imaginary parts of
-    2 P_j V. What is left over is zero.
-    """
-    if is_compiled(joint):
-        _arrange_slices(*arrays(slices, log_weights, joint, imaginary))
-        return
-    size = slices.shape[1]
-    power = joint[:, joint.shape[1] // 2 :]
-    for part in (joint, imaginary):
-        part.zero_()
-    joint[:, :size], imaginary[:, :size] = 2 * slices[..., 0], 2 * slices[..., 1]
-    power[:, :size], power[:, size] = -slices.square().sum(dim=2), log_weights
-
-
-def arrange_statistics(joint: Tensor, imaginary: Tensor, numerator: Tensor, weight: Tensor) -> None:
-    """From sums `joint` (2P, n) and `imaginary` (P, n) fill `numerator` (n, K, 2) and `weight` (n, K), K < P."""
-    if is_compiled(joint):
-        _arrange_statistics(*arrays(joint, imaginary, numerator, weight))
-        return
-    size = weight.shape[1]
-    numerator[..., 0], numerator[..., 1] = joint[:size].T, imaginary[:size].T
-    weight.copy_(joint[len(imaginary) :][:size].T)
-
-
 def _by_torch(products: Tensor, bias: Tensor, shift_log_weights: Tensor) -> BlockSums:
     b, _, width = products.shape[1:]
     n_shifts = len(shift_log_weights)
@@ -201,31 +174,3 @@ def _exponentiate(
                 elif row_sums[i, r] != ZERO:
                     for k in range(width):
                         z[k] += a[k]
-
-
-@compiled()
-def _arrange_slices(slices: Any, log_weights: Any, joint: Any, imaginary: Any) -> None:
-    n, size, _ = slices.shape
-    width = imaginary.shape[1]
-    for j in range(n):
-        for k in range(size):
-            x, y = slices[j, k, 0], slices[j, k, 1]
-            joint[j, k] = x + x
-            imaginary[j, k] = y + y
-            joint[j, width + k] = -(x * x + y * y)
-        for k in range(size, width):
-            joint[j, k] = imaginary[j, k] = joint[j, width + k] = ZERO
-        joint[j, width + size] = log_weights[j]
-
-
-@compiled()
-def _arrange_statistics(joint: Any, imaginary: Any, numerator: Any, weight: Any) -> None:
-    n, size = weight.shape
-    width = imaginary.shape[0]
-    # Sixteen orientations at a time: what is read of each row fills a line of the cache.
-    for first in range(0, n, 16):
-        for k in range(size):
-            for j in range(first, min(first + 16, n)):
-                numerator[j, k, 0] = joint[k, j]
-                numerator[j, k, 1] = imaginary[k, j]
-                weight[j, k] = joint[width + k, j]

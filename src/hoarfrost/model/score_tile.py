@@ -8,13 +8,16 @@ begin does not depend on the number of cores, so the results do not either.
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
+from hoarfrost.model.harmonic_kernel import products_of_likelihoods, scores_of_products
+from hoarfrost.model.plane_harmonics import HALF_OF_SYMMETRIES
 from hoarfrost.model.score_kernel import LOWEST_EXPONENT, BlockSums, exponentiate
 from hoarfrost.model.slice_bank import SliceBank, StatisticSums
 from hoarfrost.model.workers import each
@@ -22,8 +25,8 @@ from hoarfrost.model.workers import each
 if TYPE_CHECKING:
     from hoarfrost.model.likelihood import PoseModel, WhitenedImages
 
-# A core's cache of 2 MB holds half a million. Measured at r_max 6 to 10: more or fewer by a half make no difference.
-SCORES_PER_BLOCK = 700_000
+# Measured at r_max 6 to 10: half as many take up to a tenth longer, a quarter of them half as long again.
+SCORES_PER_BLOCK = 1_400_000
 SMALLEST_WIDTH = 64
 # So that two or four cores have equally many.
 BLOCKS_MULTIPLE = 4
@@ -68,15 +71,17 @@ class ScoreTile:
     """
 
     def __init__(self, images: WhitenedImages, poses: PoseModel, bank: SliceBank) -> None:
-        self._images, self._poses, self._bank = images, poses, bank
+        self._images, self._poses, self._bank, self._basis = images, poses, bank, bank.basis
         self._b, self._n_shifts = len(images), len(poses.shifts.shifts_px)
-        size, width = bank.size, bank.width
-        self._real, self._imaginary = (pad(part, (0, width - size)) for part in poses.orient_data(images))
-        self._power = pad(poses.orient_power(images), (0, width - size))
-        self._power[:, size] = 1
-        # With one shift, rows and those of the power term are the same, and one product gives the sum of both.
-        self._joint = torch.cat([self._real, self._power], dim=1) if self._n_shifts == 1 else None
-        self._rows = len(self._real) // self._b
+        self._even, odd = poses.even_and_odd(images)
+        self._power = poses.power(images)
+        # u of all images and shifts, then w.
+        self._odd = torch.cat(odd.chunk(2, dim=1))
+        if self._n_shifts == 1:
+            # Rows and those of the power term are the same, and one product gives the sum of both.
+            parts = (torch.split(part, self._basis.sizes, dim=1) for part in (self._even, self._power))
+            self._even = torch.cat([part for of_kind in zip(*parts, strict=True) for part in of_kind], dim=1)
+        self._rows = len(HALF_OF_SYMMETRIES) * self._n_shifts
         n_base = len(bank.joint)
         n_scores = 2 * self._b * self._rows * n_base
         self._scores = bank.scratch.take("scores", (n_scores,), bank.joint)
@@ -93,19 +98,40 @@ class ScoreTile:
     def _score(self, edges: tuple[int, int]) -> _Block:
         """Likelihoods of the base orientations from `first` to before `last`."""
         first, last = edges
-        rows, width, size = self._b * self._rows, last - first, self._bank.width
-        products = self._scores[2 * rows * first : 2 * rows * last].view(2, rows, width)
-        joint = self._bank.joint[first:last].T
-        if self._joint is not None:
-            torch.mm(self._joint, joint, out=products[0])
-            bias = products.new_zeros(1, 1, width)
-        else:
-            torch.mm(self._real, joint[:size], out=products[0])
-            bias = torch.mm(self._power, joint[size:]).view(self._b, -1, width)
-        torch.mm(self._imaginary, self._bank.imaginary[first:last].T, out=products[1])
-        products = products.view(2, self._b, self._rows, width)
-        sums = exponentiate(products, bias, self._poses.shift_log_weights)
-        return _Block(first, last, products[0], products[1], bias, sums)
+        b, pairs, width, bank = self._b, self._b * self._n_shifts, last - first, self._bank
+        even, odd = self._products(pairs, width)
+        bias = even.new_zeros(1, 1, width)
+        if self._n_shifts > 1:
+            power = even.new_empty(len(self._basis.sizes), b, width)
+        for c, (own, columns, of_power) in enumerate(self._kinds()):
+            torch.mm(self._even[:, own], bank.joint[first:last, columns].T, out=even[c])
+            if self._n_shifts > 1:
+                torch.mm(self._power[:, own], bank.joint[first:last, of_power].T, out=power[c])
+        for half, of_slices in enumerate(bank.odd[first:last].chunk(2, dim=1)):
+            torch.mm(self._odd, of_slices.T, out=odd[2 * half : 2 * half + 2].view(2 * pairs, width))
+        if self._n_shifts > 1:
+            bias = torch.einsum("cg,cbk->bgk", self._basis.characters, power).contiguous()
+        scores = self._scores[2 * b * self._rows * first : 2 * b * self._rows * last].view(2, b, self._rows, width)
+        scores_of_products(even, odd, self._basis, scores.view(2, b, -1, self._n_shifts, width))
+        sums = exponentiate(scores, bias, self._poses.shift_log_weights)
+        return _Block(first, last, scores[0], scores[1], bias, sums)
+
+    def _kinds(self) -> Iterator[tuple[slice, slice, slice]]:
+        """Of each kind, the columns of the images, and those of `SliceBank.joint` for them, and for the power term."""
+        first = 0
+        for size, (real, power) in zip(self._basis.sizes, self._basis.joint_slices(), strict=True):
+            if self._n_shifts == 1:
+                both = slice(real.start, power.stop)
+                yield both, both, both
+            else:
+                yield slice(first, first + size), real, power
+            first += size
+
+    def _products(self, pairs: int, width: int) -> tuple[Tensor, Tensor]:
+        """Room for the products of a block, (4, pairs, width) each, that a core uses again and again."""
+        name = f"products of {threading.current_thread().name}"
+        even, odd = self._bank.scratch.take(name, (2, 4, pairs, width), self._bank.joint)
+        return even, odd
 
     def log_evidence(self) -> Tensor:
         """log p(Ĩ_i | V): (b,) float64."""
@@ -159,32 +185,36 @@ class ScoreTile:
 
         def add(numbered: tuple[int, _Block]) -> None:
             number, block = numbered
-            of_block = share[:, number, None]
-            live = ~(of_block * block.sums.row_sums <= least)  # what is not a number counts as live
-            scale = of_block.expand(-1, self._rows)
-            joint, imaginary = sums.joint[:, block.first : block.last], sums.imaginary[:, block.first : block.last]
-            # Half a turn conjugates z, so imaginary parts take the difference of plain and turned.
-            _add(imaginary, block.difference, self._imaginary, scale, live, begun=sums.begun)
-            if self._joint is not None:
-                _add(joint, block.both, self._joint, scale, live, begun=sums.begun)
-                return
-            size = self._bank.width
-            _add(joint[:size], block.both, self._real, scale, live, begun=sums.begun)
-            live = live.view(self._b, -1, self._n_shifts).any(dim=2)
-            scale = scale[:, :: self._n_shifts]
-            _add(joint[size:], block.over_shifts, self._power, scale, live, begun=sums.begun)
+            of_block, width = share[:, number].contiguous(), block.last - block.first
+            live = ~(of_block[:, None] * block.sums.row_sums <= least)  # what is not a number counts as live
+            live = live.view(self._b, -1, self._n_shifts).any(dim=1)
+            chosen = live.flatten().nonzero().squeeze(1)
+            even, odd = self._products(len(chosen), width)
+            shape = self._b, -1, self._n_shifts, width
+            products_of_likelihoods(
+                block.both.view(shape), block.difference.view(shape), of_block, chosen, self._basis, even, odd
+            )
+            own_even, own_odd = self._even, self._odd
+            if not live.all():
+                own_even, own_odd = own_even[chosen], own_odd.view(2, -1, own_odd.shape[1])[:, chosen].flatten(0, 1)
+            joint, odd_sums = sums.joint[:, block.first : block.last], sums.odd[:, block.first : block.last]
+            for half, of_slices in enumerate(odd_sums.chunk(2)):
+                _add(of_slices, own_odd, odd[2 * half : 2 * half + 2].flatten(0, 1), begun=sums.begun)
+            for c, (own, rows, _) in enumerate(self._kinds()):
+                _add(joint[rows], own_even[:, own], even[c], begun=sums.begun)
+            if self._n_shifts > 1:
+                over_shifts = block.over_shifts * of_block[:, None, None]
+                power = torch.einsum("cg,bgk->cbk", self._basis.characters, over_shifts)
+                for c, (own, _, rows) in enumerate(self._kinds()):
+                    _add(joint[rows], self._power[:, own], power[c], begun=sums.begun)
 
         each(add, list(enumerate(self._blocks)), share.device)
         sums.begun = True
 
 
-def _add(total: Tensor, likelihoods: Tensor, values: Tensor, scale: Tensor, live: Tensor, *, begun: bool) -> None:
-    """Add Σ likelihood · scale · value over live rows: (P, width) from (b, rows, width), (b · rows, P), (b, rows)."""
-    likelihoods, scale, live = likelihoods.flatten(0, 1), scale.reshape(-1), live.flatten()
-    if not live.all():
-        chosen = live.nonzero().squeeze(1)
-        likelihoods, values, scale = likelihoods[chosen], values[chosen], scale[chosen]
+def _add(total: Tensor, values: Tensor, likelihoods: Tensor, *, begun: bool) -> None:
+    """Add Σ value · likelihood over rows: (P, width) from (m, P) and (m, width)."""
     if begun:
-        total.addmm_(values.T * scale, likelihoods)
+        total.addmm_(values.T, likelihoods)
     else:
-        torch.mm(values.T * scale, likelihoods, out=total)
+        torch.mm(values.T, likelihoods, out=total)

@@ -8,7 +8,8 @@ import mmap
 import torch
 from torch import Tensor
 
-from hoarfrost.model.score_kernel import arrange_slices, arrange_statistics
+from hoarfrost.model.harmonic_kernel import arrange_slices, arrange_statistics
+from hoarfrost.model.plane_harmonics import PlaneHarmonics
 from hoarfrost.model.workers import each
 
 HUGE_PAGE = 1 << 21
@@ -43,44 +44,38 @@ def _huge(n: int, like: Tensor) -> Tensor:
     return torch.frombuffer(region, dtype=like.dtype, count=n)
 
 
-def padded(size: int) -> int:
-    """Columns for `size` coefficients and one more: matrix products like rows to begin at multiples of 32 bytes."""
-    return -(-(size + 1) // 8) * 8
-
-
 class SliceBank:
-    """Slices of all base orientations as matrix products want them.
+    """Slices of all base orientations as matrix products want them: in coordinates of `basis`.
 
-    `joint` (n_base, 2P) has the real parts of 2 P_j V, then −|P_j V|² and log w_j; `imaginary` (n_base, P) has the
-    imaginary parts of 2 P_j V. P is `padded(K)`. Both, and all that is made with them, lie in `scratch`.
+    `joint` (n_base, 2E) has, kind by kind, those of the real parts of 2 P_j V, and of −|P_j V|² with log w_j; `odd`
+    (n_base, 2 O) those of the imaginary parts of 2 P_j V. Both, and all that is made with them, lie in `scratch`.
     """
 
-    def __init__(self, slices: Tensor, base_log_weights: Tensor, scratch: Scratch) -> None:
-        n_base, size = slices.shape
-        self.scratch = scratch
-        self.size, self.width, real = size, padded(size), slices.real
-        self.joint = scratch.take("slices, real", (n_base, 2 * self.width), real)
-        self.imaginary = scratch.take("slices, imaginary", (n_base, self.width), real)
+    def __init__(self, slices: Tensor, base_log_weights: Tensor, basis: PlaneHarmonics, scratch: Scratch) -> None:
+        n_base, self.size = slices.shape
+        self.scratch, self.basis, real = scratch, basis, slices.real
+        self.joint = scratch.take("slices, even", (n_base, basis.joint_size), real)
+        self.odd = scratch.take("slices, odd", (n_base, 2 * basis.odd_size), real)
 
         pairs = torch.view_as_real(slices)
 
         def fill(over: slice) -> None:
-            arrange_slices(pairs[over], base_log_weights[over], self.joint[over], self.imaginary[over])
+            arrange_slices(pairs[over], base_log_weights[over], basis, self.joint[over], self.odd[over])
 
         each(fill, _chunks(n_base), real.device)
 
 
 class StatisticSums:
-    """Sums over images of γ Re z and γ c², `joint` (2P, n_base), and of γ Im z, `imaginary` (P, n_base).
+    """Sums over images of γ Re z and γ c², `joint` (2E, n_base), and of γ Im z, `odd` (2 O, n_base), as coordinates.
 
     Orientations stand along the rows, as in the blocks of likelihoods: the product that sums them is faster that way.
     """
 
     def __init__(self, bank: SliceBank) -> None:
-        self._size, self._width = bank.size, bank.width
+        self._size, self._basis = bank.size, bank.basis
         n_base = len(bank.joint)
-        self.joint = bank.scratch.take("sums, real", (2 * bank.width, n_base), bank.joint)
-        self.imaginary = bank.scratch.take("sums, imaginary", (bank.width, n_base), bank.joint)
+        self.joint = bank.scratch.take("sums, even", (bank.joint.shape[1], n_base), bank.joint)
+        self.odd = bank.scratch.take("sums, odd", (bank.odd.shape[1], n_base), bank.joint)
         # Whether there is anything in the sums yet: the first to add writes.
         self.begun = False
 
@@ -91,7 +86,8 @@ class StatisticSums:
         weight = self.joint.new_empty(n_base, self._size)
 
         def turn(over: slice) -> None:
-            arrange_statistics(self.joint[:, over], self.imaginary[:, over], numerator[over], weight[over])
+            sums = self.joint[:, over], self.odd[:, over]
+            arrange_statistics(*sums, self._basis, numerator[over], weight[over])
 
         each(turn, _chunks(n_base), self.joint.device)
         return torch.view_as_complex(numerator), weight
