@@ -1,8 +1,8 @@
 """How long a run will take, from what it will do and how fast this machine does it; the progress bar goes by it too.
 
-Work is counted per image: a sum over all poses takes base orientations × coefficients × (2 shifts + 1) products, and a
-visit in refinement takes as long as so many evaluations of one pose (`model.local`). Both rates are measured in a
-moment on images of the run. The number of iterations is the expected one: stages end when the data say so.
+Work is counted per image: a sum over all poses takes so many products for each score, and a visit in refinement as long
+as so many evaluations of one pose (`model.local`). Both rates are measured in a moment on images of the run. The number
+of iterations is the expected one: stages end when the data say so.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from hoarfrost.model.band import VOLUME_MARGIN, BandModel
 from hoarfrost.model.likelihood import WhitenedImages
 from hoarfrost.model.local import LocalModel
 from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature, make_shift_quadrature
+from hoarfrost.reconstruct.annealing import MINIBATCHES, WARM_SHARE
 from hoarfrost.reconstruct.folds import FOLDS
 from hoarfrost.reconstruct.marching import (
     EXPECTED_SHARE_OF_EXACT,
@@ -29,19 +30,24 @@ from hoarfrost.reconstruct.marching import (
     SEARCHED_SHARE,
     last_stage_of_starts,
     plan_stage,
+    search_stage,
     sweep_size,
 )
 from hoarfrost.reconstruct.settings import Settings
 
 # Before a machine is measured: that of two cores.
-USUAL_PRODUCT_S, USUAL_EVALUATION_S = 4e-10, 3e-7
+USUAL_PRODUCT_S, USUAL_EVALUATION_S = 1e-11, 5e-8
+# A score takes a product for each coefficient, and its way to a likelihood as long as so many.
+PRODUCTS_OF_LIKELIHOOD = 200
+# To find the likely poses of an image takes such a share of a sum with statistics.
+SEARCHED_SUM = 0.6
 # Of one image in refinement: so many evaluations of one coefficient at one pose, and so many more for each coefficient
-# that it has. Measured on 70S and hard particles from r_max 8 to 36.
-VISIT = 3200, 9.5
-VISIT_OF_FINAL = 3200, 15.0
-SEARCH = 22_000, 13.0
+# that it has; for one that is searched for as well as the sum. Measured on 70S and hard particles from r_max 10 to 36.
+VISIT = 2900, 11.0
+VISIT_OF_FINAL = 2900, 25.0
+SEARCH = 10_000, 5.0
 # Building and solving for a map of one half, in evaluations for each voxel.
-EVALUATIONS_PER_VOXEL = 13
+EVALUATIONS_PER_VOXEL = 25
 IMAGES_TO_TIME, CLIMBS_TO_TIME, R_MAX_TO_TIME = 100, 4, 15.0
 SECONDS_TO_TIME, MOST_REPEATS = 0.5, 15
 
@@ -54,12 +60,13 @@ class Rates:
     evaluation_s: float = USUAL_EVALUATION_S
 
 
-def exact_products(r_max: float, settings: Settings) -> int:
-    """Products of one image's sum over all poses: base orientations × coefficients × (2 shifts + 1)."""
+def exact_products(r_max: float, settings: Settings, *, is_warm: bool = False) -> int:
+    """Products of one image's sum over all poses, of those of `annealing` while noise `is_warm`."""
     s = settings
-    shifts = make_shift_quadrature(r_max, s.box, s.shift_sigma_A / s.pixel_size_A, s.shift_extent_A / s.pixel_size_A)
-    orientations = make_orientation_quadrature(r_max)
-    return orientations.n_base * FourierDisc(s.box, r_max).size * (2 * len(shifts.shifts_px) + 1)
+    fine_to = WARM_SHARE * r_max if is_warm else r_max
+    shifts = make_shift_quadrature(fine_to, s.box, s.shift_sigma_A / s.pixel_size_A, s.shift_extent_A / s.pixel_size_A)
+    scores = make_orientation_quadrature(fine_to).n_nodes * len(shifts.shifts_px)
+    return scores * (FourierDisc(s.box, r_max).size + PRODUCTS_OF_LIKELIHOOD)
 
 
 @dataclass
@@ -67,16 +74,20 @@ class _Visits:
     """Counts the particles that refinement has seen; those that it sees first are searched for everywhere."""
 
     n: int
+    settings: Settings
+    rates: Rates
     seen: int = 0
 
-    def evaluations(self, images: int, r_max: float, visit: tuple[int, float]) -> float:
-        """Evaluations of one coefficient at one pose that visits of so many images are worth."""
+    def seconds(self, images: int, r_max: float, visit: tuple[int, float]) -> float:
+        """What visits of so many images take."""
+        s = self.settings
         new = min(images, self.n - self.seen)
         self.seen += new
         searched = new + SEARCHED_SHARE * (images - new)
         coefficients = math.pi * r_max**2 / 2
-        alike = images * (visit[0] + visit[1] * coefficients)
-        return alike + searched * (SEARCH[0] + SEARCH[1] * coefficients)
+        evaluations = images * (visit[0] + visit[1] * coefficients) + searched * (SEARCH[0] + SEARCH[1] * coefficients)
+        products = searched * SEARCHED_SUM * exact_products(s.stages_r_max[search_stage(s.stages_r_max, r_max)], s)
+        return evaluations * self.rates.evaluation_s + products * self.rates.product_s
 
 
 def expected_seconds(settings: Settings, rates: Rates) -> list[float]:
@@ -92,8 +103,12 @@ def expected_seconds(settings: Settings, rates: Rates) -> list[float]:
         images = min(expected * plan.expected_iterations * s.batch_size, allowed)
         allowed -= images
         checked = images / s.batch_size / plan.check_every * s.held_out / 2  # without statistics
-        seconds.append(s.classes * (images + checked) * exact_products(r_max, s) * rates.product_s)
-    last, known = s.stages_r_max[0], _Visits(n_training)
+        products = (images + checked) * exact_products(r_max, s)
+        if number == 0 and s.method == "auto":
+            warm = min(images, MINIBATCHES * s.batch_size)
+            products -= warm * (exact_products(r_max, s) - exact_products(r_max, s, is_warm=True))
+        seconds.append(s.classes * products * rates.product_s)
+    last, known = s.stages_r_max[0], _Visits(n_training, s, rates)
     first = LEAST_GROWTH * s.stages_r_max[last_stage_of_starts(s.stages_r_max, s.refined_r_max)]
     swept = [r_max for r_max in s.refined_r_max if r_max >= first]
     # The last is left to the final passes.
@@ -104,15 +119,15 @@ def expected_seconds(settings: Settings, rates: Rates) -> list[float]:
         allowed -= images
         last = r_max if allowed > 0 or images else last
         maps = 2 * (1 + FOLDS) * s.classes * EXPECTED_SWEEPS * _map_evaluations(r_max) if images else 0
-        visits = known.evaluations(images, r_max, VISIT)
-        judged = _Visits(s.held_out).evaluations(s.held_out if images else 0, r_max, VISIT)
-        seconds.append((visits + judged + maps) * rates.evaluation_s)
+        visits = known.seconds(images, r_max, VISIT)
+        judged = _Visits(s.held_out, s, rates).seconds(s.held_out if images else 0, r_max, VISIT)
+        seconds.append(visits + judged + maps * rates.evaluation_s)
     last = last if s.refined_r_max else s.stages_r_max[-1]
     passes = EXPECTED_SWEEPS if s.refined_r_max else 1
     known.n = s.n_particles
-    visits = known.evaluations(passes * s.n_particles, last, VISIT_OF_FINAL)
+    visits = known.seconds(passes * s.n_particles, last, VISIT_OF_FINAL)
     maps = passes * (3 + 2 * FOLDS) * s.classes * _map_evaluations(last)
-    return [*seconds, (visits + maps) * rates.evaluation_s]
+    return [*seconds, visits + maps * rates.evaluation_s]
 
 
 def expected_starts(settings: Settings) -> int:
