@@ -129,6 +129,23 @@ def test_the_share_done_rises_to_one_whatever_is_skipped(starts: int, used: int)
     assert math.isclose(sum(share._costs), 1)
 
 
+@pytest.mark.parametrize("restored", [False, True])
+def test_stages_that_follow_once_more_share_what_is_left(restored: bool) -> None:
+    share = ShareDone([5.0, 3.0, 8.0, 6.0, 2.0], 2, 1)
+    share.skip_stages(0, 1)
+    before = share.at(0, 2, 1.0)
+    share.skip_to_last(3)
+    share.begin_again(2)
+    if restored:
+        state, share = share.state(), ShareDone([1.0, 1.0, 1.0, 1.0, 1.0], 2, 1)
+        share.restore(state)
+    found = [share.at(0, stage, done) for stage in (2, 3, 4) for done in (0.0, 0.5, 1.0)]
+    assert found[0] == pytest.approx(before)
+    assert found == sorted(found)
+    assert found[2] - found[0] == pytest.approx((1 - before) * 8 / 16)
+    assert found[-1] == pytest.approx(1)
+
+
 def test_empty_maps_are_left_where_they_are() -> None:
     """Positive maps of dark particles come out empty."""
     empty, full = torch.zeros(1, 12, 12, 12), torch.rand(1, 12, 12, 12)

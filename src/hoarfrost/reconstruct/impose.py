@@ -77,6 +77,7 @@ def _impose(run: Reconstruction, found: Optimised) -> Imposed:
     support = band.support(run.diameter)
     volumes = torch.stack([fourier_resize(volume, band.box) for volume in symmetric.volumes]) * support
     if symmetric.is_refined:
+        run.share_done.begin_again(len(run.settings.stages_r_max))
         return Imposed(symmetric.symmetry, dataclasses.replace(found, volumes=volumes))
     junk = Junk.like(run.sample(band.disc), band.disc, run.source.mask_power)
     method = AutoStage(band, support, volumes.clamp(min=0), team=run.team, junk=junk, folds=run.folds)

@@ -18,16 +18,16 @@ class ShareDone:
 
     def expect(self, seconds: list[float]) -> None:
         """Take other seconds for the same parts."""
-        parts = seconds[: self._n_repeated] * self._starts + seconds[self._n_repeated :]
-        self._costs = [part / sum(parts) for part in parts]
+        self._seconds = seconds[: self._n_repeated] * self._starts + seconds[self._n_repeated :]
+        self._costs = [part / sum(self._seconds) for part in self._seconds]
 
     def state(self) -> dict[str, Any]:
         """What it goes by, for `restore`."""
-        return {"largest": self._largest, "costs": self._costs}
+        return {"largest": self._largest, "costs": self._costs, "seconds": self._seconds}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from where another one for the same parts was."""
-        self._largest, self._costs = state["largest"], list(state["costs"])
+        self._largest, self._costs, self._seconds = state["largest"], list(state["costs"]), list(state["seconds"])
 
     def at(self, start: int, stage: int, done: float) -> float:
         """Share of the run that is done, when `done` of a stage is; of those not repeated it matters not for which."""
@@ -48,6 +48,13 @@ class ShareDone:
         """There are no starts from `first` on."""
         if first < self._starts:
             self._skip(first * self._n_repeated, self._starts * self._n_repeated)
+
+    def begin_again(self, first: int) -> None:
+        """Of the stages not repeated, those from `first` on follow once more: they share what is left of the whole."""
+        part = self._part(0, first)
+        left = sum(self._seconds[part:])
+        self._costs[:part] = [self._largest] + [0.0] * (part - 1)
+        self._costs[part:] = [(1 - self._largest) * seconds / left for seconds in self._seconds[part:]]
 
     def _part(self, start: int, stage: int) -> int:
         # A start more than expected is still the last one.
