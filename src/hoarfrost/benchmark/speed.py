@@ -71,7 +71,7 @@ class Entry:
 def useful_flop(n_images: int, n_shifts: int, n_base: int, n_coefficients: int) -> int:
     """Arithmetic of likelihood and gradient statistics: two products over scores and one over CTFs, and back again.
 
-    As the sum over views has it, one by one: what the symmetry of the lattice spares (`plane_harmonics`) counts as done.
+    As it is view by view: what the symmetry of the lattice spares (`plane_harmonics`) counts as done.
     """
     rows = n_images * len(HALF_OF_SYMMETRIES)
     scores = 2 * 2 * rows * n_shifts * n_base * n_coefficients

@@ -134,11 +134,13 @@ def _arrange_statistics(
     n, n_coefficients = weight.shape
     # Rows of `joint` with each even coordinate of real parts and of power.
     real_column, power_column = np.empty_like(even_column), np.empty_like(even_column)
-    ends = np.cumsum(sizes)
     for t in range(len(even_column)):
         for k in range(n_coefficients):
-            kind = np.searchsorted(ends, even_column[t, k], "right")
-            real_column[t, k] = even_column[t, k] + ends[kind] - sizes[kind]
+            kind, before = 0, 0
+            while even_column[t, k] >= before + sizes[kind]:
+                before += sizes[kind]
+                kind += 1
+            real_column[t, k] = even_column[t, k] + before
             power_column[t, k] = real_column[t, k] + sizes[kind]
     shape = n_coefficients, AT_ONCE
     real, imaginary, power = np.empty(shape, F32), np.empty(shape, F32), np.empty(shape, F32)
