@@ -74,6 +74,14 @@ def _factors(shift: Any, per_px: Any, out: Any) -> None:
 
 
 @compiled()
+def _factors_of_poses(shifts: Any, per_px: Any, along_x: Any, along_y: Any) -> None:
+    """Those of either axis of each of the shifts (n, 2)."""
+    for p in range(len(shifts)):
+        _factors(shifts[p, 0], per_px, along_x[p])
+        _factors(shifts[p, 1], per_px, along_y[p])
+
+
+@compiled()
 def _reach(frequencies: Any) -> int:
     reach = 0
     for k in range(len(frequencies)):
@@ -127,10 +135,8 @@ def _score(
     first = 0
     while first < len(rotations):
         i, end = image[first], _end_of_image(image, first)
-        for p in range(first, end):
-            _factors(shifts[p, 0], per_px, along_x[p - first])
-            _factors(shifts[p, 1], per_px, along_y[p - first])
-            out[p] = 0.0
+        _factors_of_poses(shifts[first:end], per_px, along_x, along_y)
+        out[first:end] = 0.0
         for begin in range(0, len(frequencies), BLOCK):
             some = frequencies[begin : begin + BLOCK]
             y, c = data[i, begin : begin + BLOCK], ctf[i, begin : begin + BLOCK]
@@ -226,9 +232,7 @@ def _spread(
     first = 0
     while first < len(rotations):
         i, end = image[first], _end_of_image(image, first)
-        for p in range(first, end):
-            _factors(shifts[p, 0], per_px, along_x[p - first])
-            _factors(shifts[p, 1], per_px, along_y[p - first])
+        _factors_of_poses(shifts[first:end], per_px, along_x, along_y)
         for begin in range(0, len(frequencies), BLOCK):
             some = frequencies[begin : begin + BLOCK]
             y, c = data[i, begin : begin + BLOCK], ctf[i, begin : begin + BLOCK]

@@ -180,26 +180,15 @@ class Reconstruction:
         return best
 
     def make_band(
-        self, stage: int, draw: int = 0, matrix_bytes: int | None = None, *, is_warm: bool = False
+        self, stage: int, draw: int = 0, *, matrix_bytes: int | None = None, is_warm: bool = False
     ) -> BandModel:
-        """The model at a stage's band limit, its quadrature turned at random; `matrix_bytes` for its matrix at most.
-
-        While noise `is_warm` poses are summed more coarsely: see `annealing`.
-        """
+        """The model at a stage's band limit, turned at random, with `matrix_bytes` at most; coarser where `is_warm`."""
         s = self.settings
         rotation = random_rotations(1, self.generator(self._of_start(f"grid {stage} {draw}")))[0]
-        r_max = s.stages_r_max[stage]
+        given = s.box, s.stages_r_max[stage], self.pose_prior, rotation
         most = s.matrix_bytes if matrix_bytes is None else matrix_bytes
-        return BandModel(
-            s.box,
-            r_max,
-            self.pose_prior,
-            rotation,
-            group=self.group,
-            device=s.device,
-            matrix_bytes=most,
-            quadrature_r_max=WARM_SHARE * r_max if is_warm else None,
-        )
+        fine_to = WARM_SHARE * s.stages_r_max[stage] if is_warm else None
+        return BandModel(*given, group=self.group, device=s.device, matrix_bytes=most, quadrature_r_max=fine_to)
 
     @property
     def pose_prior(self) -> PosePrior:
@@ -225,13 +214,12 @@ class Reconstruction:
             about = sample, band.disc, self.source.mask_power
             annealing, junk = Annealing.of(*about), Junk.like(*about)
             return AutoStage(band, support, volumes, None, self.team, annealing, junk, self.folds)
-        (volume,) = volumes
         spec = METHODS[self.settings.method]
         assert isinstance(self._sampler, FixedMinibatchSampler)
         generator = self.generator(f"curvature {stage}")
         curvature = self.team.number_from_first(lambda: largest_curvature(band, sample, generator))
         facts = Facts(curvature, self._sampler.n_batches)
-        start = Start(band, support, volume, sample, self._objective(band), self.team)
+        start = Start(band, support, volumes[0], sample, self._objective(band), self.team)
         if previous is None:
             chosen = choose_rate(spec, start, facts)
             self._rate_factor = chosen.factor
@@ -240,7 +228,9 @@ class Reconstruction:
                     f"The base step was searched, at {chosen.image_gradients:,} image gradients, not counted below"
                 )
         rate = base_rate(spec, start, facts) * self._rate_factor
-        return self._gradient_stage(band, support, volume, rate, facts)
+        return GradientStage(
+            band, support, volumes[0], spec=spec, rate=rate, facts=facts, objective=start.objective, team=self.team
+        )
 
     def _blank_stage(self, stage: int, band: BandModel) -> StageMethod:
         """A method that is to go on from a checkpoint, which has its map, its rate and whatever else it remembers."""
@@ -250,15 +240,10 @@ class Reconstruction:
             junk = Junk(self.source.mask_power)
             return AutoStage(band, support, volumes, None, self.team, junk=junk, folds=self.folds)
         assert isinstance(self._sampler, FixedMinibatchSampler)
-        facts = Facts(1.0, self._sampler.n_batches)
-        return self._gradient_stage(band, support, volumes[0], 1.0, facts)
-
-    def _gradient_stage(
-        self, band: BandModel, support: Tensor, volume: Tensor, rate: float, facts: Facts
-    ) -> GradientStage:
-        spec, objective = METHODS[self.settings.method], self._objective(band)
+        facts, objective = Facts(1.0, self._sampler.n_batches), self._objective(band)
+        spec = METHODS[self.settings.method]
         return GradientStage(
-            band, support, volume, spec=spec, rate=rate, facts=facts, objective=objective, team=self.team
+            band, support, volumes[0], spec=spec, rate=1.0, facts=facts, objective=objective, team=self.team
         )
 
     def sample(self, disc: FourierDisc) -> WhitenedImages:
@@ -327,9 +312,8 @@ class Reconstruction:
         def matches() -> Matches:
             # The first held-out particles are always of the first process, which is the one that writes.
             few = slice(0, min(N_MATCHES, len(held_out)))
-            indices = self.held_out[few]
-            pixel_size_A = self.settings.pixel_size_A
-            return matches_on_quadrature(band, method.shown(), method.log_shares, indices, held_out[few], pixel_size_A)
+            particles = self.held_out[few], held_out[few], self.settings.pixel_size_A
+            return matches_on_quadrature(band, method.shown(), method.log_shares, *particles)
 
         self.live.offer(band.r_max, method.shown, method.log_shares, self.image_gradients, matches)
 
