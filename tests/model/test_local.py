@@ -287,7 +287,7 @@ def test_statistics_are_the_same_to_the_last_bit_with_any_number_of_threads() ->
         for n in (1, 2, 5):
             torch.set_num_threads(n)
             statistics = LocalStatistics(BOX, N)
-            slabs = statistics._slabs(R_MAX)
+            slabs = statistics._taps.table.slabs(R_MAX, n)
             assert len(slabs) == n
             assert slabs[0][0] == 0
             assert all(a[1] == b[0] and a[0] < a[1] for a, b in itertools.pairwise(slabs))

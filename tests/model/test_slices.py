@@ -11,6 +11,7 @@ from torch import Tensor
 from hoarfrost.fourier import FourierDisc, fourier_resize
 from hoarfrost.geometry import plane_symmetries, random_rotations, rotations_about_z
 from hoarfrost.model.kaiser_bessel import KaiserBessel
+from hoarfrost.model.slice_sums import CompiledSums, TorchSums
 from hoarfrost.model.slices import SliceOperator, apply_normal, transform_normal_kernel
 from hoarfrost.seeds import named_generator
 
@@ -196,17 +197,59 @@ def test_the_windows_transform_is_its_integral(width: int) -> None:
     assert float(window(torch.tensor([width / 2 + 0.01], dtype=torch.float64))[0]) == pytest.approx(1 / width)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_without_the_matrix_the_operator_is_the_same(dtype: torch.dtype) -> None:
-    generator = torch.Generator().manual_seed(5)
-    disc, rotations = FourierDisc(32, 6.0), random_rotations(700, generator)
-    kept = SliceOperator(disc, 18, rotations, kernel_width=3, dtype=dtype)
-    lean = SliceOperator(disc, 18, rotations, kernel_width=3, dtype=dtype, matrix_bytes=0)
-    volume = torch.randn(18, 18, 18, generator=generator, dtype=dtype)
-    slices = kept.slices(volume)
-    torch.testing.assert_close(lean.slices(volume), slices)
-    weights = slices.abs().square()
-    for one, other in zip(
-        lean.adjoint_and_kernel(slices, weights), kept.adjoint_and_kernel(slices, weights), strict=True
-    ):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
+class Sums:
+    """Compiled sums and those of torch in double precision on one grid, and something to sum."""
+
+    def __init__(self, r_max: float, width: int) -> None:
+        generator = named_generator(8, GENERATOR_NAME)
+        disc, rotations, grid_box = FourierDisc(32, r_max), random_rotations(150, generator), 4 * GRID_OF
+        given = disc, rotations, grid_box, 4.0, KaiserBessel(width, 2)
+        self.compiled, self.torch = CompiledSums(*given), TorchSums(*given, like=torch.zeros(1, dtype=torch.float64))
+        self.grid = torch.randn(grid_box**3, 2, generator=generator)
+        self.values = torch.randn(150, disc.size, 2, generator=generator)
+        self.weights = torch.rand(150, disc.size, generator=generator)
+
+
+# Voxels of the volume whose grid these sums are on.
+GRID_OF = 18
+
+
+@pytest.mark.parametrize(("r_max", "width"), [(6.0, 3), (6.3, 4), (8.4, 2), (7.9, 6)])
+def test_compiled_sums_are_those_of_torch(r_max: float, width: int) -> None:
+    sums = Sums(r_max, width)
+    expected = sums.torch.interpolate(sums.grid.double())
+    assert relative_error(sums.compiled.interpolate(sums.grid), expected) < 5e-5
+    both = sums.torch.spread(sums.values.double(), sums.weights.double())
+    for mask in ((True, True), (True, False), (False, True)):
+        given = (part if asked else None for part, asked in zip((sums.values, sums.weights), mask, strict=True))
+        for found, expected_sum, asked in zip(sums.compiled.spread(*given), both, mask, strict=True):
+            assert (found is not None) == asked
+            assert found is None or relative_error(found, expected_sum) < 5e-5
+
+
+def test_what_is_spread_is_the_transpose_and_does_not_depend_on_the_number_of_threads() -> None:
+    sums = Sums(6.0, 3)
+    found, threads = [], torch.get_num_threads()
+    try:
+        for n in (1, 2, 5):
+            torch.set_num_threads(n)
+            found.append((sums.compiled.interpolate(sums.grid), *sums.compiled.spread(sums.values, sums.weights)))
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+    forward, spread, _ = found[0]
+    left, right = (sums.values.double() * forward).sum(), (spread.double() * sums.grid).sum()
+    assert abs(float(left - right)) < 1e-6 * float(forward.norm() * sums.values.norm())
+
+
+def test_windows_that_reach_beyond_the_grid_are_left_to_torch() -> None:
+    window, like = KaiserBessel(6, 2), torch.zeros(1)
+    assert CompiledSums.can_do(like, 8.0, 4 * GRID_OF, 4.0, window)
+    assert not CompiledSums.can_do(like, 8.9, 4 * GRID_OF, 4.0, window)
+    assert not CompiledSums.can_do(like.double(), 8.0, 4 * GRID_OF, 4.0, window)
+    # The same slices either side of that.
+    disc, rotations = FourierDisc(32, 8.9), random_rotations(6, named_generator(2, GENERATOR_NAME))
+    volume = random_volume(18)
+    found = SliceOperator(disc, 18, rotations, kernel_width=6).slices(volume.float())
+    assert relative_error(found, direct_slices(volume, disc, rotations)) < 1e-4

@@ -11,9 +11,8 @@ from torch import Tensor
 from hoarfrost.fourier import FourierDisc, radius_grid
 from hoarfrost.model.likelihood import PoseModel, Posterior, WhitenedImages, marginalise, mean_nll
 from hoarfrost.model.mixture import MixturePosterior, marginalise_mixture
-from hoarfrost.model.plane_slices import PlaneSliceOperator
 from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature, make_shift_quadrature
-from hoarfrost.model.slices import MATRIX_BYTES, SliceOperator, bytes_of_matrix
+from hoarfrost.model.slices import SliceOperator
 from hoarfrost.model.symmetry import PointGroup
 
 # The map's box exceeds 2 r_max by this, so that its support is not blurred by the grid.
@@ -41,7 +40,6 @@ class BandModel:
         group: PointGroup | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-        matrix_bytes: int = MATRIX_BYTES,
         quadrature_r_max: float | None = None,
     ) -> None:
         self.r_max = r_max
@@ -55,12 +53,7 @@ class BandModel:
         orientations = make_orientation_quadrature(fine_to).rotated(rotation)
         shifts = make_shift_quadrature(fine_to, image_box, poses.shift_sigma_px, poses.shift_extent_px)
         self.poses = PoseModel(self.disc, orientations, shifts, device=device, dtype=dtype)
-        # Where the matrix is too large to keep, going by way of planes is two to three times faster than it would be;
-        # its error is below that of this width's window, not of a wider one's. At r_max 6 it takes twice as long.
-        matrix = bytes_of_matrix(orientations.n_base * self.disc.size, kernel_width, dtype)
-        by_planes = matrix > matrix_bytes and kernel_width <= KERNEL_WIDTH
-        operator = PlaneSliceOperator if by_planes else SliceOperator
-        self.operator: PlaneSliceOperator | SliceOperator = operator(
+        self.operator = SliceOperator(
             self.disc,
             self.box,
             orientations.base_rotations,
@@ -68,7 +61,6 @@ class BandModel:
             group=self.group,
             device=device,
             dtype=dtype,
-            matrix_bytes=matrix_bytes,
         )
 
     def support(self, diameter: float) -> Tensor:
@@ -118,7 +110,7 @@ class _Slices(torch.autograd.Function):
     """P V with the exact adjoint as its gradient."""
 
     @staticmethod
-    def forward(ctx: Any, volume: Tensor, operator: PlaneSliceOperator | SliceOperator) -> Tensor:
+    def forward(ctx: Any, volume: Tensor, operator: SliceOperator) -> Tensor:
         ctx.operator = operator
         return operator.slices(volume)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 from torch import Tensor
 
@@ -53,7 +51,8 @@ class LocalStatistics:
                     planes,
                 )  # fmt: skip
 
-            each(add_to, self._slabs(model.disc.r_max), images.ctf.device)
+            slabs = self._taps.table.slabs(model.disc.r_max, torch.get_num_threads())
+            each(add_to, slabs, images.ctf.device)
             return
         for part in torch.split(torch.arange(len(draws.image)), max(1, COEFFICIENTS_AT_ONCE // model.disc.size)):
             self._add(model, images[draws.image[part]], draws.rotations[part], draws.shifts_px[part], draws.share[part])
@@ -66,18 +65,6 @@ class LocalStatistics:
         data = (scale * images.data * model.phases(shifts_px).conj()).flatten()
         weight = (scale * images.ctf).flatten()
         self._taps.spread(points, data, weight, (self._data, self._weight))
-
-    def _slabs(self, r_max: float) -> list[tuple[int, int]]:
-        """Planes of the grid from one to before another, for each worker about as many points.
-
-        Every grid point gets its sums in the same order, however many slabs there are.
-        """
-        n, table = torch.get_num_threads(), self._taps.table
-        # Of slices at random orientations as many points lie at z as (r_max − |z|) says.
-        share = torch.arange(1, n, dtype=torch.float64) / n
-        z = torch.where(share < 0.5, (2 * share).sqrt() - 1, 1 - (2 - 2 * share).sqrt()) * r_max
-        edges = [0, *(z * table.steps_per_pixel + table.origin).round().long().tolist(), table.side]
-        return list(itertools.pairwise(edges))
 
     def quadratic(self, n_images: float) -> tuple[Tensor, Tensor]:
         """b (box,)³ and kernel of T (2 box,)³ per image, as `BandModel.quadratic_of`; to be asked for once.

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from hoarfrost.model.compiled import F32, FAST, arrays, compiled
-from hoarfrost.model.window_kernel import BLOCK, WindowTable, find_places, new_places
+from hoarfrost.model.window_kernel import BLOCK, WindowTable, find_places, find_points, new_places
 from hoarfrost.model.window_rows import add_rows, expand_rows, sum_rows
 
 ZERO = F32(0)
@@ -99,15 +99,6 @@ def _end_of_image(image: Any, first: int) -> int:
 
 
 @compiled(fastmath=FAST, inline="always")
-def _find_points(frequencies: Any, turn: Any, points: Any) -> None:
-    """Where the slice at a rotation samples V̂ for frequencies (n, 2) of the image: `points` (3, BLOCK)."""
-    for axis in range(3):
-        x, y = turn[0, axis], turn[1, axis]
-        for j in range(len(frequencies)):
-            points[axis, j] = frequencies[j, 0] * x + frequencies[j, 1] * y
-
-
-@compiled(fastmath=FAST, inline="always")
 def _find_transfer(frequencies: Any, ctf: Any, along_x: Any, along_y: Any, transfer: Any) -> None:
     """c S_t(k) of frequencies (n, 2), (2, BLOCK), from the factors of either axis, that of 0 in their middle."""
     reach = along_x.shape[1] // 2
@@ -141,7 +132,7 @@ def _score(
             some = frequencies[begin : begin + BLOCK]
             y, c = data[i, begin : begin + BLOCK], ctf[i, begin : begin + BLOCK]
             for p in range(first, end):
-                _find_points(some, rotations[p], points)
+                find_points(some, rotations[p], points)
                 find_places(points, len(some), places, width, side, origin, steps, entries)
                 for j in range(len(some)):
                     v[0, j], v[1, j] = sum_rows(
@@ -177,7 +168,7 @@ def _expand(
         for begin in range(0, len(frequencies), BLOCK):
             some = frequencies[begin : begin + BLOCK]
             y, n = data[p, begin : begin + BLOCK], len(some)
-            _find_points(some, rotations[p], points)
+            find_points(some, rotations[p], points)
             find_places(points, n, places, width, side, origin, steps, entries)
             for j in range(n):
                 v[0, j], v[1, j], v[2, j], v[3, j], v[4, j], v[5, j], v[6, j], v[7, j] = expand_rows(
@@ -237,7 +228,7 @@ def _spread(
             some = frequencies[begin : begin + BLOCK]
             y, c = data[i, begin : begin + BLOCK], ctf[i, begin : begin + BLOCK]
             for p in range(first, end):
-                _find_points(some, rotations[p], points)
+                find_points(some, rotations[p], points)
                 find_places(points, len(some), places, width, side, origin, steps, entries)
                 _find_transfer(some, c, along_x[p - first], along_y[p - first], transfer)
                 for j in range(len(some)):
@@ -249,8 +240,8 @@ def _spread(
                     for step in range(len(width)):
                         if first_plane <= z + step < end_plane:
                             along_z = values[entry[2, j], step]
-                            add_rows(
-                                grid, weights, start[j] + step * plane, side, values, entry[0, j], entry[1, j],
-                                along_z * transfer[0, j], along_z * transfer[1, j], along_z * weight, width,
-                            )  # fmt: skip
+                            place = start[j] + step * plane
+                            number = along_z * transfer[0, j], along_z * transfer[1, j]
+                            add_rows(grid, place, side, values, entry[0, j], entry[1, j], number, width)
+                            add_rows(weights, place, side, values, entry[0, j], entry[1, j], (along_z * weight,), width)
         first = end

@@ -3,150 +3,22 @@
 The volume's Fourier transform is wanted off the grid. It is computed as a non-uniform FFT: divide the volume by
 the transform of a Kaiser–Bessel window, pad it, transform it, and sum each wanted point over the w³ nearest grid
 points weighted by the window (Fessler & Sutton 2003; β after Beatty 2005). `docs/slices.md` has the measured error.
-For a fixed set of rotations that sum is a sparse matrix, built once and applied many times, as long as it is not too
-large to keep.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from hoarfrost.fourier import FourierDisc, centred_window, fft3_centred, radius_grid
 from hoarfrost.model.kaiser_bessel import KaiserBessel
+from hoarfrost.model.slice_sums import CompiledSums, TorchSums
 from hoarfrost.model.symmetry import PointGroup
 
-POINTS_PER_CHUNK = 1 << 17
-POINTS_PER_EXPANSION = 1 << 14
-# Of the sparse matrix and its transpose. Building them takes as much again for a moment.
-MATRIX_BYTES = 256 << 20
-
-
-class InterpolationMatrix:
-    """The sum over grid points, for fixed frequencies: a sparse real matrix (n, G³) and its transpose, both CSR.
-
-    `points` are (n, 3) as (x, y, z) in steps of a cubic grid of `grid_box` points, origin at grid_box // 2.
-    """
-
-    def __init__(self, points: Tensor, grid_box: int, window: KaiserBessel) -> None:
-        n, taps = points.shape[0], window.width**3
-        indices = torch.empty(n, taps, dtype=torch.int32)
-        weights = torch.empty(n, taps, dtype=points.dtype)
-        for start in range(0, n, POINTS_PER_CHUNK):
-            chunk = slice(start, start + POINTS_PER_CHUNK)
-            indices[chunk], weights[chunk] = _taps(points[chunk], grid_box, window)
-        rows = torch.arange(0, n * taps + 1, taps, dtype=torch.int64)
-        matrix = csr_array(
-            (weights.reshape(-1).numpy(), indices.reshape(-1).numpy(), rows.numpy()), shape=(n, grid_box**3)
-        )
-        # SciPy transposes in linear time; torch would sort, ten times slower. The products are faster in torch.
-        self._matrix = _to_torch(matrix, points.device)
-        self._transpose = _to_torch(matrix.T.tocsr(), points.device)
-
-    def interpolate(self, grid: Tensor) -> Tensor:
-        """Real columns at the points, (n, c), of columns on the grid, (G³, c)."""
-        return self._matrix @ grid
-
-    def spread(self, values: Tensor) -> Tensor:
-        """The transpose: columns (n, c) at the points, summed onto the grid (G³, c)."""
-        return self._transpose @ values
-
-
-def _taps(points: Tensor, grid_box: int, window: KaiserBessel) -> tuple[Tensor, Tensor]:
-    """Flat grid indices and window weights, (n, w³) each, around points (n, 3)."""
-    return _outer(*_taps_along(points.cpu(), grid_box, window), grid_box)
-
-
-def _taps_along(points: Tensor, grid_box: int, window: KaiserBessel) -> tuple[Tensor, Tensor]:
-    """The first grid index (n, 3) int32 and the window's weights (n, 3, w) along each axis around points (n, 3)."""
-    position = points + grid_box // 2
-    first = torch.ceil(position - window.width / 2)
-    offsets = position.unsqueeze(-1) - first.unsqueeze(-1) - torch.arange(window.width, device=points.device)
-    return first.to(torch.int32), window(offsets)
-
-
-def _outer(first: Tensor, weights: Tensor, grid_box: int) -> tuple[Tensor, Tensor]:
-    """Flat indices int32 and weights, (n, w³) each, from those along the axes."""
-    steps = torch.arange(weights.shape[2], dtype=torch.int32, device=weights.device)
-    wx, wy, wz = weights.unbind(1)
-    ix, iy, iz = ((first.to(torch.int32).unsqueeze(-1) + steps) % grid_box).unbind(1)
-    product = wz[:, :, None, None] * wy[:, None, :, None] * wx[:, None, None, :]
-    indices = (iz[:, :, None, None] * grid_box + iy[:, None, :, None]) * grid_box + ix[:, None, None, :]
-    return indices.flatten(1), product.flatten(1)
-
-
-class SeparableInterpolation:
-    """The same sums as `InterpolationMatrix`, from the window's weights along each axis: a tenth of the memory.
-
-    They are multiplied out for some points at a time, which takes two to three times as long as the matrix. Points are
-    visited in the order of the grid: sums that jump about in it take four times as long again.
-    """
-
-    def __init__(self, points: Tensor, grid_box: int, window: KaiserBessel) -> None:
-        n, device = len(points), points.device
-        self._grid_box = grid_box
-        self._first = torch.empty(n, 3, dtype=torch.int16, device=device)
-        self._weights = torch.empty(n, 3, window.width, dtype=points.dtype, device=device)
-        position = (points + grid_box // 2).to(torch.int32)
-        cell = (position[:, 2] * grid_box + position[:, 1]) * grid_box + position[:, 0]
-        self._order = torch.argsort(cell).to(torch.int32)
-        del position, cell
-        for chunk in self._chunks():
-            self._first[chunk], self._weights[chunk] = _taps_along(points[self._order[chunk]], grid_box, window)
-
-    def interpolate(self, grid: Tensor) -> Tensor:
-        """Real columns at the points, (n, c), of columns on the grid, (G³, c)."""
-        values = grid.new_empty(len(self._order), grid.shape[1])
-        for chunk in self._chunks():
-            indices, weights = _outer(self._first[chunk], self._weights[chunk], self._grid_box)
-            sums = torch.nn.functional.embedding_bag(indices, grid, per_sample_weights=weights, mode="sum")
-            values[self._order[chunk]] = sums
-        return values
-
-    def spread(self, values: Tensor) -> Tensor:
-        """The transpose: columns (n, c) at the points, summed onto the grid (G³, c)."""
-        table = values.new_zeros(values.shape[1], self._grid_box**3)
-        for chunk in self._chunks():
-            indices, weights = _outer(self._first[chunk], self._weights[chunk], self._grid_box)
-            flat, columns = indices.flatten(), values[self._order[chunk]].T
-            for row, column in zip(table, columns, strict=True):
-                row.index_add_(0, flat, (column.unsqueeze(1) * weights).flatten())
-        return table.T.contiguous()
-
-    def _chunks(self) -> Iterator[slice]:
-        for start in range(0, len(self._order), POINTS_PER_EXPANSION):
-            yield slice(start, start + POINTS_PER_EXPANSION)
-
-
-def bytes_of_matrix(n_points: int, width: int, dtype: torch.dtype) -> int:
-    """What an `InterpolationMatrix` and its transpose take."""
-    return 2 * (dtype.itemsize + torch.int32.itemsize) * n_points * width**3
-
-
-def interpolation(
-    points: Tensor, grid_box: int, window: KaiserBessel, matrix_bytes: int
-) -> InterpolationMatrix | SeparableInterpolation:
-    """The matrix where it and its transpose take no more than `matrix_bytes`; otherwise what takes less, and longer."""
-    if bytes_of_matrix(len(points), window.width, points.dtype) <= matrix_bytes:
-        return InterpolationMatrix(points, grid_box, window)
-    return SeparableInterpolation(points, grid_box, window)
-
-
-def _to_torch(matrix: csr_array, device: torch.device) -> Tensor:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(
-            torch.from_numpy(matrix.indptr),
-            torch.from_numpy(matrix.indices),
-            torch.from_numpy(matrix.data),
-            size=matrix.shape,
-            device=device,
-            check_invariants=False,
-        )
+# Of a grid that is transformed, a slab at a time.
+POINTS_PER_SLAB = 1 << 20
 
 
 class AdjointGrid:
@@ -206,7 +78,7 @@ class AdjointGrid:
             kept = values.narrow(axis, 0, n)
         else:
             kept = torch.empty(shape, dtype=self.gain.dtype.to_complex(), device=values.device)
-        step = max(1, POINTS_PER_CHUNK * 8 * values.shape[across] // values.numel())
+        step = max(1, POINTS_PER_SLAB * values.shape[across] // values.numel())
         for first in range(0, values.shape[across], step):
             slab = values.narrow(across, first, min(step, values.shape[across] - first))
             target = kept.narrow(across, first, slab.shape[across])
@@ -242,7 +114,6 @@ class SliceOperator:
         group: PointGroup | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-        matrix_bytes: int = MATRIX_BYTES,
     ) -> None:
         if box <= 2 * disc.r_max:
             raise ValueError(f"a volume of {box} voxels cannot hold frequencies up to r_max {disc.r_max}")
@@ -252,30 +123,24 @@ class SliceOperator:
         window = KaiserBessel(kernel_width, oversampling)
         self._grid = AdjointGrid(box, disc.box, window, group=group, device=device, dtype=dtype)
         self._grid_box, self._gain = self._grid.grid_box, self._grid.gain
-        plane = disc.coordinates.to(torch.float64)
-        points = torch.einsum("kc,ncx->nkx", plane, rotations.to("cpu", torch.float64)[:, :2, :])
-        grid_points = (points.reshape(-1, 3) * (2 * oversampling)).to(device=device, dtype=dtype)
-        self._matrix = interpolation(grid_points, self._grid_box, window, matrix_bytes)
+        given = self._grid_box, 2.0 * oversampling, window
+        self._sums: CompiledSums | TorchSums
+        if CompiledSums.can_do(self._gain, disc.r_max, *given):
+            self._sums = CompiledSums(disc, rotations, *given)
+        else:
+            self._sums = TorchSums(disc, rotations, *given, like=self._gain)
 
     def slices(self, volume: Tensor) -> Tensor:
         """P_R V for each rotation: complex (n, K) of a real volume (box, box, box)."""
-        return self.slices_of(self.prepare(volume))
-
-    def prepare(self, volume: Tensor) -> Tensor:
-        """The padded, window-corrected spectrum (G³, 2) of a volume, the same for every set of rotations."""
         corrected = centred_window(volume, 2 * self.box) * self._gain
         spectrum = fft3_centred(centred_window(corrected, self._grid_box)) / self.disc.box
-        return torch.view_as_real(spectrum).reshape(-1, 2)
-
-    def slices_of(self, prepared: Tensor) -> Tensor:
-        """P_R V, complex (n, K), of what `prepare` made of V."""
-        values = self._matrix.interpolate(prepared)
-        return torch.view_as_complex(values).reshape(self.n_slices, self.disc.size)
+        return torch.view_as_complex(self._sums.interpolate(torch.view_as_real(spectrum).reshape(-1, 2)))
 
     def adjoint(self, slices: Tensor) -> Tensor:
         """Σ Pᵀ s over slices (n, K), adjoint of `slices` in Re Σ conj(a) b: real (box, box, box)."""
-        columns = torch.view_as_real(slices.reshape(-1))
-        return self._grid.volume(torch.view_as_complex(self._matrix.spread(columns)))
+        table, _ = self._sums.spread(torch.view_as_real(slices), None)
+        assert table is not None
+        return self._grid.volume(torch.view_as_complex(table))
 
     def average(self, slices: Tensor, weights: Tensor, floor: Callable[[Tensor], Tensor]) -> Tensor:
         """Direct Fourier reconstruction, V̂ = N Σ φ s / (Σ φ w + ε) at each point of the grid: real (box, box, box).
@@ -283,11 +148,10 @@ class SliceOperator:
         `slices` complex (n, K) already carry their weights, real (n, K). `floor` gives ε of the sums Σ φ w, real
         (G, G, G), which count a frequency and its opposite. Nothing outside the slices' disc is filled in.
         """
-        columns = torch.stack([slices.real.reshape(-1), slices.imag.reshape(-1), weights.reshape(-1)], dim=1)
-        table = self._matrix.spread(columns).reshape(*(self._grid_box,) * 3, 3)
-        opposite = table.flip((0, 1, 2)).roll((1, 1, 1), (0, 1, 2))
-        total = torch.complex(table[..., 0] + opposite[..., 0], table[..., 1] - opposite[..., 1])
-        weight = table[..., 2] + opposite[..., 2]
+        table, weight = self._spread(slices, weights)
+        cube = (self._grid_box,) * 3
+        total, weight = table.view(cube), weight.view(cube)
+        total, weight = total + _opposite(total).conj(), weight + _opposite(weight)
         divisor = weight + floor(weight)
         spectrum = torch.where(weight > 0, self.disc.box * total / divisor.clamp(min=1e-30), 0)
         axes = (-3, -2, -1)
@@ -312,13 +176,25 @@ class SliceOperator:
         Sampling at frequencies p with weights w gives h(x) = Σ_p w_p cos(2π p·x / box) / N²; `apply_normal`
         applies it, gridding included.
         """
-        return self._grid.kernel(self._matrix.spread(weights.reshape(-1, 1)))
+        _, table = self._sums.spread(None, weights)
+        assert table is not None
+        return self._grid.kernel(table)
 
     def adjoint_and_kernel(self, slices: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """`adjoint` of the slices and `normal_kernel` of the weights, reading the matrix once for both."""
-        columns = torch.stack([slices.real.reshape(-1), slices.imag.reshape(-1), weights.reshape(-1)], dim=1)
-        table = self._matrix.spread(columns)
-        return self._grid.volume(torch.view_as_complex(table[:, :2].contiguous())), self._grid.kernel(table[:, 2])
+        """`adjoint` of the slices and `normal_kernel` of the weights, in one sweep."""
+        table, weight = self._spread(slices, weights)
+        return self._grid.volume(table), self._grid.kernel(weight)
+
+    def _spread(self, slices: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        table, weight = self._sums.spread(torch.view_as_real(slices), weights)
+        assert table is not None
+        assert weight is not None
+        return torch.view_as_complex(table), weight
+
+
+def _opposite(table: Tensor) -> Tensor:
+    """Values at −k on a grid whose origin is in its middle."""
+    return table.flip((0, 1, 2)).roll((1, 1, 1), (0, 1, 2))
 
 
 def half_of_even(kernel: Tensor) -> Tensor:

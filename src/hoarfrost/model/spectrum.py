@@ -1,14 +1,13 @@
-"""The Fourier transform of a volume at any frequencies, off the grid, each used once.
+"""The Fourier transform of a volume at any frequencies, off the grid.
 
-The same non-uniform FFT as `hoarfrost.model.slices`, without the sparse matrix that pays only for frequencies that are
-used again and again: `WindowTaps` finds the grid points around each frequency and their weights on the fly. On the CPU
-sums under the window are compiled (`model.window_kernel`), five times faster than by torch; elsewhere torch does them.
+The same non-uniform FFT as `hoarfrost.model.slices`, for frequencies that change from call to call: `WindowTaps` finds
+the grid points around each and their weights. On the CPU sums under the window are compiled (`model.window_kernel`),
+five times faster than by torch; elsewhere torch does them.
 """
 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -16,12 +15,11 @@ from torch import Tensor
 from hoarfrost.fourier import centred_window, fft3_centred
 from hoarfrost.model.compiled import is_compiled
 from hoarfrost.model.kaiser_bessel import KaiserBessel
-from hoarfrost.model.window_kernel import WindowTable, sum_about
+from hoarfrost.model.window_kernel import TABLE_SIZE, WindowTable, sum_about, tabulate
 
 POINTS_PER_CHUNK = 1 << 14
 # So that rounding takes none away that is at the reach itself.
 KNOWN_BEYOND_REACH = 0.01
-TABLE_SIZE = 61440  # a multiple of every width up to 6
 
 
 class WindowTaps:
@@ -43,14 +41,11 @@ class WindowTaps:
         self._origin = grid_box // 2
         self._steps_per_pixel = steps_per_pixel
         self._width = width = window.width
-        # The window's Bessel function would take most of the time, so its logarithm at the w taps is looked up by how
-        # far the first of them is off: error 3e-5.
         self._entries = TABLE_SIZE // width
-        values, slopes = _by_offset(window)
-        slopes = slopes * -steps_per_pixel
+        values, slopes = tabulate(window)
         self._log_window = values.log().to(device, torch.float32)
-        self._relative_slope = (slopes / values).to(device, torch.float32)
-        self.table = WindowTable(values.float(), slopes.float(), self.side, self._origin, steps_per_pixel)
+        self._relative_slope = (-steps_per_pixel * slopes / values).to(device, torch.float32)
+        self.table = WindowTable.of(window, grid_box, steps_per_pixel)
         # A product of three windows is the exponential of a sum, and the sum a matrix product: three times faster than
         # broadcasting over axes of a few numbers. Columns are taps, x fastest; rows the taps along x, y and z.
         tap = torch.arange(width**3)
@@ -89,14 +84,6 @@ class WindowTaps:
         first = torch.ceil(position - self._width / 2)
         entry = ((first - position) * self._entries + (self._width / 2 * self._entries + 0.5)).to(torch.int32)
         return first, entry
-
-
-@lru_cache(maxsize=16)
-def _by_offset(window: KaiserBessel) -> tuple[Tensor, Tensor]:
-    """The window and its derivative at its taps, by how far the first one is off: float64 (entries + 1, w) each."""
-    first = torch.linspace(0, 1, TABLE_SIZE // window.width + 1, dtype=torch.float64).unsqueeze(1) - window.width / 2
-    offsets = first + torch.arange(window.width, dtype=torch.float64)
-    return window(offsets), window.slope(offsets)
 
 
 class SpectrumSampler:

@@ -8,17 +8,23 @@ float32 on the CPU.
 
 from __future__ import annotations
 
+import itertools
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from hoarfrost.model.compiled import F32, FAST, arrays, compiled
+from hoarfrost.model.kaiser_bessel import KaiserBessel
 from hoarfrost.model.window_rows import sum_rows
 
 HALF = F32(0.5)
 # Points of a block: what is found of them stays in the first cache.
 BLOCK = 64
+# A window's Bessel function would take most of the time, so the window is looked up.
+TABLE_SIZE = 61440  # a multiple of every width up to 6
 
 
 class WindowTable(NamedTuple):
@@ -34,10 +40,38 @@ class WindowTable(NamedTuple):
     origin: int
     steps_per_pixel: float
 
+    @staticmethod
+    def of(window: KaiserBessel, side: int, steps_per_pixel: float) -> WindowTable:
+        """That of a window on a grid whose origin is in its middle."""
+        values, slopes = tabulate(window)
+        return WindowTable(values.float(), (-steps_per_pixel * slopes).float(), side, side // 2, steps_per_pixel)
+
+    def slabs(self, r_max: float, n: int) -> list[tuple[int, int]]:
+        """Planes of the grid, from one to before another, n times about as many points of random slices up to r_max.
+
+        Every grid point gets its sums in the same order, however many slabs there are.
+        """
+        # Of slices at random orientations as many points lie at z as (r_max − |z|) says.
+        share = torch.arange(1, n, dtype=torch.float64) / n
+        z = torch.where(share < 0.5, (2 * share).sqrt() - 1, 1 - (2 - 2 * share).sqrt()) * r_max
+        edges = [0, *(z * self.steps_per_pixel + self.origin).round().long().tolist(), self.side]
+        return list(itertools.pairwise(edges))
+
     def scalars(self) -> tuple[Any, ...]:
         """What compiled code is told beside the tables, w as so many numbers: it is made for each w."""
         width = tuple(range(self.values.shape[1]))
         return width, self.side, F32(self.origin), F32(self.steps_per_pixel), F32(len(self.values) - 1)
+
+
+@lru_cache(maxsize=16)
+def tabulate(window: KaiserBessel) -> tuple[Tensor, Tensor]:
+    """The window and its derivative at its taps, by how far the first one is off: float64 (entries + 1, w) each.
+
+    The nearest entry is off by 3e-5 of the window at most.
+    """
+    first = torch.linspace(0, 1, TABLE_SIZE // window.width + 1, dtype=torch.float64).unsqueeze(1) - window.width / 2
+    offsets = first + torch.arange(window.width, dtype=torch.float64)
+    return window(offsets), window.slope(offsets)
 
 
 def sum_about(points: Tensor, grid: Tensor, table: WindowTable, half_box: float, out: Tensor) -> None:
@@ -49,6 +83,15 @@ def sum_about(points: Tensor, grid: Tensor, table: WindowTable, half_box: float,
 def new_places() -> tuple[Any, Any]:
     """Room for the places of a block: see `find_places`."""
     return np.empty(BLOCK, np.int64), np.empty((3, BLOCK), np.int64)
+
+
+@compiled(fastmath=FAST, inline="always")
+def find_points(frequencies: Any, turn: Any, points: Any) -> None:
+    """Where the slice at a rotation samples V̂ for frequencies (n, 2) of the image: `points` (3, BLOCK)."""
+    for axis in range(3):
+        x, y = turn[0, axis], turn[1, axis]
+        for j in range(len(frequencies)):
+            points[axis, j] = frequencies[j, 0] * x + frequencies[j, 1] * y
 
 
 @compiled(fastmath=FAST, inline="always")

@@ -83,27 +83,25 @@ def expand_rows(
 
 @written
 def add_rows(
-    typing: Any, grid: Any, weights: Any, first: Any, side: Any, values: Any, x: Any, y: Any, re: Any, im: Any,
-    weight: Any, width: Any,
-) -> tuple[Any, Any]:  # fmt: skip
-    """Add a number to `grid` (side³, 2) and a weight to `weights` (side³,) under one plane of a window.
+    typing: Any, grid: Any, first: Any, side: Any, values: Any, x: Any, y: Any, numbers: Any, width: Any
+) -> tuple[Any, Any]:
+    """Add one or two numbers, a tuple, to `grid` (side³,) or (side³, 2) under one plane of a window.
 
     `first` is the number of the plane's first point.
     """
+    per_point = len(numbers)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        grid, weights, first, side, values, x, y, re, im, weight, _ = args
+        grid, first, side, values, x, y, numbers, _ = args
         code = _Code(context, builder, signature, len(width))
-        table = code.numbers_of(4, values)
-        to_grid = code.times(code.row_of(table, x, 2), code.repeated([re, im], 2))
-        to_weights = code.times(code.row_of(table, x, 1), code.repeated([weight], 1))
-        for place, number in zip(code.rows(first, side), code.all_of(table, y), strict=True):
-            for target, added, per_point in ((0, grid), to_grid, 2), ((1, weights), to_weights, 1):
-                code.add_to(code.numbers_of(*target), place, added, code.repeated([number], per_point), per_point)
+        points, table = code.numbers_of(0, grid), code.numbers_of(3, values)
+        every = code.repeated([builder.extract_value(numbers, i) for i in range(per_point)], per_point)
+        row = code.times(code.row_of(table, x, per_point), every)
+        for place, along_y in zip(code.rows(first, side), code.all_of(table, y), strict=True):
+            code.add_to(points, place, row, code.repeated([along_y], per_point), per_point)
         return context.get_dummy_value()
 
-    signature = types.void(grid, weights, first, side, values, x, y, re, im, weight, width)
-    return signature, generate
+    return types.void(grid, first, side, values, x, y, numbers, width), generate
 
 
 class _Code:

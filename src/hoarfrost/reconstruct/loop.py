@@ -179,16 +179,13 @@ class Reconstruction:
         assert best is not None
         return best
 
-    def make_band(
-        self, stage: int, draw: int = 0, *, matrix_bytes: int | None = None, is_warm: bool = False
-    ) -> BandModel:
-        """The model at a stage's band limit, turned at random, with `matrix_bytes` at most; coarser where `is_warm`."""
+    def make_band(self, stage: int, draw: int = 0, *, is_warm: bool = False) -> BandModel:
+        """The model at a stage's band limit, turned at random; coarser where `is_warm`."""
         s = self.settings
         rotation = random_rotations(1, self.generator(self._of_start(f"grid {stage} {draw}")))[0]
         given = s.box, s.stages_r_max[stage], self.pose_prior, rotation
-        most = s.matrix_bytes if matrix_bytes is None else matrix_bytes
         fine_to = WARM_SHARE * s.stages_r_max[stage] if is_warm else None
-        return BandModel(*given, group=self.group, device=s.device, matrix_bytes=most, quadrature_r_max=fine_to)
+        return BandModel(*given, group=self.group, device=s.device, quadrature_r_max=fine_to)
 
     @property
     def pose_prior(self) -> PosePrior:

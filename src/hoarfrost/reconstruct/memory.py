@@ -11,15 +11,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from hoarfrost.errors import UsageError
 from hoarfrost.fourier import FourierDisc
-from hoarfrost.model.band import KERNEL_WIDTH, VOLUME_MARGIN
+from hoarfrost.model.band import VOLUME_MARGIN
 from hoarfrost.model.likelihood import SCORES_PER_TILE
-from hoarfrost.model.plane_slices import bytes_of_matrices
-from hoarfrost.model.quadrature import in_plane_angles, make_orientation_quadrature
-from hoarfrost.model.slices import MATRIX_BYTES, bytes_of_matrix
+from hoarfrost.model.quadrature import make_orientation_quadrature
 from hoarfrost.particles.cache import record_size
 from hoarfrost.reconstruct.folds import FOLDS
 from hoarfrost.reconstruct.marching import search_stage
@@ -36,7 +32,7 @@ BYTES_PER_PARTICLE = 1300
 PROGRAM_BYTES = 480 << 20
 # Buffers of reading, and PyTorch's own.
 WORKING_BYTES = 165 << 20
-BYTES_PER_SLICE_POINT = 130
+BYTES_PER_SLICE_POINT = 85
 BYTES_PER_GRID_POINT = 17
 BYTES_PER_SAMPLED_POINT = 45
 # What is left goes to packed images, as far as they fill it, but for a reserve.
@@ -72,15 +68,11 @@ def default_budget() -> int:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What a run will use at most, in bytes: the program, its particles, its largest stage, and packed images.
-
-    `matrix_bytes` is the most that matrices of the sums over all poses may take, which is part of the stages.
-    """
+    """What a run will use at most, in bytes: the program, its particles, its largest stage, and packed images."""
 
     program_bytes: int
     particle_bytes: int
     stage_bytes: int
-    matrix_bytes: int
     cache_bytes: int
 
     @property
@@ -110,16 +102,15 @@ def plan_memory(
     """
     last = (stages_r_max + refined_r_max)[-1]
     given = default_budget() if budget is None else budget
-    for matrix_bytes in (MATRIX_BYTES, 0):
-        exact = max(exact_bytes(r, box, matrix_bytes, classes) for r in stages_r_max)
-        # Refinement searches on the quadrature of one of the stages, without its matrix, one class after the other.
-        searched = exact_bytes(stages_r_max[search_stage(stages_r_max, last)], box, 0)
-        stage_bytes = WORKING_BYTES + max(exact, searched + classes * refining_bytes(last))
-        plan = MemoryPlan(PROGRAM_BYTES, BYTES_PER_PARTICLE * n_particles, stage_bytes, matrix_bytes, 0)
-        left = given - plan.needed_bytes
-        if left >= 0:
-            most = n_particles * 4 * record_size(FourierDisc(box, last).size)
-            return dataclasses.replace(plan, cache_bytes=min(int(SHARE_FOR_CACHE * left), most))
+    exact = max(exact_bytes(r, box, classes) for r in stages_r_max)
+    # Refinement searches on the quadrature of one of the stages, one class after the other.
+    searched = exact_bytes(stages_r_max[search_stage(stages_r_max, last)], box)
+    stage_bytes = WORKING_BYTES + max(exact, searched + classes * refining_bytes(last))
+    plan = MemoryPlan(PROGRAM_BYTES, BYTES_PER_PARTICLE * n_particles, stage_bytes, 0)
+    left = given - plan.needed_bytes
+    if left >= 0:
+        most = n_particles * 4 * record_size(FourierDisc(box, last).size)
+        return dataclasses.replace(plan, cache_bytes=min(int(SHARE_FOR_CACHE * left), most))
     if budget is not None:
         raise UsageError(
             f"--memory {budget / GB:.2f}GB is too little: {n_particles} particles up to {last:.1f} Fourier pixels need "
@@ -128,16 +119,10 @@ def plan_memory(
     return plan
 
 
-def exact_bytes(r_max: float, box: int, matrix_bytes: int, classes: int = 1) -> int:
-    """What sums over all poses take at a band limit: slices of all base orientations, and what makes them."""
-    n_base = make_orientation_quadrature(r_max).n_base
-    points = n_base * FourierDisc(box, r_max).size
-    matrix = bytes_of_matrix(points, KERNEL_WIDTH, torch.float32)
-    if matrix <= matrix_bytes:
-        building = 2 * matrix
-    else:
-        building = bytes_of_matrices(n_base // in_plane_angles(r_max), r_max, KERNEL_WIDTH, matrix_bytes)
-    return classes * (BYTES_PER_SLICE_POINT * points + 4 * SCORES_PER_TILE) + building
+def exact_bytes(r_max: float, box: int, classes: int = 1) -> int:
+    """What sums over all poses take at a band limit: slices of all base orientations, and what is made with them."""
+    points = make_orientation_quadrature(r_max).n_base * FourierDisc(box, r_max).size
+    return classes * (BYTES_PER_SLICE_POINT * points + 4 * SCORES_PER_TILE)
 
 
 def refining_bytes(r_max: float) -> int:

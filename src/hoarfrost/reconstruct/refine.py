@@ -102,8 +102,7 @@ class Refinement:
         """The quadrature to search all poses on: that of the last stage of such sums that a search can afford."""
         stage = search_stage(self.run.settings.stages_r_max, r_max)
         if self._coarse is None or self._coarse[0] != stage:
-            # Slices are taken of it twice a sweep, which is no reason to hold a matrix beside the grids of refinement.
-            self._coarse = stage, self.run.make_band(stage, draw=-1, matrix_bytes=0)
+            self._coarse = stage, self.run.make_band(stage, draw=-1)
         return self._coarse[1]
 
     def judge(self, volumes: Tensor, r_max: float) -> HeldOut:

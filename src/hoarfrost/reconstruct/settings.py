@@ -156,7 +156,6 @@ class Settings(BaseModel):
     rotate_grid: bool
     memory_bytes: int
     expected_bytes: int
-    matrix_bytes: int
     cache_bytes: int
     box: int
     pixel_size_A: float
@@ -285,7 +284,6 @@ def resolve(
         rotate_grid=options.rotate_grid,
         memory_bytes=max(plan.needed_bytes, default_budget()) if budget is None else budget,
         expected_bytes=plan.expected_bytes,
-        matrix_bytes=plan.matrix_bytes,
         cache_bytes=plan.cache_bytes,
         box=box,
         pixel_size_A=stack.pixel_size_A,

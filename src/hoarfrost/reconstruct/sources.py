@@ -34,7 +34,6 @@ _UNLESS_GIVEN: dict[str, Source] = {
     "rotate_grid": "default",
     "memory_bytes": "machine",
     "expected_bytes": "data",
-    "matrix_bytes": "data",
     "cache_bytes": "data",
     "box": "data",
     "pixel_size_A": "data",
