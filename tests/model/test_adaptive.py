@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hoarfrost.fourier import fft3_centred, ifft3_centred, radius_grid
 from hoarfrost.geometry import random_rotations
-from hoarfrost.model import adaptive, pruned
+from hoarfrost.model import adaptive, likelihood, pruned_kernel
 from hoarfrost.model.adaptive import AdaptiveSum, band_limits
 from hoarfrost.model.band import BandModel
 from hoarfrost.model.likelihood import Posterior, WhitenedImages, marginalise, whiten
@@ -72,7 +72,7 @@ def relative(found: Tensor | None, expected: Tensor | None) -> float:
 def test_the_problems_are_what_they_are_meant_to_be() -> None:
     assert float(make_problem(3.0).exact().ess.median()) < 4
     assert float(make_problem(1.0).exact().ess.median()) > 50
-    assert make_problem(3.0).slices.shape[0] % pruned.NODES_PER_BLOCK  # so that there is padding to go wrong
+    assert make_problem(3.0).slices.shape[0] % pruned_kernel.RUN  # so that the last run is a short one
 
 
 def test_pruning_loses_less_than_the_budget(problem: Problem) -> None:
@@ -95,7 +95,7 @@ def test_pruning_loses_less_than_the_budget(problem: Problem) -> None:
 def test_nothing_is_lost_without_a_margin(shifts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = make_problem(1.0, shifts=shifts, dtype=torch.float64)
     problem.images = problem.images[:5]
-    monkeypatch.setattr(pruned, "SCORES_PER_TILE", 2 * problem.slices.shape[0] * 4 * (5 if shifts else 1))
+    monkeypatch.setattr(likelihood, "SCORES_PER_TILE", 2 * 2 * problem.slices.shape[0] * 4 * (5 if shifts else 1))
     exact = problem.exact()
     found = adaptive_marginalise(problem.images, problem.slices, problem.band.poses, EVERYTHING)
     torch.testing.assert_close(found.posterior.log_evidence, exact.log_evidence, rtol=1e-12, atol=1e-9)

@@ -36,9 +36,9 @@ IMAGES_FOR_CHOICE = 16
 SHARES = ((0.4,), (0.5,), (0.625,), (0.4, 0.625), (0.625, 0.8))
 LEAST_BAND = 2.0
 # The choice goes by counts, not by the clock, so that the same seed gives the same bits. Nanoseconds a node on one
-# core, a constant and a share of each coefficient, measured at 65 to 167 coefficients: of the exact sum with
+# core, a constant and a share of each coefficient, measured at 11 to 167 coefficients: of the exact sum with
 # statistics, of the first sum, and of a node that is scored again, which no matrix product does.
-EXACT_NS, FIRST_NS, AGAIN_NS = (1.2, 0.037), (0.7, 0.033), (25.0, 0.75)
+EXACT_NS, FIRST_NS, AGAIN_NS = (1.7, 0.015), (0.9, 0.009), (25.0, 0.75)
 # A further sum is worth its own loss of poses if it saves so much.
 LEVEL_PENALTY = 1.15
 # Pruning pays if its expected time is below this share of the exact sum's.

@@ -100,6 +100,14 @@ class PoseModel:
         self.conjugate_sign = 1 - 2 * torch.stack([c for _, c in permutations]).to(device, dtype)
         self.harmonics = PlaneHarmonics(disc, dtype, device)
         self._scratches: list[Scratch] = []
+        self._below: dict[float, PoseModel] = {}
+
+    def below(self, r_max: float) -> PoseModel:
+        """The same poses at a lower band limit."""
+        if r_max not in self._below:
+            disc, device = FourierDisc(self.disc.box, r_max), self.base_log_weights.device
+            self._below[r_max] = PoseModel(disc, self.orientations, self.shifts, device=device, dtype=self.dtype)
+        return self._below[r_max]
 
     def scratch(self, number: int = 0) -> Scratch:
         """Memory for one of the volumes that images are compared with at the same time."""
@@ -160,7 +168,7 @@ def marginalise(images: WhitenedImages, slices: Tensor, poses: PoseModel, *, sta
     bank = SliceBank(slices, poses.base_log_weights, poses.harmonics, poses.scratch())
     sums = StatisticSums(bank)
     columns: list[tuple[Tensor, ...]] = []
-    for part in tiles_of(images, bank, poses):
+    for part in tiles_of(images, len(slices), poses):
         tile = ScoreTile(images[part], poses, bank)
         columns.append((tile.log_evidence(), tile.ess(), *tile.best()))
         if statistics:
@@ -175,17 +183,17 @@ def likely_poses(images: WhitenedImages, slices: Tensor, poses: PoseModel, least
     """All nodes that hold more than `least_share` of an image's posterior, and its best one in any case."""
     found = []
     bank = SliceBank(slices, poses.base_log_weights, poses.harmonics, poses.scratch())
-    for part in tiles_of(images, bank, poses):
+    for part in tiles_of(images, len(slices), poses):
         likely = ScoreTile(images[part], poses, bank).likely(least_share)
         found.append(LikelyPoses(likely.image + part.start, likely.node, likely.shift, likely.probability))
     columns = ((p.image, p.node, p.shift, p.probability) for p in found)
     return LikelyPoses(*(torch.cat(column) for column in zip(*columns, strict=True)))
 
 
-def tiles_of(images: WhitenedImages, bank: SliceBank, poses: PoseModel) -> Iterator[slice]:
+def tiles_of(images: WhitenedImages, n_base: int, poses: PoseModel) -> Iterator[slice]:
     """Parts of the images whose likelihoods over all poses are in memory at once."""
     rows_per_image = len(HALF_OF_SYMMETRIES) * len(poses.shifts.shifts_px)
-    rows = min(ROWS_PER_TILE, SCORES_PER_TILE // (2 * len(bank.joint)))
+    rows = min(ROWS_PER_TILE, SCORES_PER_TILE // (2 * n_base))
     step = min(len(images), max(1, rows // rows_per_image))
     for start in range(0, len(images), step):
         yield slice(start, start + step)

@@ -62,7 +62,7 @@ def marginalise_mixture(
     sums = [StatisticSums(bank) for bank in banks]
     log_shares = log_shares.to(torch.float64)
     columns: list[tuple[Tensor, ...]] = []
-    for part in tiles_of(images, banks[0], poses):
+    for part in tiles_of(images, len(slices[0]), poses):
         tiles = [ScoreTile(images[part], poses, bank) for bank in banks]
         joint = torch.stack([tile.log_evidence() for tile in tiles], dim=1) + log_shares
         probability = joint.softmax(dim=1)

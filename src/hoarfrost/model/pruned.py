@@ -16,25 +16,21 @@ where the same nodes need 10 to 13, and more is lost in the second sum than was 
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hoarfrost.fourier import FourierDisc
-from hoarfrost.model.likelihood import PoseModel, Posterior, WhitenedImages
+from hoarfrost.model.likelihood import PoseModel, Posterior, WhitenedImages, tiles_of
 from hoarfrost.model.plane_harmonics import HALF_OF_SYMMETRIES
-from hoarfrost.model.score_tile import DROPPED_MASS
-
-# Low-band scores of a tile of images are in memory at once; fewer leave the matrix products short of rows.
-SCORES_PER_TILE = 1 << 22
-# The maximum over so many nodes at a time is compared with the best: comparing each costs more than its score.
-NODES_PER_BLOCK = 16
-BLOCKS_PER_PIECE = 96
-# A log weight that no node has, finite because −∞ − ∞ would let nodes through that fill up the last block.
-PADDING = -1e30
+from hoarfrost.model.pruned_kernel import RUN, best_of_pairs, near_best
+from hoarfrost.model.score_blocks import ScoreBlocks
+from hoarfrost.model.score_tile import DROPPED_MASS, SCORES_PER_BLOCK
+from hoarfrost.model.slice_bank import SliceBank
+from hoarfrost.model.workers import each
 
 
 @dataclass(frozen=True)
@@ -67,13 +63,14 @@ def adaptive_marginalise(
     if not bands or list(bands) != sorted(set(bands)) or bands[0] < 1 or bands[-1] >= poses.disc.r_max:
         raise ValueError(f"bands must rise from 1 to less than {poses.disc.r_max}, found {bands}")
     sizes = [FourierDisc(poses.disc.box, r).size for r in bands]
-    first = _FirstSum(slices[:, : sizes[0]], poses)
+    first = _FirstSum(slices[:, : sizes[0]].contiguous(), poses.below(bands[0]))
     later = [_Bank(slices[:, :size]) for size in [*sizes[1:], poses.disc.size]]
     sums = _Sums(slices, poses.dtype) if statistics else None
     columns: list[tuple[Tensor, ...]] = []
     kept = torch.zeros(len(later), dtype=torch.float64)
-    for tile in _tiles(images, poses, first.n_padded):
-        nodes = first.survivors(tile, pruning.margin)
+    for part in tiles_of(images, len(slices), poses):
+        tile = _Tile(images[part], poses)
+        nodes = first.survivors(tile.images, pruning.margin)
         for level, bank in enumerate(later):
             kept[level] += 2 * len(nodes.row)
             scores = bank.scores(tile, nodes)
@@ -110,91 +107,44 @@ class _Tile:
     def __init__(self, images: WhitenedImages, poses: PoseModel) -> None:
         self.images, self.poses = images, poses
         self.n_shifts = len(poses.shift_log_weights)
-        n_half = len(HALF_OF_SYMMETRIES)
-        self.rows_per_image = n_half * self.n_shifts
-        permutation, sign = poses.permutation[HALF_OF_SYMMETRIES], poses.conjugate_sign[HALF_OF_SYMMETRIES]
-        z = (images.ctf * images.data)[:, None, :] * poses.conjugate_phases
-        z = z[:, :, permutation].transpose(1, 2)
-        size = z.shape[-1]
-        self.real = z.real.reshape(-1, size)
-        self.imaginary = (z.imag * sign[:, None, :]).reshape(-1, size)
-        power = images.ctf.square()[:, permutation].unsqueeze(2)
-        self.power = power.expand(-1, -1, self.n_shifts, -1).reshape(-1, size)
-        self.log_weights = poses.shift_log_weights.repeat(len(images) * n_half)
+        self.rows_per_image = len(HALF_OF_SYMMETRIES) * self.n_shifts
+        self.real, self.imaginary = poses.orient_data(images)
+        power = poses.orient_power(images).unsqueeze(1)
+        self.power = power.expand(-1, self.n_shifts, -1).flatten(0, 1)
+        self.log_weights = poses.shift_log_weights.repeat(len(images) * len(HALF_OF_SYMMETRIES))
 
     def image_of(self, row: Tensor) -> Tensor:
         """The image of each row."""
         return torch.div(row, self.rows_per_image, rounding_mode="floor")
 
 
-def _tiles(images: WhitenedImages, poses: PoseModel, n_base: int) -> Iterator[_Tile]:
-    rows_per_image = len(HALF_OF_SYMMETRIES) * len(poses.shift_log_weights)
-    step = max(1, SCORES_PER_TILE // (rows_per_image * n_base))
-    for start in range(0, len(images), step):
-        yield _Tile(images[start : start + step], poses)
-
-
 class _FirstSum:
-    """Scores of all nodes at the lowest band limit, from slices (n_base, K₀).
-
-    Nodes are summed in pieces that fit the cache, each of w blocks of 16 neighbours, which have much the same score.
-    Within a piece the block runs fastest, so that the maximum over a block runs along memory.
-    """
+    """Scores of all nodes at the lowest band limit, from slices (n_base, K₀), and those near the best."""
 
     def __init__(self, slices: Tensor, poses: PoseModel) -> None:
-        n_base, self._size = slices.shape
-        n_blocks = -(-n_base // NODES_PER_BLOCK)
-        self.n_pieces = -(-n_blocks // BLOCKS_PER_PIECE)
-        self._width = -(-n_blocks // self.n_pieces)
-        self.n_padded = self.n_pieces * self._width * NODES_PER_BLOCK
-        padded = slices.new_zeros(self.n_padded, self._size)
-        padded[:n_base] = slices
-        log_weights = padded.real.new_full((self.n_padded, 1), PADDING)
-        log_weights[:n_base, 0] = poses.base_log_weights
-        real, imaginary = padded.real, padded.imag
-        power = real.square() + imaginary.square()
-        ones = torch.ones_like(log_weights)
-        self._even = self._by_piece(torch.cat([2 * real, -power, log_weights, ones], dim=1))
-        self._odd = self._by_piece(2 * imaginary)
-        self._buffer = real.new_empty(self.n_pieces, 0, NODES_PER_BLOCK * self._width)
+        self._poses = poses
+        self._bank = SliceBank(slices, poses.base_log_weights, poses.harmonics, poses.scratch())
 
-    def _by_piece(self, table: Tensor) -> Tensor:
-        """A table (n_padded, c) by pieces: (n_pieces, 16 · w, c)."""
-        blocks = table.view(self.n_pieces, self._width, NODES_PER_BLOCK, -1)
-        return blocks.transpose(1, 2).reshape(self.n_pieces, NODES_PER_BLOCK * self._width, -1)
+    def survivors(self, images: WhitenedImages, margin: float) -> _Nodes:
+        """Nodes within the margin of each image's best; those of the images' first coefficients are enough."""
+        size = self._bank.size
+        images = WhitenedImages(images.data[:, :size], images.ctf[:, :size], images.log_constant)
+        blocks, device = ScoreBlocks(images, self._poses, self._bank), self._bank.joint.device
+        n_base = len(self._bank.joint)
+        width = math.ceil(SCORES_PER_BLOCK / (2 * len(images) * blocks.rows) / RUN) * RUN
+        edges = [(first, min(first + width, n_base)) for first in range(0, n_base, width)]
 
-    def survivors(self, tile: _Tile, margin: float) -> _Nodes:
-        """Nodes within the margin of each image's best."""
-        scores, highest = self._scores(tile)
-        least = highest.view(len(tile.images), -1).amax(dim=1) - margin
-        least = least.repeat_interleave(tile.rows_per_image)
-        row, block = (highest >= least[:, None]).nonzero().unbind(1)
-        members = scores[torch.div(block, self._width, rounding_mode="floor"), row, :, block % self._width]
-        of_block, member = ((members >= least[row, None]) & (members > PADDING / 2)).nonzero().unbind(1)
-        return _Nodes(row[of_block], block[of_block] * NODES_PER_BLOCK + member)
+        def score(of_block: tuple[int, int]) -> tuple[Tensor, Tensor]:
+            products, bias = blocks.scores(*of_block)
+            return products[0], best_of_pairs(products, bias, self._poses.shift_log_weights)
 
-    def _scores(self, tile: _Tile) -> tuple[Tensor, Tensor]:
-        """The better log p of each node and that half a turn away, up to a constant; and the highest of each block.
-
-        Shapes are (n_pieces, b · 4 · S, 16, w) and (b · 4 · S, n_pieces · w).
-        """
-        size, rows = self._size, len(tile.real)
-        ones = torch.ones_like(tile.log_weights)
-        even = torch.cat([tile.real[:, :size], tile.power[:, :size], ones[:, None], tile.log_weights[:, None]], dim=1)
-        odd = tile.imaginary[:, :size].contiguous()
-        if self._buffer.shape[1] < rows:
-            # One buffer for all tiles: fresh memory for each would cost more than the arithmetic in page faults.
-            self._buffer = even.new_empty(self.n_pieces, rows, NODES_PER_BLOCK * self._width)
-        scores = self._buffer[:, :rows]
-        turned = torch.empty_like(scores[0])
-        highest = even.new_empty(self.n_pieces, rows, self._width)
-        for piece in range(self.n_pieces):
-            torch.mm(even, self._even[piece].T, out=scores[piece])
-            torch.mm(odd, self._odd[piece].T, out=turned)
-            scores[piece].add_(turned.abs_())
-            torch.amax(scores[piece].view(rows, NODES_PER_BLOCK, -1), dim=1, out=highest[piece])
-        by_block = scores.view(self.n_pieces, rows, NODES_PER_BLOCK, self._width)
-        return by_block, highest.transpose(0, 1).reshape(rows, -1)
+        scored = each(score, edges, device)
+        least = torch.stack([highest.amax(dim=(1, 2)) for _, highest in scored]).amax(dim=0) - margin
+        found = each(lambda block: near_best(*block, least), scored, device)
+        row = torch.cat([row for row, _ in found])
+        base = torch.cat([first + column for (first, _), (_, column) in zip(edges, found, strict=True)])
+        order = torch.argsort(row, stable=True)
+        return _Nodes(row[order], base[order])
 
 
 class _Bank:

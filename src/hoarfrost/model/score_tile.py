@@ -8,16 +8,14 @@ begin does not depend on the number of cores, so the results do not either.
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from hoarfrost.model.harmonic_kernel import products_of_likelihoods, scores_of_products
-from hoarfrost.model.plane_harmonics import HALF_OF_SYMMETRIES
+from hoarfrost.model.harmonic_kernel import products_of_likelihoods
+from hoarfrost.model.score_blocks import ScoreBlocks
 from hoarfrost.model.score_kernel import LOWEST_EXPONENT, BlockSums, exponentiate
 from hoarfrost.model.slice_bank import SliceBank, StatisticSums
 from hoarfrost.model.workers import each
@@ -71,21 +69,11 @@ class ScoreTile:
     """
 
     def __init__(self, images: WhitenedImages, poses: PoseModel, bank: SliceBank) -> None:
-        self._images, self._poses, self._bank, self._basis = images, poses, bank, bank.basis
-        self._b, self._n_shifts = len(images), len(poses.shifts.shifts_px)
-        self._even, odd = poses.even_and_odd(images)
-        self._power = poses.power(images)
-        # u of all images and shifts, then w.
-        self._odd = torch.cat(odd.chunk(2, dim=1))
-        if self._n_shifts == 1:
-            # Rows and those of the power term are the same, and one product gives the sum of both.
-            parts = (torch.split(part, self._basis.sizes, dim=1) for part in (self._even, self._power))
-            self._even = torch.cat([part for of_kind in zip(*parts, strict=True) for part in of_kind], dim=1)
-        self._rows = len(HALF_OF_SYMMETRIES) * self._n_shifts
+        self._images, self._poses, self._basis = images, poses, bank.basis
+        self._scores = ScoreBlocks(images, poses, bank)
+        self._b, self._n_shifts, self._rows = len(images), self._scores.n_shifts, self._scores.rows
         n_base = len(bank.joint)
-        n_scores = 2 * self._b * self._rows * n_base
-        self._scores = bank.scratch.take("scores", (n_scores,), bank.joint)
-        n_blocks = BLOCKS_MULTIPLE * math.ceil(n_scores / SCORES_PER_BLOCK / BLOCKS_MULTIPLE)
+        n_blocks = BLOCKS_MULTIPLE * math.ceil(2 * self._b * self._rows * n_base / SCORES_PER_BLOCK / BLOCKS_MULTIPLE)
         width = max(SMALLEST_WIDTH, math.ceil(n_base / n_blocks))
         edges = [(first, min(first + width, n_base)) for first in range(0, n_base, width)]
         self._blocks = each(self._score, edges, bank.joint.device)
@@ -97,41 +85,9 @@ class ScoreTile:
 
     def _score(self, edges: tuple[int, int]) -> _Block:
         """Likelihoods of the base orientations from `first` to before `last`."""
-        first, last = edges
-        b, pairs, width, bank = self._b, self._b * self._n_shifts, last - first, self._bank
-        even, odd = self._products(pairs, width)
-        bias = even.new_zeros(1, 1, width)
-        if self._n_shifts > 1:
-            power = even.new_empty(len(self._basis.sizes), b, width)
-        for c, (own, columns, of_power) in enumerate(self._kinds()):
-            torch.mm(self._even[:, own], bank.joint[first:last, columns].T, out=even[c])
-            if self._n_shifts > 1:
-                torch.mm(self._power[:, own], bank.joint[first:last, of_power].T, out=power[c])
-        for half, of_slices in enumerate(bank.odd[first:last].chunk(2, dim=1)):
-            torch.mm(self._odd, of_slices.T, out=odd[2 * half : 2 * half + 2].view(2 * pairs, width))
-        if self._n_shifts > 1:
-            bias = torch.einsum("cg,cbk->bgk", self._basis.characters, power).contiguous()
-        scores = self._scores[2 * b * self._rows * first : 2 * b * self._rows * last].view(2, b, self._rows, width)
-        scores_of_products(even, odd, self._basis, scores.view(2, b, -1, self._n_shifts, width))
+        scores, bias = self._scores.scores(*edges)
         sums = exponentiate(scores, bias, self._poses.shift_log_weights)
-        return _Block(first, last, scores[0], scores[1], bias, sums)
-
-    def _kinds(self) -> Iterator[tuple[slice, slice, slice]]:
-        """Of each kind, the columns of the images, and those of `SliceBank.joint` for them, and for the power term."""
-        first = 0
-        for size, (real, power) in zip(self._basis.sizes, self._basis.joint_slices(), strict=True):
-            if self._n_shifts == 1:
-                both = slice(real.start, power.stop)
-                yield both, both, both
-            else:
-                yield slice(first, first + size), real, power
-            first += size
-
-    def _products(self, pairs: int, width: int) -> tuple[Tensor, Tensor]:
-        """Room for the products of a block, (4, pairs, width) each, that a core uses again and again."""
-        name = f"products of {threading.current_thread().name}"
-        even, odd = self._bank.scratch.take(name, (2, 4, pairs, width), self._bank.joint)
-        return even, odd
+        return _Block(*edges, scores[0], scores[1], bias, sums)
 
     def log_evidence(self) -> Tensor:
         """log p(Ĩ_i | V): (b,) float64."""
@@ -189,24 +145,24 @@ class ScoreTile:
             live = ~(of_block[:, None] * block.sums.row_sums <= least)  # what is not a number counts as live
             live = live.view(self._b, -1, self._n_shifts).any(dim=1)
             chosen = live.flatten().nonzero().squeeze(1)
-            even, odd = self._products(len(chosen), width)
+            even, odd = self._scores.products(len(chosen), width)
             shape = self._b, -1, self._n_shifts, width
             products_of_likelihoods(
                 block.both.view(shape), block.difference.view(shape), of_block, chosen, self._basis, even, odd
             )
-            own_even, own_odd = self._even, self._odd
+            own_even, own_odd = self._scores.even, self._scores.odd
             if not live.all():
                 own_even, own_odd = own_even[chosen], own_odd.view(2, -1, own_odd.shape[1])[:, chosen].flatten(0, 1)
             joint, odd_sums = sums.joint[:, block.first : block.last], sums.odd[:, block.first : block.last]
             for half, of_slices in enumerate(odd_sums.chunk(2)):
                 _add(of_slices, own_odd, odd[2 * half : 2 * half + 2].flatten(0, 1), begun=sums.begun)
-            for c, (own, rows, _) in enumerate(self._kinds()):
+            for c, (own, rows, _) in enumerate(self._scores.kinds()):
                 _add(joint[rows], own_even[:, own], even[c], begun=sums.begun)
             if self._n_shifts > 1:
                 over_shifts = block.over_shifts * of_block[:, None, None]
                 power = torch.einsum("cg,bgk->cbk", self._basis.characters, over_shifts)
-                for c, (own, _, rows) in enumerate(self._kinds()):
-                    _add(joint[rows], self._power[:, own], power[c], begun=sums.begun)
+                for c, (own, _, rows) in enumerate(self._scores.kinds()):
+                    _add(joint[rows], self._scores.power[:, own], power[c], begun=sums.begun)
 
         each(add, list(enumerate(self._blocks)), share.device)
         sums.begun = True
