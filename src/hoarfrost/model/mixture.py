@@ -60,7 +60,7 @@ def marginalise_mixture(
     """
     banks = [SliceBank(of, poses.base_log_weights, poses.harmonics, poses.scratch(c)) for c, of in enumerate(slices)]
     sums = [StatisticSums(bank) for bank in banks]
-    log_shares = log_shares.to(torch.float64)
+    log_shares = log_shares.to(images.data.device, torch.float64)
     columns: list[tuple[Tensor, ...]] = []
     for part in tiles_of(images, len(slices[0]), poses):
         tiles = [ScoreTile(images[part], poses, bank) for bank in banks]
