@@ -124,8 +124,13 @@ def _copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Te
     return target
 
 
-def _triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, **_: Any) -> Tensor:
-    return AnotherTensor(torch.triu_indices(row, col, offset, dtype=dtype or torch.int64))
+def _made_by(function: Any) -> Any:
+    """What would be made empty, and grow unseen by what wraps it."""
+
+    def make(*args: Any, dtype: Any = None, **_: Any) -> Tensor:
+        return AnotherTensor(function(*args) if dtype is None else function(*args, dtype=dtype))
+
+    return make
 
 
 # What makes tensors out of nothing.
@@ -134,7 +139,12 @@ for operation, made_by in {
     "empty.memory_format": _empty,
     "empty_strided": _empty_strided,
     "_copy_from": _copy_from,
-    "triu_indices": _triu_indices,
+    "arange": _made_by(torch.arange),
+    "arange.start": _made_by(torch.arange),
+    "arange.start_step": _made_by(torch.arange),
+    "eye": _made_by(torch.eye),
+    "linspace": _made_by(torch.linspace),
+    "triu_indices": _made_by(torch.triu_indices),
 }.items():
     LIBRARY.impl(operation, made_by, "PrivateUse1")
 
@@ -157,6 +167,7 @@ def test_the_device_refuses_tensors_of_the_cpu() -> None:
         there.numpy()
     product = there * torch.complex(here, here).to(DEVICE).conj()
     assert product.cpu().tolist() == [0, 1 - 1j, 4 - 4j]
+    assert torch.arange(1, 7, 2, device=DEVICE).shape == (3,)
 
 
 class Problem:
