@@ -119,6 +119,18 @@ def centred_window(array: Tensor, box: int, dims: int = 3) -> Tensor:
     return array
 
 
+def padded_fft3_centred(volume: Tensor, box: int) -> Tensor:
+    """`fft3_centred` of a volume (n, n, n) zero-padded to `box`, where only what is not zero is transformed.
+
+    Always along the last axis, as memory runs: along another an FFT takes five times as long.
+    """
+    spectrum = volume
+    for order in ((1, 2, 0), (2, 1, 0), (0, 2, 1)):
+        rows = torch.fft.ifftshift(centred_window(spectrum.permute(order), box, dims=1), dim=-1)
+        spectrum = torch.fft.fftshift(torch.fft.fft(rows), dim=-1)
+    return spectrum
+
+
 def fourier_resize(volume: Tensor, box: int, r_max: float | None = None) -> Tensor:
     """Resample a real cubic volume onto `box` voxels over the same length, keeping V̂(k): (box, box, box).
 

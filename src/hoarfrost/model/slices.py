@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hoarfrost.fourier import FourierDisc, centred_window, fft3_centred, radius_grid
+from hoarfrost.fourier import FourierDisc, centred_window, padded_fft3_centred, radius_grid
 from hoarfrost.model.kaiser_bessel import KaiserBessel
 from hoarfrost.model.slice_sums import CompiledSums, TorchSums
 from hoarfrost.model.symmetry import PointGroup
@@ -45,52 +45,46 @@ class AdjointGrid:
         self.gain = gain[:, None, None] * gain[None, :, None] * gain[None, None, :]
 
     def volume(self, table: Tensor) -> Tensor:
-        """Σ Pᵀ s, real (box, box, box), of slices' values spread onto the grid, complex (G³,), which is overwritten."""
+        """Σ Pᵀ s, real (box, box, box), of slices' values spread onto the grid, complex (G³,)."""
         # A field that is to be turned has to be known beyond the volume's corners.
         kept = self.box if self._group.order == 1 else 2 * self.box
-        values = table.view(self.grid_box, self.grid_box, self.grid_box)
-        for axis in range(3):
-            values = self._partial_transform(values, axis, kept)
-        field = self._group.average(values.real * centred_window(self.gain, kept), self.box / 2)
-        return centred_window(field, self.box) / self.image_box
+        field = self._about_origin(table, kept) * centred_window(self.gain, kept)
+        return centred_window(self._group.average(field, self.box / 2), self.box) / self.image_box
 
     def kernel(self, table: Tensor) -> Tensor:
         """Kernel of Σ Pᵀ W P, real (2 box, 2 box, 2 box), of weights spread onto the grid, real (G³,).
 
         The real part of a transform of real numbers is even, so half of it is computed.
         """
-        values = table.view(self.grid_box, self.grid_box, self.grid_box)
-        for axis in range(3):
-            values = self._partial_transform(values, axis, 2 * self.box)
-        kernel = even_of_half(values.real) * self.gain
+        half = self._about_origin(table, 2 * self.box)
+        mirrored = half[..., 1:-1].flip(0, 1, 2).roll((1, 1), (0, 1))
+        kernel = torch.cat([half, mirrored], dim=2) * self.gain
         return self._group.average(kernel, self.box) / (self.image_box**2)
 
-    def _partial_transform(self, values: Tensor, axis: int, n: int) -> Tensor:
-        """The inverse FFT along an axis, of which the n points about the origin are kept; of real values −n / 2 to 0.
+    def _about_origin(self, table: Tensor, n: int) -> Tensor:
+        """The real part of the inverse FFT, without its 1/G³, at the n points an axis about the origin, [z, y, x].
 
-        A slab at a time, the first axis of complex numbers in their own place: a grid takes hundreds of megabytes for
-        a fine map, and this must not take as much again.
+        Of real numbers, those where x is −n / 2 to 0. Always along the last axis, as memory runs: along another an FFT
+        takes five times as long. A slab at a time: a fine map's grid takes hundreds of megabytes, and this must not
+        take as much again.
         """
-        across = (axis + 1) % 3
-        shape = list(values.shape)
-        shape[axis] = n if values.is_complex() else n // 2 + 1
-        if axis == 0 and values.is_complex():
-            kept = values.narrow(axis, 0, n)
-        else:
-            kept = torch.empty(shape, dtype=self.gain.dtype.to_complex(), device=values.device)
-        step = max(1, POINTS_PER_SLAB * values.shape[across] // values.numel())
-        for first in range(0, values.shape[across], step):
-            slab = values.narrow(across, first, min(step, values.shape[across] - first))
-            target = kept.narrow(across, first, slab.shape[across])
-            slab = torch.fft.ifftshift(slab, dim=axis)
-            if values.is_complex():
-                # The inverse FFT without its 1/G is the adjoint of the FFT.
-                transform = torch.fft.ifft(slab, dim=axis, norm="forward")
-                target.narrow(axis, 0, n // 2).copy_(transform.narrow(axis, self.grid_box - n // 2, n // 2))
-                target.narrow(axis, n // 2, n - n // 2).copy_(transform.narrow(axis, 0, n - n // 2))
+        side = self.grid_box
+        values = table.view(side, side, side)
+        step = max(1, POINTS_PER_SLAB // side**2)
+        slabs = []
+        for slab in values.split(step):
+            if slab.is_complex():
+                along_x = _ifft_about_origin(slab, n)
             else:
-                target.copy_(torch.fft.rfft(slab, dim=axis).narrow(axis, 0, n // 2 + 1).flip(axis))
-        return kept
+                along_x = torch.fft.rfft(torch.fft.ifftshift(slab, dim=-1))[..., : n // 2 + 1].flip(-1)
+            slabs.append(_ifft_about_origin(along_x.transpose(1, 2), n))
+        return _ifft_about_origin(torch.cat(slabs).permute(1, 2, 0), n).real.permute(2, 1, 0).contiguous()
+
+
+def _ifft_about_origin(values: Tensor, n: int) -> Tensor:
+    """The inverse FFT along the last axis, without its 1/G so that it is the FFT's adjoint, at n points."""
+    transform = torch.fft.ifft(torch.fft.ifftshift(values.contiguous(), dim=-1), norm="forward")
+    return torch.cat([transform[..., values.shape[-1] - n // 2 :], transform[..., : n - n // 2]], dim=-1)
 
 
 class SliceOperator:
@@ -132,8 +126,8 @@ class SliceOperator:
 
     def slices(self, volume: Tensor) -> Tensor:
         """P_R V for each rotation: complex (n, K) of a real volume (box, box, box)."""
-        corrected = centred_window(volume, 2 * self.box) * self._gain
-        spectrum = fft3_centred(centred_window(corrected, self._grid_box)) / self.disc.box
+        corrected = volume * centred_window(self._gain, self.box)
+        spectrum = padded_fft3_centred(corrected / self.disc.box, self._grid_box)
         return torch.view_as_complex(self._sums.interpolate(torch.view_as_real(spectrum).reshape(-1, 2)))
 
     def adjoint(self, slices: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from hoarfrost.fourier import centred_window, fft3_centred
+from hoarfrost.fourier import padded_fft3_centred
 from hoarfrost.model.compiled import is_compiled
 from hoarfrost.model.kaiser_bessel import KaiserBessel
 from hoarfrost.model.window_kernel import TABLE_SIZE, WindowTable, sum_about, tabulate
@@ -108,7 +108,7 @@ class SpectrumSampler:
         around = torch.arange(grid_box // 2 - half, grid_box // 2 + half + 1, device=volumes.device) % grid_box
         self.grid = torch.empty(len(around) ** 3, 2 * len(volumes), device=volumes.device)
         for c, volume in enumerate(volumes):
-            grid = fft3_centred(centred_window(volume * gain3, grid_box)).to(torch.complex64)
+            grid = padded_fft3_centred(volume * gain3, grid_box).to(torch.complex64)
             padded = torch.view_as_real(grid[around][:, around][:, :, around])
             self.grid[:, 2 * c : 2 * c + 2] = padded.view(-1, 2)
         self._taps = WindowTaps(len(around), oversampling, window, device=volumes.device)
