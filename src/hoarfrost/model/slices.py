@@ -72,7 +72,7 @@ class AdjointGrid:
         values = table.view(side, side, side)
         step = max(1, POINTS_PER_SLAB // side**2)
         slabs = []
-        for slab in values.split(step):
+        for slab in torch.split(values, step):
             if slab.is_complex():
                 along_x = _ifft_about_origin(slab, n)
             else:
