@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -39,3 +41,21 @@ def test_the_title_says_what_is_missing() -> None:
     one_view = measure_views(towards_x.double().expand(5000, 3, 3), 0.05)
     assert "9" in title(one_view).partition("%")[0]
     assert "x, y, z = 0.34, 0.00, 0.94" in title(one_view)
+
+
+PEAK = """
+import resource, sys
+from hoarfrost.evaluate.views import half_sphere
+from hoarfrost.report.orientations import view_density
+
+views, points = half_sphere(20_000), half_sphere(7_200)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+view_density(views, points)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * (1 if sys.platform == "darwin" else 1024))
+"""
+
+
+def test_the_density_of_many_views_takes_little_memory() -> None:
+    """It took 1 GB as long as means of its parts lay between their tables."""
+    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100e6

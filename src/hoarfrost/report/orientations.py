@@ -100,8 +100,11 @@ def view_density(views: Tensor, points: Tensor) -> Tensor:
     # A kernel of width w, in radians, holds about m w² / 2 of m even views.
     width = max(LEAST_WIDTH_RAD, math.sqrt(2 * VIEWS_IN_KERNEL / len(views)))
     kappa = 1 / width**2
-    parts = torch.split(points, max(1, VIEWS_AT_ONCE // len(views)))
-    kernel = torch.cat([torch.exp(kappa * (part @ views.T - 1)).mean(dim=1) for part in parts])
+    # Kept apart, the means of the parts would lie between the large tables of one part and the next, and the system's
+    # allocator would find no room for a table but beyond the last: 1 GB in all.
+    kernel = torch.empty(len(points), dtype=torch.float64)
+    for part in torch.split(torch.arange(len(points)), max(1, VIEWS_AT_ONCE // len(views))):
+        kernel[part] = (points[part] @ views.T).sub_(1).mul_(kappa).exp_().mean(dim=1)
     return 2 * kappa / (1 - math.exp(-2 * kappa)) * kernel
 
 
