@@ -48,7 +48,7 @@ class AdjointGrid:
         """Σ Pᵀ s, real (box, box, box), of slices' values spread onto the grid, complex (G³,)."""
         # A field that is to be turned has to be known beyond the volume's corners.
         kept = self.box if self._group.order == 1 else 2 * self.box
-        field = self._about_origin(table, kept) * centred_window(self.gain, kept)
+        field = _as_stored(self._about_origin(table, kept)) * centred_window(self.gain, kept)
         return centred_window(self._group.average(field, self.box / 2), self.box) / self.image_box
 
     def kernel(self, table: Tensor) -> Tensor:
@@ -56,13 +56,11 @@ class AdjointGrid:
 
         The real part of a transform of real numbers is even, so half of it is computed.
         """
-        half = self._about_origin(table, 2 * self.box)
-        mirrored = half[..., 1:-1].flip(0, 1, 2).roll((1, 1), (0, 1))
-        kernel = torch.cat([half, mirrored], dim=2) * self.gain
+        kernel = _as_stored(even_of_half(self._about_origin(table, 2 * self.box))) * self.gain
         return self._group.average(kernel, self.box) / (self.image_box**2)
 
     def _about_origin(self, table: Tensor, n: int) -> Tensor:
-        """The real part of the inverse FFT, without its 1/G³, at the n points an axis about the origin, [z, y, x].
+        """The real part of the inverse FFT, without its 1/G³, at the n points an axis about the origin, [x, y, z].
 
         Of real numbers, those where x is −n / 2 to 0. Always along the last axis, as memory runs: along another an FFT
         takes five times as long. A slab at a time: a fine map's grid takes hundreds of megabytes, and this must not
@@ -78,7 +76,12 @@ class AdjointGrid:
             else:
                 along_x = torch.fft.rfft(torch.fft.ifftshift(slab, dim=-1))[..., : n // 2 + 1].flip(-1)
             slabs.append(_ifft_about_origin(along_x.transpose(1, 2), n))
-        return _ifft_about_origin(torch.cat(slabs).permute(1, 2, 0), n).real.permute(2, 1, 0).contiguous()
+        return _ifft_about_origin(torch.cat(slabs).permute(1, 2, 0), n).real
+
+
+def _as_stored(field: Tensor) -> Tensor:
+    """[z, y, x] of [x, y, z]."""
+    return field.permute(2, 1, 0).contiguous()
 
 
 def _ifft_about_origin(values: Tensor, n: int) -> Tensor:
