@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from hoarfrost._version import __version__
-from hoarfrost.benchmark.adaptive_timing import time_adaptive
 from hoarfrost.errors import UsageError
 from hoarfrost.fourier import radius_grid
 from hoarfrost.geometry import random_rotations
@@ -213,20 +212,8 @@ def epochs(bench: Bench) -> list[Entry]:
     return entries
 
 
-def adaptive(bench: Bench) -> list[Entry]:
-    """The sums of an epoch, exact and pruned to within a budget of error, on clear images and without slicing."""
-    images = bench.images(bench.size.large_batch, 1, sharp=True)
-    found = time_adaptive(images, bench.slices, bench.band.poses)
-    bands = "summed exactly" if found.bands is None else f"first at r_max {', '.join(f'{b:.3g}' for b in found.bands)}"
-    notes = ("", f"{bands}; error {found.mean_error:.1g} nats an image, at most {found.largest_error:.1g}")
-    return [
-        Entry(f"sums of an epoch, sharp, {kind}", ms * bench.size.n_images / 1e3, note)
-        for kind, ms, note in zip(("exact", "adaptive"), found.wall_ms, notes, strict=True)
-    ]
-
-
 # What is measured, in this order; each adds lines to the results.
-MEASUREMENTS: list[Callable[[Bench], list[Entry]]] = [likelihoods, slicing, epochs, adaptive]
+MEASUREMENTS: list[Callable[[Bench], list[Entry]]] = [likelihoods, slicing, epochs]
 
 
 def measure(
