@@ -30,25 +30,25 @@ import torch
 from torch import Tensor
 
 import hoarfrost
-from hoarfrost.evaluate.poses import pose_errors
-from hoarfrost.fourier import FourierDisc, fourier_resize, radius_grid
-from hoarfrost.fsc import fourier_shell_correlation, resolution_A
+from hoarfrost.evaluation.poses import pose_errors
 from hoarfrost.io.fsc_star import read_fsc
 from hoarfrost.io.mrc import read_volume
 from hoarfrost.io.star import read_star
 from hoarfrost.io.star_columns import float_column
 from hoarfrost.io.star_optics import particle_table
-from hoarfrost.model.band import VOLUME_MARGIN
-from hoarfrost.model.local import LocalModel
-from hoarfrost.model.local_posterior import Draws
-from hoarfrost.model.local_statistics import LocalStatistics
+from hoarfrost.maths.fourier import FourierDisc, fourier_resize, radius_grid
+from hoarfrost.maths.fsc import fourier_shell_correlation, resolution_A
+from hoarfrost.model.all_poses.band import VOLUME_MARGIN
+from hoarfrost.model.few_poses.importance import Draws
+from hoarfrost.model.few_poses.likelihood import LocalModel
+from hoarfrost.model.few_poses.statistics import LocalStatistics
 from hoarfrost.model.quadrature import PosePrior
-from hoarfrost.model.symmetry import PointGroup
 from hoarfrost.particles.stack import ParticleStack
-from hoarfrost.reconstruct.m_step import MStep, wiener_ridge
-from hoarfrost.reconstruct.run import open_source
-from hoarfrost.reconstruct.settings import Options, resolve
-from hoarfrost.simulate.dataset import SimulatedData
+from hoarfrost.reconstruction.estimate.m_step import MStep, wiener_ridge
+from hoarfrost.reconstruction.run import open_source
+from hoarfrost.reconstruction.settings.options import Options, resolve
+from hoarfrost.simulation.simulate import SimulatedData
+from hoarfrost.symmetry.point_group import PointGroup
 
 BOX, N, BATCH = 128, 2000, 200
 SNR, SCALE_SIGMA, SHIFT_SHARE, KAPPA, JUNK = 0.03, 0.2, 0.05, 1.0, 0.2

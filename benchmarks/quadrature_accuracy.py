@@ -16,17 +16,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hoarfrost.fourier import FourierDisc, fourier_resize
-from hoarfrost.geometry import random_rotations
 from hoarfrost.io.mrc import read_volume
-from hoarfrost.model.likelihood import PoseModel, WhitenedImages, marginalise
+from hoarfrost.maths.fourier import FourierDisc, fourier_resize
+from hoarfrost.maths.rotations import random_rotations
+from hoarfrost.maths.seeds import named_generator
+from hoarfrost.model.all_poses.marginal import marginalise
+from hoarfrost.model.all_poses.pose_model import PoseModel
+from hoarfrost.model.images import WhitenedImages
 from hoarfrost.model.quadrature import make_orientation_quadrature, make_shift_quadrature
-from hoarfrost.model.slices import SliceOperator
+from hoarfrost.model.slices.operator import SliceOperator
 from hoarfrost.particles.preprocess import Preprocessor
 from hoarfrost.particles.sampling import split_held_out
 from hoarfrost.particles.source import ParticleSource
 from hoarfrost.particles.stack import ParticleStack
-from hoarfrost.seeds import named_generator
 
 REFINEMENT = 1.5
 

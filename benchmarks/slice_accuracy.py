@@ -14,9 +14,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hoarfrost.fourier import FourierDisc, centred_window, fft3_centred, soft_sphere
-from hoarfrost.geometry import random_rotations
-from hoarfrost.model.slices import KaiserBessel
+from hoarfrost.maths.fourier import FourierDisc, centred_window, fft3_centred, soft_sphere
+from hoarfrost.maths.rotations import random_rotations
+from hoarfrost.model.slices.operator import KaiserBessel
 
 BOX = 24
 R_MAX = 9.5

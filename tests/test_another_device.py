@@ -20,20 +20,21 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 import hoarfrost
-from hoarfrost.fourier import FourierDisc, radius_grid
-from hoarfrost.geometry import random_rotations
 from hoarfrost.io.mrc import read_volume, write_volume
-from hoarfrost.model.band import BandModel
-from hoarfrost.model.likelihood import WhitenedImages, likely_poses
-from hoarfrost.model.local_statistics import LocalStatistics
-from hoarfrost.model.modes import Modes
+from hoarfrost.maths.fourier import FourierDisc, radius_grid
+from hoarfrost.maths.rotations import random_rotations
+from hoarfrost.maths.seeds import named_generator
+from hoarfrost.model.all_poses.band import BandModel
+from hoarfrost.model.all_poses.marginal import likely_poses
+from hoarfrost.model.few_poses.modes import Modes
+from hoarfrost.model.few_poses.statistics import LocalStatistics
+from hoarfrost.model.images import WhitenedImages
 from hoarfrost.model.quadrature import PosePrior
-from hoarfrost.model.symmetry import PointGroup
-from hoarfrost.reconstruct import run
-from hoarfrost.reconstruct.local_e_step import Effort, LocalEStep
-from hoarfrost.reconstruct.m_step import MStep
-from hoarfrost.seeds import named_generator
-from hoarfrost.simulate.phantom import make_phantom
+from hoarfrost.reconstruction import run
+from hoarfrost.reconstruction.estimate.m_step import MStep
+from hoarfrost.reconstruction.refinement.e_step import Effort, LocalEStep
+from hoarfrost.simulation.phantom import make_phantom
+from hoarfrost.symmetry.point_group import PointGroup
 
 NAME = "another"
 # As with a GPU, these may take a tensor of the CPU, and an index may lie there.

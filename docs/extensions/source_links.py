@@ -1,6 +1,6 @@
 """Links from a page into the code, which lead to that line of the code in the site, and are checked.
 
-In Markdown such a link is ``[`name`](../src/hoarfrost/model/likelihood.py)``: a git host opens the file. In the site it
+In Markdown such a link is ``[`name`](../src/hoarfrost/model/images.py)``: a git host opens the file. In the site it
 leads to the line where that file defines `name`, a function, a class or Class.method, and a name that the file does not
 define is a warning. A link whose text is the file's own path leads to its beginning. Paths of modules that
 are named without a link, like `model/ctf.py`, are checked to exist.

@@ -16,7 +16,7 @@ from pathlib import Path
 from files import save
 from PIL import Image
 
-from hoarfrost.report.pictures import draw_slices
+from hoarfrost.reporting.pictures import draw_slices
 
 SIMULATE = ("--box", "48", "--pixel-size", "5", "--shift-sigma", "5", "-n")
 WIDTH = 760

@@ -17,29 +17,34 @@ from typing import TYPE_CHECKING, Any
 
 from hoarfrost._version import __version__
 
-# Each verb shares its name with the sub-package it lives in, and Python binds `hoarfrost.reconstruct` to that
-# sub-package as soon as anything imports it. So at run time the name always is the sub-package, made callable by
-# `hoarfrost._verbs`; type checkers and editors read the function itself, with its signature and docstring.
 if TYPE_CHECKING:
-    from hoarfrost.benchmark.run import benchmark as benchmark
-    from hoarfrost.evaluate.report import evaluate as evaluate
-    from hoarfrost.inspect.run import inspect as inspect
-    from hoarfrost.reconstruct.resume import resume as resume
-    from hoarfrost.reconstruct.run import reconstruct as reconstruct
-    from hoarfrost.report.run import report as report
-    from hoarfrost.simulate.dataset import simulate as simulate
+    from hoarfrost.evaluation.evaluate import evaluate as evaluate
+    from hoarfrost.inspection.inspect import inspect as inspect
+    from hoarfrost.reconstruction.resume import resume as resume
+    from hoarfrost.reconstruction.run import reconstruct as reconstruct
+    from hoarfrost.reporting.report import report as report
+    from hoarfrost.simulation.simulate import simulate as simulate
+    from hoarfrost.study.benchmark import benchmark as benchmark
 
+# Each verb and the module that defines it.
+_HOMES = {
+    "benchmark": "study.benchmark",
+    "evaluate": "evaluation.evaluate",
+    "inspect": "inspection.inspect",
+    "reconstruct": "reconstruction.run",
+    "report": "reporting.report",
+    "resume": "reconstruction.resume",
+    "simulate": "simulation.simulate",
+}
 
 __all__ = ["__version__", "benchmark", "evaluate", "inspect", "reconstruct", "report", "resume", "simulate"]
 
 
 def __getattr__(name: str) -> Any:
-    """Load the sub-package of a verb when it is first used; `resume` is a part of that of `reconstruct`."""
-    if name == "resume":
-        return importlib.import_module(f"{__name__}.reconstruct.resume").resume
-    if name in __all__:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Load a verb's module when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

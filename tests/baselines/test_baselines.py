@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 from hoarfrost.baselines import batch_em, projection_matching
-from hoarfrost.fsc import fourier_shell_correlation
-from hoarfrost.geometry import random_rotations
-from hoarfrost.model.band import BandModel
-from hoarfrost.model.likelihood import WhitenedImages, whiten
+from hoarfrost.maths.fsc import fourier_shell_correlation
+from hoarfrost.maths.rotations import random_rotations
+from hoarfrost.maths.seeds import named_generator
+from hoarfrost.model.all_poses.band import BandModel
+from hoarfrost.model.images import WhitenedImages, whiten
 from hoarfrost.model.quadrature import PosePrior
-from hoarfrost.model.slices import SliceOperator, apply_normal, transform_normal_kernel
-from hoarfrost.reconstruct.m_step import conjugate_gradients
-from hoarfrost.seeds import named_generator
-from hoarfrost.simulate.packed import white_noise
+from hoarfrost.model.slices.operator import SliceOperator, apply_normal, transform_normal_kernel
+from hoarfrost.reconstruction.estimate.m_step import conjugate_gradients
+from hoarfrost.simulation.packed import white_noise
 
 IMAGE_BOX, R_MAX = 32, 3.2
 

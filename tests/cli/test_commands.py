@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from hoarfrost.cli import main, summary
-from hoarfrost.reconstruct.starts import StartsResult
-from hoarfrost.report import run as run_report
-from hoarfrost.report import run_pictures
+from hoarfrost.reconstruction.starts.agreement import StartsResult
+from hoarfrost.reporting import report as run_report
+from hoarfrost.reporting import run_pictures
 
 Calls = list[tuple[tuple[Any, ...], dict[str, Any]]]
 
@@ -30,7 +30,7 @@ def replace(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, Any], Calls]
             calls.append((args, kwargs))
             return result
 
-        module = ModuleType(f"hoarfrost.{verb}.{home}")
+        module = ModuleType(f"hoarfrost.{home}")
         setattr(module, verb, fake)
         monkeypatch.setitem(sys.modules, module.__name__, module)
         return calls
@@ -72,7 +72,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 def test_reconstruct_leaves_every_choice_to_the_verb(
     replace: Callable[..., Calls], drawn: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    calls = replace("reconstruct", "run", RESULT)
+    calls = replace("reconstruct", "reconstruction.run", RESULT)
 
     assert main(["reconstruct", "particles.star", "-o", "run"]) == 0
 
@@ -111,20 +111,20 @@ def test_starts_that_do_not_agree_are_told_and_exit_4(
     replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str]
 ) -> None:
     lonely = StartsResult((3.0, 1.0, 2.0), (None, 90.0, 80.0), (True, False, False), 0)
-    replace("reconstruct", "run", SimpleNamespace(**{**vars(RESULT), "starts": lonely}))
+    replace("reconstruct", "reconstruction.run", SimpleNamespace(**{**vars(RESULT), "starts": lonely}))
     assert main(["reconstruct", "particles.star", "-o", "run"]) == 4
     shown = capsys.readouterr()
     assert "1 of 3 agree" in shown.out
     assert "run/map.mrc" in shown.out
     assert "no two of 3 random starts agree" in shown.err
-    replace("reconstruct", "run", SimpleNamespace(**{**vars(RESULT), "starts": StartsResult()}))
+    replace("reconstruct", "reconstruction.run", SimpleNamespace(**{**vars(RESULT), "starts": StartsResult()}))
     assert main(["reconstruct", "particles.star", "-o", "run"]) == 0
     assert "agree" not in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("drawn")
 def test_reconstruct_hands_over_every_option(replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str]) -> None:
-    calls = replace("reconstruct", "run", SimpleNamespace(**{**vars(RESULT), "converged": False}))
+    calls = replace("reconstruct", "reconstruction.run", SimpleNamespace(**{**vars(RESULT), "converged": False}))
     options = (
         "--seed 3 --starts 2 --max-resolution 20 --diameter 180 --symmetry D2 --method sgd --epochs 2.5 "
         "--batch-size 50 --shift-sigma 5 --shift-extent 15 --device cpu --threads 2 --held-out 80 --datadir data "
@@ -161,7 +161,7 @@ def test_reconstruct_hands_over_every_option(replace: Callable[..., Calls], caps
 
 
 def test_simulate_hands_over_every_option(replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str]) -> None:
-    calls = replace("simulate", "dataset", None)
+    calls = replace("simulate", "simulation.simulate", None)
     options = (
         "--snr 0.1 --box 64 --pixel-size 4.5 --ctf-from ctf.star --defocus-range 5000 20000 --voltage 200 --cs 2 "
         "--amplitude-contrast 0.07 --shift-sigma 6 --seed 4 --overwrite --shares 0.3 0.7 --noise-from noise.star "
@@ -200,7 +200,7 @@ REPORT = SimpleNamespace(to_dict=lambda: {"fsc": [1.0, 0.5]}, lines=lambda: ["sh
 def test_evaluate_prints_the_lines_of_its_report(
     replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    calls = replace("evaluate", "report", REPORT)
+    calls = replace("evaluate", "evaluation.evaluate", REPORT)
 
     assert main(["evaluate", "map.mrc", "--reference", "truth.mrc"]) == 0
 
@@ -216,7 +216,7 @@ def test_evaluate_prints_the_lines_of_its_report(
 def test_evaluate_json_is_one_object_and_nothing_else(
     replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    calls = replace("evaluate", "report", REPORT)
+    calls = replace("evaluate", "evaluation.evaluate", REPORT)
     options = "--poses run/particles.star --true-poses true.star --symmetry D7 --mask-diameter 180 --json"
 
     assert main(["evaluate", "map.mrc", "--reference", "truth.mrc", *options.split()]) == 0

@@ -33,8 +33,9 @@ def build(folder: Path, page: str, extra: dict[str, str] | None = None) -> subpr
 
 GOOD = """# Page
 
-[`evaluate_ctf`](SRC/model/ctf.py), [`SliceOperator.slices`](SRC/model/slices.py) and [`ctf.py`](SRC/model/ctf.py);
-`model/ctf.py` without a link. [A link](https://example.org) is none of what a browser loads.
+[`evaluate_ctf`](SRC/model/ctf.py), [`SliceOperator.slices`](SRC/model/slices/operator.py) and
+[`ctf.py`](SRC/model/ctf.py); `model/ctf.py` without a link. [A link](https://example.org)
+is none of what a browser loads.
 """
 
 
@@ -42,8 +43,8 @@ def test_a_link_into_the_code_leads_to_the_line_that_defines_the_name(tmp_path: 
     built = build(tmp_path / "site", GOOD)
     assert built.returncode == 0, built.stderr
     page = (tmp_path / "site" / "_build" / "index.html").read_text()
-    assert 'href="code/model/slices.html#SliceOperator.slices"' in page
-    code = (tmp_path / "site" / "_build" / "code" / "model" / "slices.html").read_text()
+    assert 'href="code/model/slices/operator.html#SliceOperator.slices"' in page
+    code = (tmp_path / "site" / "_build" / "code" / "model" / "slices" / "operator.html").read_text()
     line = re.search(r'^.*id="SliceOperator\.slices".*$', code, flags=re.MULTILINE)
     assert line is not None
     assert re.sub(r"<[^>]*>", "", line[0]).strip().startswith("def slices(self, volume: Tensor)")

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from hoarfrost.cli import main
-from hoarfrost.evaluate.hand import inside_out
+from hoarfrost.evaluation.flip import inside_out
 from hoarfrost.io.mrc import read_volume
 from hoarfrost.io.particles_star import read_particles
 

@@ -17,8 +17,8 @@ from hoarfrost.io.mrc import write_stack
 from hoarfrost.io.particles_star import read_particles
 from hoarfrost.io.star import read_star
 from hoarfrost.model.ctf import CTFParameters
-from hoarfrost.simulate.image_formation import ImageFormation
-from hoarfrost.simulate.phantom import make_phantom
+from hoarfrost.simulation.image_formation import ImageFormation
+from hoarfrost.simulation.phantom import make_phantom
 
 OPTICS = GivenOptics(2.0, 300.0, 2.7, 0.1)
 #       C   PSI   THETA   PHI    SHX    SHY    MAG  FILM    DF1      DF2   ANGAST

@@ -8,12 +8,12 @@ from torch_ctf import calculate_ctf_2d
 from torch_fourier_shell_correlation import fourier_shell_correlation as their_fsc
 from torch_fourier_slice import project_3d_to_2d  # type: ignore[import-untyped]
 
-from hoarfrost.fourier import FourierDisc
-from hoarfrost.fsc import fourier_shell_correlation
-from hoarfrost.geometry import random_rotations
+from hoarfrost.maths.fourier import FourierDisc
+from hoarfrost.maths.fsc import fourier_shell_correlation
+from hoarfrost.maths.rotations import random_rotations
 from hoarfrost.model.ctf import CTFParameters, evaluate_ctf
-from hoarfrost.model.slices import SliceOperator
-from hoarfrost.simulate.phantom import make_phantom
+from hoarfrost.model.slices.operator import SliceOperator
+from hoarfrost.simulation.phantom import make_phantom
 
 
 @pytest.mark.parametrize("phase_shift_deg", [0.0, 60.0])

@@ -19,13 +19,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from hoarfrost.geometry import plane_symmetries, random_rotations
-from hoarfrost.model import likelihood, score_tile
-from hoarfrost.model.band import BandModel
-from hoarfrost.model.likelihood import WhitenedImages, marginalise, mean_nll, whiten
+from hoarfrost.maths.rotations import plane_symmetries, random_rotations
+from hoarfrost.maths.seeds import named_generator
+from hoarfrost.model.all_poses import marginal as likelihood
+from hoarfrost.model.all_poses import score_tile
+from hoarfrost.model.all_poses.band import BandModel
+from hoarfrost.model.all_poses.marginal import marginalise, mean_nll
+from hoarfrost.model.images import WhitenedImages, whiten
 from hoarfrost.model.quadrature import PosePrior
-from hoarfrost.model.slices import apply_normal, transform_normal_kernel
-from hoarfrost.seeds import named_generator
+from hoarfrost.model.slices.operator import apply_normal, transform_normal_kernel
 
 IMAGE_BOX = 16
 R_MAX = 2.3

@@ -9,20 +9,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from hoarfrost.fourier import FourierDisc, radius_grid
-from hoarfrost.geometry import random_rotations, rotations_from_vectors
-from hoarfrost.model import local, local_statistics, spectrum
-from hoarfrost.model.band import BandModel
-from hoarfrost.model.likelihood import PoseModel, WhitenedImages, marginalise
-from hoarfrost.model.local import LocalModel
-from hoarfrost.model.local_posterior import Draws, PoseSampler
-from hoarfrost.model.local_statistics import LocalStatistics
-from hoarfrost.model.modes import Modes
+from hoarfrost.maths.fourier import FourierDisc, radius_grid
+from hoarfrost.maths.rotations import random_rotations, rotations_from_vectors
+from hoarfrost.maths.seeds import named_generator
+from hoarfrost.model.all_poses.band import BandModel
+from hoarfrost.model.all_poses.marginal import marginalise
+from hoarfrost.model.all_poses.pose_model import PoseModel
+from hoarfrost.model.few_poses import likelihood as local
+from hoarfrost.model.few_poses import statistics as local_statistics
+from hoarfrost.model.few_poses.importance import Draws, PoseSampler
+from hoarfrost.model.few_poses.likelihood import LocalModel
+from hoarfrost.model.few_poses.modes import Modes
+from hoarfrost.model.few_poses.statistics import LocalStatistics
+from hoarfrost.model.images import WhitenedImages
 from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature, make_shift_quadrature
-from hoarfrost.model.slices import SliceOperator, apply_normal, transform_normal_kernel
-from hoarfrost.model.symmetry import PointGroup
-from hoarfrost.reconstruct.local_e_step import Effort, LocalEStep
-from hoarfrost.seeds import named_generator
+from hoarfrost.model.slices.operator import SliceOperator, apply_normal, transform_normal_kernel
+from hoarfrost.nufft import sampler as spectrum
+from hoarfrost.reconstruction.refinement.e_step import Effort, LocalEStep
+from hoarfrost.symmetry.point_group import PointGroup
 
 N, R_MAX = 32, 6.0
 BOX = 2 * math.floor(R_MAX) + 6

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from hoarfrost.geometry import random_rotations
-from hoarfrost.model.band import BandModel
-from hoarfrost.model.likelihood import WhitenedImages, marginalise, whiten
-from hoarfrost.model.mixture import marginalise_mixture
+from hoarfrost.maths.rotations import random_rotations
+from hoarfrost.maths.seeds import named_generator
+from hoarfrost.model.all_poses.band import BandModel
+from hoarfrost.model.all_poses.marginal import marginalise
+from hoarfrost.model.all_poses.mixture import marginalise_mixture
+from hoarfrost.model.images import WhitenedImages, whiten
 from hoarfrost.model.quadrature import PosePrior
-from hoarfrost.seeds import named_generator
 
 IMAGE_BOX, R_MAX, N_IMAGES = 16, 2.3, 12
 LOG_SHARES = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64).log()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from hoarfrost.geometry import random_rotations
-from hoarfrost.model.mode_memory import ModeMemory
-from hoarfrost.model.modes import Modes
+from hoarfrost.maths.rotations import random_rotations
+from hoarfrost.model.few_poses.mode_memory import ModeMemory
+from hoarfrost.model.few_poses.modes import Modes
 
 GENERATOR = torch.Generator().manual_seed(0)
 

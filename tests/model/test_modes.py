@@ -6,13 +6,13 @@ import math
 
 import torch
 
-from hoarfrost.geometry import random_rotations, rotations_from_vectors
-from hoarfrost.model.local import Peaks
-from hoarfrost.model.modes import Modes, modes_of_quadrature, pose_differences
+from hoarfrost.maths.rotations import random_rotations, rotations_from_vectors
+from hoarfrost.maths.seeds import named_generator
+from hoarfrost.model.all_poses.score_tile import LikelyPoses
+from hoarfrost.model.few_poses.likelihood import Peaks
+from hoarfrost.model.few_poses.modes import Modes, modes_of_quadrature, pose_differences
 from hoarfrost.model.quadrature import make_orientation_quadrature, make_shift_quadrature
-from hoarfrost.model.score_tile import LikelyPoses
-from hoarfrost.model.symmetry import PointGroup
-from hoarfrost.seeds import named_generator
+from hoarfrost.symmetry.point_group import PointGroup
 
 
 def some_modes(log_mass: torch.Tensor) -> Modes:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from hoarfrost.fourier import FourierDisc
-from hoarfrost.model.likelihood import WhitenedImages, whiten
+from hoarfrost.maths.fourier import FourierDisc
+from hoarfrost.maths.seeds import named_generator
+from hoarfrost.model.images import WhitenedImages, whiten
 from hoarfrost.model.outliers import Outliers, moments, n_shells, shells
-from hoarfrost.seeds import named_generator
 
 DISC = FourierDisc(16, 4.6)
 NOISE = 0.7

@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from hoarfrost.fourier import FourierDisc
-from hoarfrost.geometry import plane_symmetries
-from hoarfrost.model.harmonic_kernel import (
+from hoarfrost.maths.fourier import FourierDisc
+from hoarfrost.maths.rotations import plane_symmetries
+from hoarfrost.maths.seeds import named_generator
+from hoarfrost.model.all_poses.harmonic_kernel import (
     AT_ONCE,
     arrange_slices,
     arrange_statistics,
     products_of_likelihoods,
     scores_of_products,
 )
-from hoarfrost.model.plane_harmonics import HALF_OF_SYMMETRIES, PlaneHarmonics
-from hoarfrost.seeds import named_generator
+from hoarfrost.model.all_poses.plane_harmonics import HALF_OF_SYMMETRIES, PlaneHarmonics
 
 BOX = 32
 R_MAX = [1.0, 2.3, 6.0, 9.2, 14.0]

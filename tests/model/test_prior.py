@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from hoarfrost.fourier import fourier_resize
-from hoarfrost.model.prior import ExponentialCubicPrior
-from hoarfrost.seeds import named_generator
+from hoarfrost.maths.fourier import fourier_resize
+from hoarfrost.maths.seeds import named_generator
+from hoarfrost.model.map_prior import ExponentialCubicPrior
 
 
 def test_positive_voxels_cost_in_proportion_and_negative_ones_by_the_cube() -> None:

@@ -9,15 +9,15 @@ import torch
 from scipy.integrate import lebedev_rule
 from scipy.special import eval_legendre
 
-from hoarfrost.fourier import FourierDisc
-from hoarfrost.geometry import plane_symmetries, random_rotations
+from hoarfrost.maths.fourier import FourierDisc
+from hoarfrost.maths.rotations import plane_symmetries, random_rotations
+from hoarfrost.maths.seeds import named_generator
 from hoarfrost.model.quadrature import (
     LEBEDEV_ORDERS,
     LEBEDEV_SIZES,
     make_orientation_quadrature,
     make_shift_quadrature,
 )
-from hoarfrost.seeds import named_generator
 
 
 def test_the_sizes_are_those_of_scipys_rules_and_all_weights_are_positive() -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hoarfrost.model import score_kernel
-from hoarfrost.model.score_kernel import BlockSums, exponential, exponentiate
-from hoarfrost.seeds import named_generator
+from hoarfrost.maths.seeds import named_generator
+from hoarfrost.model.all_poses import score_kernel
+from hoarfrost.model.all_poses.score_kernel import BlockSums, exponential, exponentiate
 
 B, SYMMETRIES, WIDTH = 3, 4, 37
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from hoarfrost.fourier import FourierDisc, fourier_resize
-from hoarfrost.geometry import plane_symmetries, random_rotations, rotations_about_z
-from hoarfrost.model.kaiser_bessel import KaiserBessel
-from hoarfrost.model.slice_sums import CompiledSums, TorchSums
-from hoarfrost.model.slices import SliceOperator, apply_normal, transform_normal_kernel
-from hoarfrost.seeds import named_generator
+from hoarfrost.maths.fourier import FourierDisc, fourier_resize
+from hoarfrost.maths.rotations import plane_symmetries, random_rotations, rotations_about_z
+from hoarfrost.maths.seeds import named_generator
+from hoarfrost.model.slices.operator import SliceOperator, apply_normal, transform_normal_kernel
+from hoarfrost.model.slices.sums import CompiledSums, TorchSums
+from hoarfrost.nufft.window import KaiserBessel
 
 GENERATOR_NAME = "slices test"
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hoarfrost.model.spectrum import SpectrumSampler
+from hoarfrost.nufft.sampler import SpectrumSampler
 
 
 @pytest.mark.parametrize("box", [15, 16])

@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 from hoarfrost.errors import UsageError
-from hoarfrost.fourier import FourierDisc, fourier_resize, radius_grid
-from hoarfrost.geometry import random_rotations
-from hoarfrost.model.band import BandModel
+from hoarfrost.maths.fourier import FourierDisc, fourier_resize, radius_grid
+from hoarfrost.maths.rotations import random_rotations
+from hoarfrost.maths.seeds import named_generator
+from hoarfrost.model.all_poses.band import BandModel
 from hoarfrost.model.quadrature import PosePrior, in_plane_angles, make_orientation_quadrature
-from hoarfrost.model.slices import SliceOperator
-from hoarfrost.model.symmetry import PointGroup
-from hoarfrost.model.symmetry_axes import Axes, find_axes, in_frame
-from hoarfrost.seeds import named_generator
-from hoarfrost.simulate.phantom import make_phantom
+from hoarfrost.model.slices.operator import SliceOperator
+from hoarfrost.simulation.phantom import make_phantom
+from hoarfrost.symmetry.axes import Axes, find_axes, in_frame
+from hoarfrost.symmetry.point_group import PointGroup
 
 BOX, R_MAX = 28, 11.4
 ORDERS = {"C1": 1, "C2": 2, "C7": 7, "D1": 2, "D2": 4, "D7": 14, "T": 12, "O": 24, "I": 60}

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from hoarfrost.geometry import rotations_from_vectors
-from hoarfrost.model.kaiser_bessel import KaiserBessel
-from hoarfrost.model.spectrum import SpectrumSampler
-from hoarfrost.seeds import named_generator
+from hoarfrost.maths.rotations import rotations_from_vectors
+from hoarfrost.maths.seeds import named_generator
+from hoarfrost.nufft.sampler import SpectrumSampler
+from hoarfrost.nufft.window import KaiserBessel
 
 BOX = 14
 

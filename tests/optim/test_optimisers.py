@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from hoarfrost.maths.seeds import named_generator
 from hoarfrost.optim.adagrad import AdaGrad
 from hoarfrost.optim.base import FlatOptimizer
 from hoarfrost.optim.hessian_free import HessianFree
@@ -24,7 +25,6 @@ from hoarfrost.optim.sag import SAG
 from hoarfrost.optim.schedules import published_decay, published_momentum, settling
 from hoarfrost.optim.sgd import ScheduledSGD
 from hoarfrost.optim.tonga import TONGA
-from hoarfrost.seeds import named_generator
 
 SIZE = 6
 LEARNING_RATE = 0.02

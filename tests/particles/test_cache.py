@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from hoarfrost.errors import UsageError
-from hoarfrost.fourier import FourierDisc
 from hoarfrost.io.mrc import write_volume
-from hoarfrost.model.likelihood import WhitenedImages
+from hoarfrost.maths.fourier import FourierDisc
+from hoarfrost.maths.seeds import named_generator
+from hoarfrost.model.images import WhitenedImages
 from hoarfrost.particles.cache import PackedCache, from_records, record_size, to_records
 from hoarfrost.particles.preprocess import Preprocessor
 from hoarfrost.particles.source import ParticleSource
 from hoarfrost.particles.stack import ParticleStack
-from hoarfrost.seeds import named_generator
-from hoarfrost.simulate.dataset import simulate
-from hoarfrost.simulate.phantom import make_phantom
+from hoarfrost.simulation.phantom import make_phantom
+from hoarfrost.simulation.simulate import simulate
 
 N, K = 60, 30
 BATCHES = [torch.tensor([3, 1, 50]), torch.tensor([1]), torch.tensor([50, 7, 3, 59, 7]), torch.arange(N)]

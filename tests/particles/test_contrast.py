@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hoarfrost.fourier import FourierDisc, radius_grid
 from hoarfrost.io.mrc import write_stack, write_volume
+from hoarfrost.maths.fourier import FourierDisc, radius_grid
+from hoarfrost.maths.seeds import named_generator
 from hoarfrost.particles.contrast import (
     CLEAR_Z,
     Contrast,
@@ -22,9 +23,8 @@ from hoarfrost.particles.contrast import (
 from hoarfrost.particles.preprocess import Preprocessor
 from hoarfrost.particles.source import ParticleSource
 from hoarfrost.particles.stack import ParticleStack
-from hoarfrost.seeds import named_generator
-from hoarfrost.simulate.dataset import SimulatedData, simulate
-from hoarfrost.simulate.phantom import make_phantom
+from hoarfrost.simulation.phantom import make_phantom
+from hoarfrost.simulation.simulate import SimulatedData, simulate
 
 BOX, PIXEL_A, N = 32, 8.0, 240
 

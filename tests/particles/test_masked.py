@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from hoarfrost.fourier import FourierDisc, radius_grid, soft_sphere
 from hoarfrost.io.mrc import write_stack, write_volume
+from hoarfrost.maths.fourier import FourierDisc, radius_grid, soft_sphere
+from hoarfrost.maths.seeds import named_generator
 from hoarfrost.model.ctf import evaluate_ctf
 from hoarfrost.particles.masked import noise_beside_signal, power_moments, untouched_radius_px
 from hoarfrost.particles.preprocess import FIRST_USABLE_SHELL, Preprocessor, find_dust
 from hoarfrost.particles.source import ParticleSource
 from hoarfrost.particles.stack import ParticleStack
-from hoarfrost.seeds import named_generator
-from hoarfrost.simulate.dataset import simulate
-from hoarfrost.simulate.phantom import make_phantom
+from hoarfrost.simulation.phantom import make_phantom
+from hoarfrost.simulation.simulate import simulate
 
 BOX, PIXEL_A = 48, 6.0
 

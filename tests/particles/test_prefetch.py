@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hoarfrost.particles.prefetch import prefetched
+from hoarfrost.parallel.prefetch import prefetched
 
 
 def threads() -> int:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hoarfrost.fourier import FourierDisc, radius_grid
+from hoarfrost.maths.fourier import FourierDisc, radius_grid
+from hoarfrost.maths.seeds import named_generator
 from hoarfrost.particles.preprocess import (
     FIRST_USABLE_SHELL,
     Preprocessor,
@@ -14,7 +15,6 @@ from hoarfrost.particles.preprocess import (
     find_dust,
     remove_dust,
 )
-from hoarfrost.seeds import named_generator
 
 
 def noise(n: int, box: int, seed: int = 0) -> Tensor:

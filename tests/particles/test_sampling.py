@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from hoarfrost.maths.seeds import named_generator
 from hoarfrost.particles.sampling import FixedMinibatchSampler, MinibatchSampler, split_held_out
-from hoarfrost.seeds import named_generator
 
 
 @pytest.mark.parametrize(("n", "held_out"), [(100, 20), (7, 1), (50, 25)])

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hoarfrost.fourier import FourierDisc
 from hoarfrost.io.mrc import write_volume
+from hoarfrost.maths.fourier import FourierDisc
+from hoarfrost.maths.seeds import named_generator
 from hoarfrost.model.ctf import evaluate_ctf
 from hoarfrost.particles import source as source_module
 from hoarfrost.particles.preprocess import Preprocessor
 from hoarfrost.particles.source import ParticleSource
 from hoarfrost.particles.stack import ParticleStack
-from hoarfrost.seeds import named_generator
-from hoarfrost.simulate.dataset import simulate
-from hoarfrost.simulate.phantom import make_phantom
+from hoarfrost.simulation.phantom import make_phantom
+from hoarfrost.simulation.simulate import simulate
 
 N = 300
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hoarfrost.fourier import radius_grid
-from hoarfrost.model.band import BandModel
-from hoarfrost.model.likelihood import WhitenedImages
+from hoarfrost.maths.fourier import radius_grid
+from hoarfrost.model.all_poses.band import BandModel
+from hoarfrost.model.images import WhitenedImages
 
 MINIBATCH = 100
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hoarfrost.model.band import BandModel
-from hoarfrost.model.likelihood import PoseModel, WhitenedImages
-from hoarfrost.model.plane_harmonics import HALF_OF_SYMMETRIES
+from hoarfrost.model.all_poses.band import BandModel
+from hoarfrost.model.all_poses.plane_harmonics import HALF_OF_SYMMETRIES
+from hoarfrost.model.all_poses.pose_model import PoseModel
+from hoarfrost.model.images import WhitenedImages
 
 SCORES_PER_TILE = 1 << 22
 # ε: Fourier coefficients that no image saw stay near zero.

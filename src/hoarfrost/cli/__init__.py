@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from hoarfrost.errors import FinishedError, HoarfrostError, StoppedError, ToldElsewhereError, UsageError
-from hoarfrost.launch import is_first
+from hoarfrost.parallel.launch import is_first
 
 EXIT_INTERRUPTED = 130
 """What shells report for a program ended by Ctrl-C."""

@@ -28,8 +28,8 @@ def bench(
     """
     from rich.console import Console
 
-    from hoarfrost.benchmark.speed import PUBLISHED, measure
     from hoarfrost.io.atomic import write_text_atomically
+    from hoarfrost.study.speed import PUBLISHED, measure
 
     console = Console()
     with console.status("measuring") as status:

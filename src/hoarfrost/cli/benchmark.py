@@ -70,9 +70,9 @@ def benchmark(
     quiet
         Show no progress.
     """
-    from hoarfrost.benchmark.run import benchmark as run
     from hoarfrost.cli.study_progress import StudyProgress
-    from hoarfrost.report.study import write_study_report
+    from hoarfrost.reporting.study_page import write_study_report
+    from hoarfrost.study.benchmark import benchmark as run
 
     sys.path.insert(0, "")  # the user's own module with an optimiser lies where the command is run
     with StudyProgress(quiet=quiet) as progress:

@@ -38,16 +38,16 @@ def compare(
     overwrite
         Replace the files in the folder if they exist.
     """
-    from hoarfrost.evaluate.compare import compare as run
+    from hoarfrost.evaluation.compare import compare as run
 
     if output is not None:
-        from hoarfrost.report.comparison import FILES
-        from hoarfrost.report.folder import check_folder
+        from hoarfrost.reporting.comparison import FILES
+        from hoarfrost.reporting.folder import check_folder
 
         check_folder(output, FILES, overwrite=overwrite)
     found = run(first, second, mask_diameter_A=mask_diameter_A)
     print(json.dumps(found.to_dict(), indent=2) if as_json else "\n".join(found.lines()))
     if output is not None:
-        from hoarfrost.report.comparison import write_comparison
+        from hoarfrost.reporting.comparison import write_comparison
 
         write_comparison(found, output)

@@ -43,7 +43,7 @@ def evaluate(
     """
     if (poses is None) != (true_poses is None):
         raise UsageError("--poses and --true-poses go together: give both or neither")
-    from hoarfrost.evaluate.report import evaluate as run
+    from hoarfrost.evaluation.evaluate import evaluate as run
 
     report = run(
         volume, reference, poses=poses, true_poses=true_poses, symmetry=symmetry, mask_diameter_A=mask_diameter_A

@@ -35,7 +35,7 @@ def flip(
     overwrite
         Replace the output if it exists.
     """
-    from hoarfrost.evaluate.hand import flip as run
+    from hoarfrost.evaluation.flip import flip as run
 
     done = run(volume, output, particles=particles, datadir=datadir, overwrite=overwrite)
     print(f"Wrote the other hand to {done.map_path}")

@@ -14,7 +14,7 @@ from hoarfrost.errors import DataError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from hoarfrost.inspect.result import Inspection
+    from hoarfrost.inspection.result import Inspection
 
 LOG_WIDTH = 120
 
@@ -69,11 +69,11 @@ def inspect(
     """
     from rich.console import Console
 
-    from hoarfrost.inspect.run import inspect as run
+    from hoarfrost.inspection.inspect import inspect as run
 
     if output is not None:
-        from hoarfrost.report.folder import check_folder
-        from hoarfrost.report.inspection import FILES
+        from hoarfrost.reporting.folder import check_folder
+        from hoarfrost.reporting.inspection import FILES
 
         check_folder(output, FILES, overwrite=overwrite)
     found = run(
@@ -93,7 +93,7 @@ def inspect(
         # A log is wide enough for the table, whatever the width of the window it is read in.
         _show(Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH), found)
     if output is not None:
-        from hoarfrost.report.inspection import write_inspection
+        from hoarfrost.reporting.inspection import write_inspection
 
         write_inspection(found, output)
         if not as_json:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from hoarfrost.cli.stop import Stop
-from hoarfrost.launch import is_first
 from hoarfrost.optim.names import MethodName
+from hoarfrost.parallel.launch import is_first
 
 if TYPE_CHECKING:
-    from hoarfrost.reconstruct.run import RunResult
+    from hoarfrost.reconstruction.run import RunResult
 
 
 def reconstruct(
@@ -106,7 +106,7 @@ def reconstruct(
         Show no progress.
     """
     from hoarfrost.cli.watch import watched
-    from hoarfrost.reconstruct.run import reconstruct as run
+    from hoarfrost.reconstruction.run import reconstruct as run
 
     with Stop() as stop, watched(output, quiet=quiet or not is_first(), structures=classes) as progress:
         result = run(
@@ -146,8 +146,8 @@ def show_result(result: RunResult) -> None:
     if not is_first():
         return
     from hoarfrost.cli.summary import summary, wrapped
-    from hoarfrost.report.run import report
-    from hoarfrost.report.run_pictures import draw_pictures
+    from hoarfrost.reporting.report import report
+    from hoarfrost.reporting.run_pictures import draw_pictures
 
     for of_class in result.classes:
         draw_pictures(of_class.folder)

@@ -18,6 +18,6 @@ def report(run: Annotated[Path, Parameter(name="RUN")], /) -> None:
     run
         Folder that reconstruct wrote, or is writing.
     """
-    from hoarfrost.report.run import report as write
+    from hoarfrost.reporting.report import report as write
 
     print(f"Report: {write(run)}")

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from hoarfrost.cli.reconstruct import check_starts, show_result
 from hoarfrost.cli.stop import Stop
-from hoarfrost.launch import is_first
+from hoarfrost.parallel.launch import is_first
 
 
 def resume(
@@ -32,9 +32,9 @@ def resume(
     """
     from hoarfrost.cli.watch import watched
     from hoarfrost.errors import FinishedError
-    from hoarfrost.reconstruct.resume import resume as go_on
-    from hoarfrost.report.run_folder import read_run
-    from hoarfrost.report.run_pictures import draw_missing_pictures
+    from hoarfrost.reconstruction.resume import resume as go_on
+    from hoarfrost.reporting.run_folder import read_run
+    from hoarfrost.reporting.run_pictures import draw_missing_pictures
 
     try:
         with Stop() as stop, watched(run, quiet=quiet or not is_first()) as progress:

@@ -79,7 +79,7 @@ def simulate(
     overwrite
         Replace the folder if it exists.
     """
-    from hoarfrost.simulate.dataset import simulate as run
+    from hoarfrost.simulation.simulate import simulate as run
 
     run(
         structures,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self, final
 
-from hoarfrost.launch import is_first
+from hoarfrost.parallel.launch import is_first
 
 # A launcher passes on what the terminal has sent to all processes already: that is no second request.
 SAME_REQUEST_S = 1.0

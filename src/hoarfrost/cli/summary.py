@@ -6,10 +6,10 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from hoarfrost.evaluate.views import has_views, read_views
+from hoarfrost.evaluation.views import has_views, read_views
 
 if TYPE_CHECKING:
-    from hoarfrost.reconstruct.run import ClassResult, RunResult
+    from hoarfrost.reconstruction.run import ClassResult, RunResult
 
 WIDTH = 80
 INDENT = " " * 12

@@ -38,7 +38,7 @@ def symmetrise(
     overwrite
         Replace the output if it exists.
     """
-    from hoarfrost.evaluate.symmetrise import symmetrise as run
+    from hoarfrost.evaluation.symmetrise import symmetrise as run
 
     done = run(volume, symmetry, output, aligned=aligned, max_resolution_A=max_resolution_A, overwrite=overwrite)
     print(

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
-    from hoarfrost.reconstruct.events import Event
+    from hoarfrost.reconstruction.watch.events import Event
 
 # With the writing of what stands (`reconstruct.live`) all that is drawn stays below a twentieth of the time.
 SHARE_OF_TIME = 0.045
@@ -75,7 +75,7 @@ class Watch:
         self._spent_s += self._cost_s
 
     def _write(self, reload_s: float | None) -> None:
-        from hoarfrost.report.run import write_run_report
+        from hoarfrost.reporting.report import write_run_report
 
         write_run_report(self._folder, reload_s)
 

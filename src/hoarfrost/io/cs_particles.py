@@ -21,13 +21,13 @@ import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
 from hoarfrost.errors import DataError
-from hoarfrost.geometry import relion_deg_from_rotations
 from hoarfrost.io.cs import CsTable, Records, joined_by_uid, read_cs
 from hoarfrost.io.image_names import parse_image_name
 from hoarfrost.io.star import StarFile, StarTable
 from hoarfrost.io.star_columns import Floats, float_column, integer_column, text_column
 from hoarfrost.io.star_optics import ParticleOptics
 from hoarfrost.io.text_column import TextColumn
+from hoarfrost.maths.rotations import relion_deg_from_rotations
 
 # cryoSPARC's fields, by the columns that are made of them.
 FIELD_OF_COLUMN = {

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from hoarfrost.errors import DataError
-from hoarfrost.geometry import rotations_from_relion_deg
 from hoarfrost.io.cs_particles import read_cs_particles
 from hoarfrost.io.image_names import find_stack, parse_image_name
 from hoarfrost.io.mrc import ImageStack
 from hoarfrost.io.star import StarFile, StarTable, read_star
 from hoarfrost.io.star_columns import Floats, Integers, float_column, text_column
 from hoarfrost.io.star_optics import ParticleOptics, particle_table, read_optics
+from hoarfrost.maths.rotations import rotations_from_relion_deg
 
 _HEADER_DISAGREES = 0.01  # relative difference of pixel sizes worth a warning
 

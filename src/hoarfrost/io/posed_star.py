@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hoarfrost.geometry import relion_deg_from_rotations
 from hoarfrost.io.image_names import name_from
 from hoarfrost.io.particles_star import ParticleTable
 from hoarfrost.io.star import write_star
 from hoarfrost.io.star_columns import Floats
 from hoarfrost.io.star_optics import particle_table
 from hoarfrost.io.text_column import TextColumn
+from hoarfrost.maths.rotations import relion_deg_from_rotations
 
 
 def write_posed_particles(

@@ -1,1 +1,1 @@
-"""The forward model and its likelihood: CTF, slices, shifts, quadrature, prior."""
+"""The forward model of an image and its likelihood."""

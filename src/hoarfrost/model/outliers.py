@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hoarfrost.fourier import FourierDisc
-from hoarfrost.model.likelihood import WhitenedImages
+from hoarfrost.maths.fourier import FourierDisc
+from hoarfrost.model.images import WhitenedImages
 
 N_MOMENTS = 5
 

@@ -19,7 +19,7 @@ import torch
 from scipy.integrate import lebedev_rule
 from torch import Tensor
 
-from hoarfrost.geometry import plane_symmetries, rotations_about_z
+from hoarfrost.maths.rotations import plane_symmetries, rotations_about_z
 
 # Orders of SciPy's rules; 13, 25 and 27 are left out because they have negative weights.
 LEBEDEV_ORDERS = (

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from hoarfrost.errors import UsageError
-from hoarfrost.model.likelihood import WhitenedImages
+from hoarfrost.model.images import WhitenedImages
 
 Records = npt.NDArray[np.float32]
 # Of the disk's free space when the file is begun; results have to be written too.

@@ -24,7 +24,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from hoarfrost.fourier import FourierDisc
+from hoarfrost.maths.fourier import FourierDisc
 
 ContrastName = Literal["white", "black"]
 """What particles are in their images."""

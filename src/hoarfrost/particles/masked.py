@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hoarfrost.fourier import radius_grid
+from hoarfrost.maths.fourier import radius_grid
 
 # Of a ring's pixels, so many have the value of the image's corner where it is masked.
 MASKED_SHARE = 0.999

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hoarfrost.fourier import FourierDisc, radius_grid, soft_sphere
+from hoarfrost.maths.fourier import FourierDisc, radius_grid, soft_sphere
 
 MASK_EDGE_PX = 3.0
 # Of a masked image's box. With 1,000 pixels the mean is known to 0.03 deviations, the deviation to 2 %.

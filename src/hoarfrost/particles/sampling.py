@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hoarfrost.seeds import named_generator
+from hoarfrost.maths.seeds import named_generator
 
 
 def split_held_out(n_images: int, held_out: int, seed: int) -> tuple[Tensor, Tensor]:

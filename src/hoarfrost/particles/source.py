@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from hoarfrost.errors import DataError
-from hoarfrost.fourier import FourierDisc
 from hoarfrost.io.noise_star import NoiseSpectra
+from hoarfrost.maths.fourier import FourierDisc
 from hoarfrost.model.ctf import evaluate_ctf
-from hoarfrost.model.likelihood import WhitenedImages, whiten
+from hoarfrost.model.images import WhitenedImages, whiten
+from hoarfrost.parallel.prefetch import prefetched
 from hoarfrost.particles.cache import PackedCache, from_records, record_size, to_records
 from hoarfrost.particles.contrast import central_disc, central_signals, signed_rank_z
 from hoarfrost.particles.masked import common_radius_px, noise_beside_signal, power_moments, untouched_radius_px
-from hoarfrost.particles.prefetch import prefetched
 from hoarfrost.particles.preprocess import (
     FIRST_USABLE_SHELL,
     Preprocessor,

@@ -1,0 +1,1 @@
+"""How good is a map: alignment, FSC, half maps, masks, pose errors."""

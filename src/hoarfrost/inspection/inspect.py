@@ -1,0 +1,207 @@
+"""The verb `inspect`: look at particles before any long work.
+
+From Python::
+
+    import hoarfrost
+    found = hoarfrost.inspect("particles.star")
+    for flag in found.flags:
+        print(flag.message)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hoarfrost._version import __version__
+from hoarfrost.errors import DataError
+from hoarfrost.inspection.cost import forecast_seconds
+from hoarfrost.inspection.ctf import ctf_coverage, ctf_flags
+from hoarfrost.inspection.duplicates import duplicate_flags
+from hoarfrost.inspection.images import ImageSurvey, choose_images, image_flags, make_montage, survey
+from hoarfrost.inspection.noise import noise_flags, noise_spectrum
+from hoarfrost.inspection.numbers import number_flags
+from hoarfrost.inspection.parameters import IMAGES, file_parameters, optics_parameters, run_parameters
+from hoarfrost.inspection.result import Flag, Inspection, Montage, NoiseSpectrum, Parameter
+from hoarfrost.parallel.join import joined
+from hoarfrost.particles.contrast import Contrast, ContrastChoice
+from hoarfrost.particles.source import LARGEST_DUST_SHARE, ParticleSource
+from hoarfrost.particles.stack import ParticleStack
+from hoarfrost.reconstruction.run import open_source
+from hoarfrost.reconstruction.settings.memory import GB, machine_memory
+from hoarfrost.reconstruction.settings.options import Options, Settings, resolve
+
+DUST_WORTH_SAYING = 0.03
+FEWEST_FOR_CONTRAST = 60
+
+
+def inspect(
+    particles: str | Path,
+    *,
+    datadir: str | Path | None = None,
+    diameter_A: float | None = None,
+    max_resolution_A: float | None = None,
+    symmetry: str = "C1",
+    classes: int = 1,
+    memory: str | None = None,
+    threads: int | None = None,
+    contrast: ContrastChoice = "auto",
+    forecast: bool = True,
+) -> Inspection:
+    """Check a particle file, its images and what a reconstruction of them would take; nothing is written.
+
+    Of many images up to 5,000 are looked at, evenly spread. The options are those of `reconstruct`; `forecast` False
+    leaves out the time it would take, which takes some seconds to measure.
+
+    Raises DataError where the file cannot be read or its numbers make no sense, UsageError for options that make none.
+    What a reconstruction would refuse but can still be shown is a flag that is `fatal`.
+    """
+    options = Options(
+        diameter_A=diameter_A,
+        max_resolution_A=max_resolution_A,
+        symmetry=symmetry,
+        classes=classes,
+        memory=memory,
+        threads=threads,
+        contrast=contrast,
+    )
+    options.check()
+    with joined("auto", threads):
+        stack = ParticleStack.open(particles, datadir)
+        return _inspect(stack, options, datadir, forecast=forecast)
+
+
+def _inspect(stack: ParticleStack, options: Options, datadir: str | Path | None, *, forecast: bool) -> Inspection:
+    table = stack.table
+    settings = _settings(stack, options, datadir)
+    parameters = [*file_parameters(table), *optics_parameters(table)]
+    flags = [
+        *(Flag("file", f"{warning[0].upper()}{warning[1:]}") for warning in table.warnings),
+        *number_flags(table),
+        *duplicate_flags(table),
+    ]
+    if isinstance(settings, Flag):
+        flags.append(settings)
+    coverage = ctf_coverage(stack.ctf, stack.box, stack.pixel_size_A)
+    finest_A = 2 * stack.pixel_size_A if isinstance(settings, Flag) else settings.max_resolution_A
+    flags += ctf_flags(coverage, stack.ctf, stack.box * stack.pixel_size_A, finest_A)
+    found = survey(stack, choose_images(stack.n_images, stack.box))
+    seen = None
+    seconds = None
+    if not isinstance(settings, Flag):
+        flags += image_flags(found, stack, settings.diameter_A, given=options.diameter_A is not None)
+        if len(found.good):
+            seen = _look(stack, settings, found)
+            flags += seen.flags
+            if forecast:
+                seconds = forecast_seconds(settings.with_contrast(seen.contrast), seen.source)
+            flags += _memory_flags(settings)
+    parameters += _image_parameters(stack, found, seen)
+    if not isinstance(settings, Flag):
+        parameters += run_parameters(settings, options, seconds)
+    return Inspection(
+        path=table.star.path,
+        n_particles=stack.n_images,
+        n_looked_at=len(found.looked_at),
+        box=stack.box,
+        pixel_size_A=stack.pixel_size_A,
+        parameters=tuple(parameters),
+        flags=tuple(flags),
+        diameter_A=found.diameter_A,
+        contrast_z=None if seen is None else seen.contrast.z,
+        ctf=coverage,
+        noise=None if seen is None else seen.noise,
+        montage=None if seen is None else seen.montage,
+        seconds=seconds,
+        bytes_of_memory=None if isinstance(settings, Flag) else settings.expected_bytes,
+    )
+
+
+def _settings(stack: ParticleStack, options: Options, datadir: str | Path | None) -> Settings | Flag:
+    """What a run would use, or why it would not begin."""
+    try:
+        return resolve(
+            stack,
+            options,
+            output=Path("run"),
+            datadir=None if datadir is None else str(datadir),
+            version=__version__,
+        )
+    except DataError as error:
+        return Flag("refused", f"A reconstruction needs {error.expected}, and this is {error.found}", fatal=True)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What the good images say, prepared as a run would prepare them."""
+
+    source: ParticleSource
+    contrast: Contrast
+    noise: NoiseSpectrum
+    montage: Montage
+    flags: tuple[Flag, ...]
+
+
+def _look(stack: ParticleStack, settings: Settings, found: ImageSurvey) -> _Look:
+    source = open_source(stack, settings, found.good)
+    contrast = Contrast.decide(settings.contrast, source.contrast_z())
+    source.sign = contrast.sign
+    noise = noise_spectrum(source)
+    flags = [*_contrast_flags(contrast, len(found.good)), *noise_flags(noise, settings.max_resolution_A)]
+    share = found.dusty / len(found.good)
+    if share > LARGEST_DUST_SHARE:
+        flags.append(
+            Flag(
+                "specks",
+                f"{share:.0%} of the images have pixels far above the noise, as gold or ice, or very clear particles, "
+                "have: nothing will be blanked out, so look at the montage",
+            )
+        )
+    elif share > DUST_WORTH_SAYING:
+        told = f"{share:.0%} of the images have specks (gold, ice, hot pixels), which will be blanked out: look at them"
+        flags.append(Flag("specks", told))
+    return _Look(
+        source, contrast, noise, make_montage(stack, found.good, source.preprocessor, contrast.sign), tuple(flags)
+    )
+
+
+def _contrast_flags(contrast: Contrast, n: int) -> Iterator[Flag]:
+    if contrast.message is None:
+        return
+    if contrast.is_clear and not contrast.chosen:
+        yield Flag("dark-particles", f"{contrast.message}; nothing has to be done")
+    elif n < FEWEST_FOR_CONTRAST and not contrast.chosen:
+        yield Flag("contrast", f"{contrast.message}; {n} images are too few to tell")
+    else:
+        yield Flag("contrast", contrast.message)
+
+
+def _memory_flags(settings: Settings) -> Iterator[Flag]:
+    there = machine_memory()
+    if settings.expected_bytes > 0.9 * there:
+        yield Flag(
+            "memory",
+            f"A run would take up to {settings.expected_bytes / GB:.1f} GB of the {there / GB:.1f} GB of this machine: "
+            "give a coarser --max-resolution or less --memory",
+        )
+
+
+def _image_parameters(stack: ParticleStack, found: ImageSurvey, seen: _Look | None) -> Iterator[Parameter]:
+    n = len(found.looked_at)
+    of_them = "all images" if n == stack.n_images else f"{n:,} images, evenly spread"
+    bad = len(found.not_finite) + len(found.constant)
+    yield Parameter(IMAGES, "Usable", f"{len(found.good):,} of {n:,}; {bad} bad", of_them)
+    yield Parameter(IMAGES, "With specks", f"{found.dusty / max(len(found.good), 1):.1%}", of_them)
+    width = "the images do not tell"
+    if found.diameter_A is not None:
+        share = found.diameter_A / (stack.box * stack.pixel_size_A)
+        width = f"about {found.diameter_A:.0f} Å, {share:.0%} of the box"
+    yield Parameter(IMAGES, "Particle", f"{width} wide" if found.diameter_A is not None else width, of_them)
+    if seen is not None:
+        looks = "do not tell" if not seen.contrast.is_clear else "white" if seen.contrast.z > 0 else "dark"
+        sampled = f"{min(500, len(found.good))} images"
+        yield Parameter(IMAGES, "Contrast", f"{looks} (z = {seen.contrast.z:.1f})", f"{sampled}, coarsest shells")
+        low, high = seen.noise.variance.min(), seen.noise.variance.max()
+        of = "background of" if found.untouched_A is None else "power and CTF of"
+        yield Parameter(IMAGES, "Noise", f"variance {low:.2g} to {high:.2g} by shell", f"{of} {sampled}")

@@ -1,0 +1,1 @@
+"""Fourier transforms, rotations, shells, FSC, random generators: mathematics that knows no images."""

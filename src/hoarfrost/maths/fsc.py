@@ -1,0 +1,61 @@
+"""Fourier shell correlation of two maps, and the resolution that is read off it.
+
+    FSC(s) = Re Σ_{k in shell s} â(k) conj(b̂(k)) / √( Σ |â(k)|² Σ |b̂(k)|² )
+
+Harauz & van Heel (1986), Optik 73, 146. Shell s holds the coefficients with round(|k|) = s, k in Fourier pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hoarfrost.maths.fourier import radius_grid
+
+
+def fourier_shell_correlation(a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
+    """FSC of two real cubic volumes of the same box in shells 0 … box // 2: (box // 2 + 1,) float64.
+
+    `mask`, same shape, multiplies both first; a soft one (see `hoarfrost.maths.fourier.soft_sphere`), or its edge is a
+    structure that both have in common. A shell where either volume is zero has FSC 0.
+
+    Raises ValueError where the shapes differ or are not cubic.
+    """
+    if a.shape != b.shape or a.ndim != 3 or len(set(a.shape)) != 1:
+        raise ValueError(f"FSC needs two cubic volumes of one box, found {tuple(a.shape)} and {tuple(b.shape)}")
+    box = a.shape[-1]
+    a, b = a.to(torch.float64), b.to(torch.float64)
+    if mask is not None:
+        a, b = a * mask, b * mask
+    # Every shell is complete in the half spectrum if its kx = 0 and Nyquist planes count half.
+    spectrum_a, spectrum_b = torch.fft.rfftn(a).flatten(), torch.fft.rfftn(b).flatten()
+    radius = torch.fft.ifftshift(radius_grid(box, 3, a.device))[..., : box // 2 + 1]
+    weight = torch.full_like(radius, 2.0)
+    weight[..., 0] = 1.0
+    if box % 2 == 0:
+        weight[..., -1] = 1.0
+    shell, weight = radius.round().to(torch.int64).flatten(), weight.flatten()
+
+    def shell_sum(values: Tensor) -> Tensor:
+        return torch.bincount(shell, weight * values, minlength=box // 2 + 1)[: box // 2 + 1]
+
+    cross = shell_sum((spectrum_a * spectrum_b.conj()).real)
+    power = shell_sum(spectrum_a.abs().square()) * shell_sum(spectrum_b.abs().square())
+    return torch.where(power > 0, cross / power.clamp(min=torch.finfo(torch.float64).tiny).sqrt(), 0.0)
+
+
+def resolution_A(fsc: Tensor, box: int, pixel_size_A: float, threshold: float) -> float:
+    """Resolution in Å where the FSC first falls below `threshold`, linear between shells; always finite.
+
+    DC says nothing and is ignored. A curve that never falls below gives its last shell (Nyquist); one that is
+    below in shell 1 already gives the length of the box, and means "no agreement".
+    """
+    length_A = box * pixel_size_A
+    values: list[float] = fsc.tolist()
+    for shell in range(1, len(values)):
+        if values[shell] < threshold:
+            if shell == 1:
+                return length_A
+            before, after = values[shell - 1], values[shell]
+            return length_A / (shell - 1 + (before - threshold) / (before - after))
+    return length_A / max(len(values) - 1, 1)

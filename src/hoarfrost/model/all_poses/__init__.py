@@ -1,0 +1,1 @@
+"""The likelihood of images summed over every pose of a quadrature."""

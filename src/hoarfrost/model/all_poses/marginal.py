@@ -1,0 +1,113 @@
+"""The marginal likelihood of images over a quadrature of poses, streamed in tiles, with its exact gradient.
+
+With y = Ĩ/σ and c = C/σ, both times √weight so that sums over the half disc need no further weight,
+
+    log p_ij = −‖y_i‖² + 2 Re⟨z_ij , P_j V⟩ − ⟨c_i² , |P_j V|²⟩ + log w_j + const,     z_ij = c_i S_t* y_i
+
+The products are real matrix products of (images · shifts) × (base orientations). The symmetries of the pixel lattice
+stand in for seven orientations in eight: a half turn only conjugates the slice, so that the products of the real parts
+and of the imaginary parts, added, give the score of an orientation, and subtracted that of the one half a turn away;
+and those under a quarter turn and a flip are sums of the same few products (`plane_harmonics`).
+The posterior γ_ij = p_ij w_j / Σ gives the two statistics that every method needs, summed over images and symmetries,
+
+    numerator_j = Σ_i γ_ij z_ij      weight_j = Σ_i γ_ij c_i²      ∂(−Σ log p)/∂(P_j V) = −2 (numerator − weight P_j V)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hoarfrost.model.all_poses.plane_harmonics import HALF_OF_SYMMETRIES
+from hoarfrost.model.all_poses.pose_model import PoseModel
+from hoarfrost.model.all_poses.score_tile import LikelyPoses, ScoreTile
+from hoarfrost.model.all_poses.slice_bank import SliceBank, StatisticSums
+from hoarfrost.model.images import WhitenedImages
+
+# Scores of all images of a tile are in memory at once, 64 MB of them.
+SCORES_PER_TILE = 1 << 24
+# More rows of images, symmetries and shifts make matrix products no faster.
+ROWS_PER_TILE = 800
+
+
+@dataclass
+class Posterior:
+    """What the sum over poses leaves of a batch of b images.
+
+    `log_evidence` (b,) float64, log p(Ĩ_i | V); `ess` (b,), effective number of poses 1/Σγ²; `numerator` complex
+    (n_base, K) and `weight` real (n_base, K), the statistics summed over images (None unless asked for);
+    `best_node` (b,), index into `OrientationQuadrature.rotations()`; `best_shift` (b,), index of the shift node;
+    `best_probability` (b,), the posterior probability of that node.
+    """
+
+    log_evidence: Tensor
+    ess: Tensor
+    best_node: Tensor
+    best_shift: Tensor
+    best_probability: Tensor
+    numerator: Tensor | None = None
+    weight: Tensor | None = None
+
+
+def marginalise(images: WhitenedImages, slices: Tensor, poses: PoseModel, *, statistics: bool = True) -> Posterior:
+    """Sum the likelihood of each image over all poses, given slices (n_base, K) at the base orientations."""
+    bank = SliceBank(slices, poses.base_log_weights, poses.harmonics, poses.scratch())
+    sums = StatisticSums(bank)
+    columns: list[tuple[Tensor, ...]] = []
+    for part in tiles_of(images, len(slices), poses):
+        tile = ScoreTile(images[part], poses, bank)
+        columns.append((tile.log_evidence(), tile.ess(), *tile.best()))
+        if statistics:
+            tile.accumulate(sums)
+    log_evidence, ess, node, shift, probability = (torch.cat(c) for c in zip(*columns, strict=True))
+    if not statistics:
+        return Posterior(log_evidence, ess, node, shift, probability)
+    return Posterior(log_evidence, ess, node, shift, probability, *sums.result())
+
+
+def likely_poses(images: WhitenedImages, slices: Tensor, poses: PoseModel, least_share: float) -> LikelyPoses:
+    """All nodes that hold more than `least_share` of an image's posterior, and its best one in any case."""
+    found = []
+    bank = SliceBank(slices, poses.base_log_weights, poses.harmonics, poses.scratch())
+    for part in tiles_of(images, len(slices), poses):
+        likely = ScoreTile(images[part], poses, bank).likely(least_share)
+        found.append(LikelyPoses(likely.image + part.start, likely.node, likely.shift, likely.probability))
+    columns = ((p.image, p.node, p.shift, p.probability) for p in found)
+    return LikelyPoses(*(torch.cat(column) for column in zip(*columns, strict=True)))
+
+
+def tiles_of(images: WhitenedImages, n_base: int, poses: PoseModel) -> Iterator[slice]:
+    """Parts of the images whose likelihoods over all poses are in memory at once."""
+    rows_per_image = len(HALF_OF_SYMMETRIES) * len(poses.shifts.shifts_px)
+    rows = min(ROWS_PER_TILE, SCORES_PER_TILE // (2 * n_base))
+    step = min(len(images), max(1, rows // rows_per_image))
+    for start in range(0, len(images), step):
+        yield slice(start, start + step)
+
+
+class _MeanNLL(torch.autograd.Function):
+    """Mean negative log-likelihood of a batch as a function of the slices, with the hand-written gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, slices: Tensor, images: WhitenedImages, poses: PoseModel) -> Tensor:
+        posterior = marginalise(images, slices, poses)
+        assert posterior.numerator is not None
+        assert posterior.weight is not None
+        ctx.save_for_backward(posterior.numerator - posterior.weight * slices)
+        ctx.n_images = len(images)
+        return -posterior.log_evidence.mean().to(slices.real.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        (residual,) = ctx.saved_tensors
+        return residual * (-2 / ctx.n_images * grad_outputs[0]), None, None
+
+
+def mean_nll(slices: Tensor, images: WhitenedImages, poses: PoseModel) -> Tensor:
+    """Mean over images of −log p(Ĩ | V), differentiable in the complex slices (n_base, K): a real scalar."""
+    result: Tensor = _MeanNLL.apply(slices, images, poses)  # type: ignore[no-untyped-call]
+    return result

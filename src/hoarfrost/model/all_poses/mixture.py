@@ -1,0 +1,79 @@
+"""Several structures at once: the likelihood of images each of which shows one of C volumes.
+
+    p(Ĩ_i | V_1 … V_C) = Σ_c π_c p(Ĩ_i | V_c)        r_ic = π_c p(Ĩ_i | V_c) / p(Ĩ_i | V_1 … V_C)
+
+with π_c the shares of the classes and r_ic the class probabilities of an image. The statistics of class c are those of
+`model.all_poses.marginal`, in which image i counts r_ic. Where an image may also show none of them, the evidence for
+that is one more term of the sum that r_ic is divided by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hoarfrost.model.all_poses.marginal import tiles_of
+from hoarfrost.model.all_poses.pose_model import PoseModel
+from hoarfrost.model.all_poses.score_tile import ScoreTile
+from hoarfrost.model.all_poses.slice_bank import SliceBank, StatisticSums
+from hoarfrost.model.images import WhitenedImages
+
+# No class is left with less than this share of its fair part, or it could never come back.
+LEAST_OCCUPANCY = 0.1
+
+
+def log_shares_of(shares: Tensor) -> Tensor:
+    """log π of shares (C,) of the images, float64 on the CPU, none below a tenth of its fair part."""
+    shares = shares.to("cpu", torch.float64)
+    return shares.clamp(min=LEAST_OCCUPANCY / len(shares)).log().log_softmax(dim=0)
+
+
+@dataclass(frozen=True)
+class MixturePosterior:
+    """What the sum over classes and poses leaves of b images.
+
+    `log_evidence` (b,) float64; `probability` r (b, C) float64, which sum to 1 less the probability of none of the
+    classes; `ess` (b,), effective number of classes × poses;
+    `statistics`, of each class numerator (n_base, K) and weight (n_base, K), empty unless asked for.
+    """
+
+    log_evidence: Tensor
+    probability: Tensor
+    ess: Tensor
+    statistics: list[tuple[Tensor, Tensor]]
+
+
+def marginalise_mixture(
+    images: WhitenedImages,
+    slices: Sequence[Tensor],
+    poses: PoseModel,
+    log_shares: Tensor,
+    *,
+    statistics: bool = True,
+    log_none: Tensor | None = None,
+) -> MixturePosterior:
+    """Sum the likelihood of each image over classes and poses, given slices (n_base, K) of each class.
+
+    `log_shares` (C,) is log π; `log_none` (b,) is the log of how probable it is to see the image where it shows none of
+    the classes, over the probability that it shows one.
+    """
+    banks = [SliceBank(of, poses.base_log_weights, poses.harmonics, poses.scratch(c)) for c, of in enumerate(slices)]
+    sums = [StatisticSums(bank) for bank in banks]
+    log_shares = log_shares.to(images.data.device, torch.float64)
+    columns: list[tuple[Tensor, ...]] = []
+    for part in tiles_of(images, len(slices[0]), poses):
+        tiles = [ScoreTile(images[part], poses, bank) for bank in banks]
+        joint = torch.stack([tile.log_evidence() for tile in tiles], dim=1) + log_shares
+        probability = joint.softmax(dim=1)
+        squares = torch.stack([probability[:, c].square() / tile.ess() for c, tile in enumerate(tiles)]).sum(dim=0)
+        if log_none is not None:
+            probability = probability * (joint.logsumexp(dim=1) - log_none[part]).sigmoid()[:, None]
+        columns.append((joint.logsumexp(dim=1), probability, 1 / squares))
+        if statistics:
+            for c, tile in enumerate(tiles):
+                tile.accumulate(sums[c], None if len(banks) == 1 and log_none is None else probability[:, c])
+    log_evidence, probability, ess = (torch.cat(column) for column in zip(*columns, strict=True))
+    return MixturePosterior(log_evidence, probability, ess, [s.result() for s in sums] if statistics else [])

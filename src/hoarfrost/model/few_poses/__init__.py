@@ -1,0 +1,1 @@
+"""The likelihood of images near their few likely poses, at fine detail."""

@@ -1,0 +1,126 @@
+"""The sum over poses near a few modes, by importance sampling, and poses drawn from the posterior.
+
+Each image's posterior is sampled from a mixture of normals about its modes, q(x) = Σ_c α_c N(x; x_c, s² Σ_c) with Σ_c
+the inverse of the precision there and α_c its share of the mass. With M points x_m of a scrambled Sobol sequence,
+
+    p(Ĩ | V) ≈ (1/M) Σ_m w_m      w_m = p(Ĩ, x_m | V) / q(x_m)
+
+is unbiased (Kahn 1955; the mixture in the denominator after Owen & Zhou 2000), and the points with shares w_m / Σ w_m
+have the statistics of the posterior. A few of them make the M-step's statistics: a part of the sequence chosen at
+random, with its own weights. A draw by weight is no better (rms error of 100 images' statistics 0.18 against 0.16, of
+all the points 0.09) and turns rounding errors into other poses, so that no two machines would agree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.quasirandom import SobolEngine
+
+from hoarfrost.maths.rotations import rotations_from_vectors
+from hoarfrost.model.few_poses.likelihood import POSE_SIZE, LocalModel
+from hoarfrost.model.few_poses.modes import Modes, pose_differences
+from hoarfrost.model.images import WhitenedImages
+from hoarfrost.symmetry.point_group import PointGroup
+
+# s: wider than the normal approximation, so that no part of the posterior is seen too rarely. Mixing in a second, twice
+# as wide, changed neither the mean nor the spread of the sums.
+SPREAD = 1.2
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Poses that stand for the posteriors of b images, m in all, each with its share γ of its image's posterior.
+
+    `image` (m,), `rotations` (m, 3, 3), `shifts_px` (m, 2), `share` (m,); the shares of an image sum to 1.
+    """
+
+    image: Tensor
+    rotations: Tensor
+    shifts_px: Tensor
+    share: Tensor
+
+    def weighted(self, weight: Tensor) -> Draws:
+        """The same, an image's shares summing to its weight; `weight` is (b,)."""
+        return dataclasses.replace(self, share=self.share * weight.to(self.share)[self.image])
+
+
+class PoseSampler:
+    """Draws `n_points` points about the modes of each image, of which `n_drawn` go on as `Draws`.
+
+    Both are powers of two, or the Sobol sequence would lose its balance. Of a map with the symmetry of `group` each
+    mode stands for as many as the group has rotations. The proposal is the mean over all of them: they do not overlap,
+    so that near a mode it is q over their number, and one of them is sampled for all.
+    """
+
+    def __init__(
+        self, n_points: int, n_drawn: int, generator: torch.Generator, group: PointGroup | None = None
+    ) -> None:
+        self.n_points, self.n_drawn = n_points, n_drawn
+        self._group = group or PointGroup()
+        seeds = torch.randint(2**31, (2,), generator=generator).tolist()
+        self._generator = torch.Generator().manual_seed(seeds[0])
+        self._sobol = SobolEngine(POSE_SIZE, scramble=True, seed=seeds[1])  # type: ignore[no-untyped-call]
+
+    def skip(self, n_images: int) -> None:
+        """Pass over the random numbers of so many images, which are sampled elsewhere.
+
+        Those of an image depend on how many came before it, and not on how they were split into calls.
+        """
+        self._uniform(n_images)
+        if n_images > 0:
+            self._sobol.fast_forward(n_images * self.n_points)  # type: ignore[no-untyped-call]
+
+    def __call__(self, model: LocalModel, images: WhitenedImages, modes: Modes) -> tuple[Tensor, Draws]:
+        """log p(Ĩ | V) of b images, (b,) float64, and draws from their posteriors. Each needs one mode at least."""
+        b, m, device = len(images), self.n_points, images.data.device
+        share = modes.share()
+        # Every mode gets points in proportion to its mass, a random remainder decided by one number an image.
+        first, second = torch.split(self._uniform(b).to(device), 1, dim=1)
+        # Dealt out so that any `n_drawn` points that follow each other see all modes; odd, so that none comes twice.
+        strata = torch.arange(m, device=device) * (m // self.n_drawn | 1) % m
+        steps = (strata + first.to(share.dtype)) / m
+        chosen = torch.searchsorted(share.cumsum(dim=1).contiguous(), steps).clamp(max=share.shape[1] - 1)
+        rows = torch.arange(b, device=device).unsqueeze(1)
+        root = torch.linalg.cholesky(torch.linalg.inv(modes.precision) * SPREAD**2)
+        step = torch.einsum("bmxy,bmy->bmx", root[rows, chosen], self._normals(b).to(device))
+        turn = rotations_from_vectors(step[..., :3].reshape(-1, 3).to(torch.float64)).view(b, m, 3, 3)
+        rotations = modes.rotations[rows, chosen] @ turn
+        shifts_px = modes.shifts_px[rows, chosen] + step[..., 3:].to(torch.float64)
+        log_target = model.log_density(images, rotations, shifts_px).to(torch.float64)
+        log_weight = log_target - self._log_proposal(modes, root, share, rotations, shifts_px)
+        log_evidence = images.log_constant + torch.logsumexp(log_weight, dim=1) - math.log(m)
+        return log_evidence, self._draw(log_weight, rotations, shifts_px, second)
+
+    def _uniform(self, b: int) -> Tensor:
+        """Two uniform deviates an image, (b, 2) float64."""
+        return torch.rand(b, 2, generator=self._generator, dtype=torch.float64)
+
+    def _normals(self, b: int) -> Tensor:
+        """Standard normal deviates, (b, M, 5) float32: consecutive blocks of the sequence, one an image."""
+        uniform: Tensor = self._sobol.draw(b * self.n_points, dtype=torch.float64).clamp(1e-6, 1 - 1e-6)
+        normal: Tensor = torch.special.ndtri(uniform).to(torch.float32)
+        return normal.view(b, self.n_points, POSE_SIZE)
+
+    def _log_proposal(self, modes: Modes, root: Tensor, share: Tensor, rotations: Tensor, shifts_px: Tensor) -> Tensor:
+        """log q at points (b, M): float64."""
+        apart = pose_differences(
+            modes.rotations.unsqueeze(2), modes.shifts_px.unsqueeze(2), rotations, shifts_px, self._group
+        )
+        squared = torch.einsum("bcmx,bcxy,bcmy->bcm", apart, modes.precision / SPREAD**2, apart)
+        log_scale = root.diagonal(dim1=-2, dim2=-1).log().sum(-1) + POSE_SIZE / 2 * math.log(2 * math.pi)
+        parts = (share.log() - log_scale).unsqueeze(2) - squared / 2
+        return torch.logsumexp(parts.to(torch.float64), dim=1) - math.log(self._group.order)
+
+    def _draw(self, log_weight: Tensor, rotations: Tensor, shifts_px: Tensor, chance: Tensor) -> Draws:
+        """The points of one part of the sequence for each image; `chance` (b, 1) says which."""
+        b, n, device = len(log_weight), self.n_drawn, log_weight.device
+        part = (chance * (self.n_points // n)).long()
+        point = (part * n + torch.arange(n, device=device)).flatten()
+        image = torch.arange(b, device=device).repeat_interleave(n)
+        share = torch.softmax(log_weight[image, point].view(b, n), dim=1).flatten()
+        return Draws(image, rotations[image, point], shifts_px[image, point], share.to(torch.float32))

@@ -1,0 +1,1 @@
+"""Central slices of a volume and their exact adjoint."""

@@ -1,0 +1,1 @@
+"""The sums of a grid under a window, compiled for the CPU."""

@@ -1,0 +1,1 @@
+"""Threads within a process, and processes within a team."""

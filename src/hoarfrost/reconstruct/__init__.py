@@ -1,5 +1,0 @@
-"""The reconstruction loop and what it needs."""
-
-from hoarfrost._verbs import make_callable
-
-make_callable(__name__)

@@ -1,0 +1,1 @@
+"""From particles to maps: starts, symmetry, refinement and final passes."""

@@ -1,0 +1,1 @@
+"""Maps from summed statistics, and how well maps explain particles."""

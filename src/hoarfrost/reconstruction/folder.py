@@ -1,0 +1,209 @@
+"""The folder of a run: checked and emptied before the work, and filled with the results after it.
+
+A run for one structure keeps its files in the folder itself. Of several, each has a folder like it, class001 and so on,
+with the particles that show it, and its map beside that folder, class001.mrc.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from hoarfrost.errors import UsageError
+from hoarfrost.io.atomic import is_leftover, write_text_atomically
+from hoarfrost.io.fsc_star import FscCurves, write_fsc
+from hoarfrost.io.mrc import write_volume
+from hoarfrost.io.noise_star import NoiseSpectra, write_noise
+from hoarfrost.io.posed_star import write_posed_particles
+from hoarfrost.particles.stack import ParticleStack
+from hoarfrost.reconstruction.refinement.final_passes import ClassMaps, FinalPass
+from hoarfrost.reconstruction.settings.options import Settings
+from hoarfrost.reconstruction.state.store import FOLDER as CHECKPOINTS
+from hoarfrost.reconstruction.state.store import CheckpointFolder
+from hoarfrost.reconstruction.watch.events import EventLog
+from hoarfrost.reconstruction.watch.live import FOLDER as LIVE
+from hoarfrost.reconstruction.watch.live import class_folder
+from hoarfrost.reconstruction.watch.matches import Matches, write_matches
+
+# What a run folder may hold, pictures included: --overwrite replaces these and refuses a folder that holds others.
+FILES = (
+    "map.mrc",
+    "view.cxc",
+    "half1.mrc",
+    "half2.mrc",
+    "mask.mrc",
+    "fsc.star",
+    "particles.star",
+    "matches.star",
+    "matches.mrcs",
+    "noise.star",
+    "starts.json",
+    "events.jsonl",
+    "config.toml",
+    "state.json",
+    "slices.png",
+    "matches.png",
+    "fsc.png",
+    "orientations.png",
+    "report.html",
+)
+# The last result to be written.
+RESULTS_ARE_THERE = "particles.star"
+_CLASS = re.compile(r"class[0-9]{3}(\.mrc)?")
+
+
+def places(output: Path, number: int, classes: int) -> tuple[Path, Path]:
+    """The folder and the map of class `number`, from 0, of a run for so many classes."""
+    if classes == 1:
+        return output, output / "map.mrc"
+    folder = class_folder(output, number, classes)
+    return folder, output / f"{folder.name}.mrc"
+
+
+def check_output(output: Path, overwrite: bool) -> None:
+    """Raise UsageError where the folder exists, unless it may be replaced and holds only what a run wrote."""
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise UsageError(f"{output} is a file; choose another folder for the run")
+    if not any(output.iterdir()):
+        return
+    if not overwrite:
+        unfinished = ""
+        if (output / CHECKPOINTS).is_dir():
+            unfinished = f", or go on with the run in it: hoarfrost resume {shlex.quote(str(output))}"
+        raise UsageError(f"{output} exists; choose another folder or give --overwrite{unfinished}")
+    others = sorted(str(path.relative_to(output)) for path in _others(output))
+    if others:
+        raise UsageError(f"{output} holds {others[0]}, which reconstruct did not write; choose another folder")
+
+
+def prepare_output(output: Path, settings: Settings, noise: NoiseSpectra) -> EventLog:
+    """Make the folder, or empty it of what an earlier run left: an old map must not pass for the new run's.
+
+    Writes the settings and the spectra of the noise, and opens the log. Raises UsageError where that cannot be done.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        # Without its settings there is no old run to go on with, whatever else is left of it where this ends early.
+        (output / "config.toml").unlink(missing_ok=True)
+        CheckpointFolder(output).remove()
+        remove_leftovers(output)
+        _empty(output)
+        free = shutil.disk_usage(output).free
+    except OSError as error:
+        raise UsageError(f"cannot write {output}: {error.strerror or error}") from error
+    if free == 0:
+        raise UsageError(f"cannot write {output}: no space left on the disk")
+    write_text_atomically(output / "config.toml", settings.to_toml())
+    write_noise(output / "noise.star", noise)
+    return EventLog(output / "events.jsonl")
+
+
+def remove_leftovers(output: Path) -> None:
+    """Remove what a process that was killed while it wrote has left of its files. Raises OSError."""
+    for folder in (output, *(path for path in output.iterdir() if _CLASS.fullmatch(path.name) and path.is_dir())):
+        for path in folder.iterdir():
+            if is_leftover(path.name):
+                path.unlink(missing_ok=True)
+
+
+def has_finished(output: Path, *, has_checkpoint: bool) -> bool:
+    """Whether the run in a folder has come to its end: results are there, and no checkpoint to go on from."""
+    return (output / RESULTS_ARE_THERE).exists() and not has_checkpoint
+
+
+def write_results(output: Path, stack: ParticleStack, settings: Settings, final: FinalPass) -> None:
+    """Write the maps, how well their halves agree, the particles, and the settings with what was found out since."""
+    best = final.class_probability.argmax(dim=1)
+    columns = {
+        "rlnMaxValueProbDistribution": final.probability.numpy(),
+        "rlnLogLikeliContribution": final.log_evidence.numpy(),
+        "hoarfrostJunkProbability": final.junk.numpy(),
+    }
+    if settings.classes > 1:
+        columns["rlnClassNumber"] = (best + 1).numpy()
+        for number, probability in enumerate(final.class_probability.unbind(1)):
+            columns[f"hoarfrostClassProbability{number + 1}"] = probability.numpy()
+    poses = final.rotations.numpy(), final.shifts_A.numpy()
+    for number, of_class in enumerate(final.maps):
+        folder, map_path = places(output, number, settings.classes)
+        folder.mkdir(exist_ok=True)
+        rows = (best == number).nonzero().squeeze(1)
+        if len(rows):
+            own = Matches(rows, best[rows], final.rotations[rows], final.shifts_A[rows], final.probability[rows])
+            write_matches(folder, stack, own.typical())
+        _write_maps(folder, of_class, settings)
+        if settings.classes > 1:
+            write_volume(map_path, of_class.volume.numpy().astype(np.float32), settings.pixel_size_A)
+            if len(rows):
+                write_posed_particles(folder / "particles.star", stack.table, *poses, columns, rows.numpy())
+            write_text_atomically(folder / "config.toml", settings.to_toml())
+    write_posed_particles(output / RESULTS_ARE_THERE, stack.table, *poses, columns)
+    write_text_atomically(output / "config.toml", settings.to_toml())
+    remove_live(output)
+
+
+def _write_maps(folder: Path, maps: ClassMaps, settings: Settings) -> None:
+    halves = maps.halves
+    named = {
+        "map.mrc": maps.volume,
+        "half1.mrc": maps.half_volumes[0],
+        "half2.mrc": maps.half_volumes[1],
+        "mask.mrc": halves.mask,
+    }
+    for name, volume in named.items():
+        write_volume(folder / name, volume.numpy().astype(np.float32), settings.pixel_size_A)
+    curves = FscCurves(
+        unmasked=halves.unmasked.numpy(),
+        masked=halves.masked.numpy(),
+        randomised=halves.randomised.numpy(),
+        corrected=halves.corrected.numpy(),
+        length_A=settings.box * settings.pixel_size_A,
+        resolution_A=halves.resolution_A,
+        band_limit_A=halves.band_limit_A,
+    )
+    write_fsc(folder / "fsc.star", curves)
+
+
+def remove_live(output: Path) -> None:
+    """Remove what showed how things stood while the run went on."""
+    live = output / LIVE
+    if live.is_dir():
+        _empty(live)
+        with contextlib.suppress(OSError):  # where somebody put a file of theirs
+            live.rmdir()
+
+
+def _empty(folder: Path) -> None:
+    """Remove what a run wrote into a folder, and the folders of a run in it."""
+    for path in [*folder.iterdir()]:
+        if _is_folder_of_run(path):
+            _empty(path)
+            path.rmdir()
+        elif path.name in FILES or _CLASS.fullmatch(path.name):
+            path.unlink()
+
+
+def _others(folder: Path) -> list[Path]:
+    """What no run wrote."""
+    found: list[Path] = []
+    for path in folder.iterdir():
+        if is_leftover(path.name):
+            continue
+        if path.name == CHECKPOINTS and path.is_dir():
+            found += CheckpointFolder(folder).others()
+        elif _is_folder_of_run(path):
+            found += _others(path)
+        elif path.name not in FILES and not (_CLASS.fullmatch(path.name) and path.is_file()):
+            found.append(path)
+    return found
+
+
+def _is_folder_of_run(path: Path) -> bool:
+    return path.is_dir() and bool(path.name == LIVE or _CLASS.fullmatch(path.name))

@@ -1,0 +1,182 @@
+"""How long a run will take, from what it will do and how fast this machine does it; the progress bar goes by it too.
+
+Work is counted per image: a sum over all poses takes so many products for each score, and a visit in refinement as long
+as so many evaluations of one pose (`model.local`). Both rates are measured in a moment on images of the run. The number
+of iterations is the expected one: stages end when the data say so.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from hoarfrost.maths.fourier import FourierDisc
+from hoarfrost.maths.rotations import random_rotations
+from hoarfrost.model.all_poses.band import VOLUME_MARGIN, BandModel
+from hoarfrost.model.few_poses.likelihood import LocalModel
+from hoarfrost.model.images import WhitenedImages
+from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature, make_shift_quadrature
+from hoarfrost.reconstruction.estimate.folds import FOLDS
+from hoarfrost.reconstruction.schedule import (
+    EXPECTED_SHARE_OF_EXACT,
+    EXPECTED_SWEEPS,
+    LEAST_GROWTH,
+    SEARCHED_SHARE,
+    last_stage_of_starts,
+    plan_stage,
+    search_stage,
+    sweep_size,
+)
+from hoarfrost.reconstruction.settings.options import Settings
+from hoarfrost.reconstruction.starts.annealing import MINIBATCHES, WARM_SHARE
+
+# Before a machine is measured: that of two cores.
+USUAL_PRODUCT_S, USUAL_EVALUATION_S = 1e-11, 5e-8
+# A score takes a product for each coefficient, and its way to a likelihood as long as so many.
+PRODUCTS_OF_LIKELIHOOD = 200
+# To find the likely poses of an image takes such a share of a sum with statistics.
+SEARCHED_SUM = 0.6
+# Of one image in refinement: so many evaluations of one coefficient at one pose, and so many more for each coefficient
+# that it has; for one that is searched for as well as the sum. Measured on 70S and hard particles from r_max 10 to 36.
+VISIT = 2900, 11.0
+VISIT_OF_FINAL = 2900, 25.0
+SEARCH = 10_000, 5.0
+# Building and solving for a map of one half, in evaluations for each voxel.
+EVALUATIONS_PER_VOXEL = 25
+IMAGES_TO_TIME, CLIMBS_TO_TIME, R_MAX_TO_TIME = 100, 4, 15.0
+SECONDS_TO_TIME, MOST_REPEATS = 0.5, 15
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds for one product of a sum over all poses and for one coefficient at one pose in refinement."""
+
+    product_s: float = USUAL_PRODUCT_S
+    evaluation_s: float = USUAL_EVALUATION_S
+
+
+def exact_products(r_max: float, settings: Settings, *, is_warm: bool = False) -> int:
+    """Products of one image's sum over all poses, of those of `annealing` while noise `is_warm`."""
+    s = settings
+    fine_to = WARM_SHARE * r_max if is_warm else r_max
+    shifts = make_shift_quadrature(fine_to, s.box, s.shift_sigma_A / s.pixel_size_A, s.shift_extent_A / s.pixel_size_A)
+    scores = make_orientation_quadrature(fine_to).n_nodes * len(shifts.shifts_px)
+    return scores * (FourierDisc(s.box, r_max).size + PRODUCTS_OF_LIKELIHOOD)
+
+
+@dataclass
+class _Visits:
+    """Counts the particles that refinement has seen; those that it sees first are searched for everywhere."""
+
+    n: int
+    settings: Settings
+    rates: Rates
+    seen: int = 0
+
+    def seconds(self, images: int, r_max: float, visit: tuple[int, float]) -> float:
+        """What visits of so many images take."""
+        s = self.settings
+        new = min(images, self.n - self.seen)
+        self.seen += new
+        searched = new + SEARCHED_SHARE * (images - new)
+        coefficients = math.pi * r_max**2 / 2
+        evaluations = images * (visit[0] + visit[1] * coefficients) + searched * (SEARCH[0] + SEARCH[1] * coefficients)
+        products = searched * SEARCHED_SUM * exact_products(s.stages_r_max[search_stage(s.stages_r_max, r_max)], s)
+        return evaluations * self.rates.evaluation_s + products * self.rates.product_s
+
+
+def expected_seconds(settings: Settings, rates: Rates) -> list[float]:
+    """Of each stage of sums over all poses, of each of refinement, and last of the final passes."""
+    s = settings
+    n_training = s.n_particles - s.held_out
+    allowed = math.inf if s.epochs is None else s.epochs * n_training
+    seconds = []
+    for number, r_max in enumerate(s.stages_r_max):
+        plan = plan_stage(number, s.stages_r_max, s.refined_r_max, s.method)
+        is_sure = number <= last_stage_of_starts(s.stages_r_max, s.refined_r_max)
+        expected = 1.0 if is_sure else EXPECTED_SHARE_OF_EXACT
+        images = min(expected * plan.expected_iterations * s.batch_size, allowed)
+        allowed -= images
+        checked = images / s.batch_size / plan.check_every * s.held_out / 2  # without statistics
+        products = (images + checked) * exact_products(r_max, s)
+        if number == 0 and s.method == "auto":
+            warm = min(images, MINIBATCHES * s.batch_size)
+            products -= warm * (exact_products(r_max, s) - exact_products(r_max, s, is_warm=True))
+        seconds.append(s.classes * products * rates.product_s)
+    last, known = s.stages_r_max[0], _Visits(n_training, s, rates)
+    first = LEAST_GROWTH * s.stages_r_max[last_stage_of_starts(s.stages_r_max, s.refined_r_max)]
+    swept = [r_max for r_max in s.refined_r_max if r_max >= first]
+    # The last is left to the final passes.
+    swept = swept[:-1] or swept
+    for r_max in s.refined_r_max:
+        is_swept = allowed > 0 and r_max in swept
+        images = EXPECTED_SWEEPS * sweep_size(n_training) if is_swept else 0
+        allowed -= images
+        last = r_max if allowed > 0 or images else last
+        maps = 2 * (1 + FOLDS) * s.classes * EXPECTED_SWEEPS * _map_evaluations(r_max) if images else 0
+        visits = known.seconds(images, r_max, VISIT)
+        judged = _Visits(s.held_out, s, rates).seconds(s.held_out if images else 0, r_max, VISIT)
+        seconds.append(visits + judged + maps * rates.evaluation_s)
+    last = last if s.refined_r_max else s.stages_r_max[-1]
+    passes = EXPECTED_SWEEPS if s.refined_r_max else 1
+    known.n = s.n_particles
+    visits = known.seconds(passes * s.n_particles, last, VISIT_OF_FINAL)
+    maps = passes * (3 + 2 * FOLDS) * s.classes * _map_evaluations(last)
+    return [*seconds, visits + maps * rates.evaluation_s]
+
+
+def expected_starts(settings: Settings) -> int:
+    """Random starts that a run will need: two that agree, or as many as were asked for."""
+    return min(2, settings.starts) if settings.until_two_agree else settings.starts
+
+
+def measure(settings: Settings, band: BandModel, images: WhitenedImages, generator: torch.Generator) -> Rates:
+    """The rates of this machine, now: a few images against an empty map at the first band limit, in about a second.
+
+    Evaluations are timed on noise, at a band limit where the arithmetic counts for more than the calls.
+    """
+    images = images[: min(len(images), IMAGES_TO_TIME)]
+    n = len(images)
+    empty = torch.zeros(band.box, band.box, band.box, device=band.device)
+
+    def add_up() -> None:
+        band.posterior(empty, images, statistics=True).ess.sum().item()
+
+    disc = FourierDisc(settings.box, min(R_MAX_TO_TIME, settings.box / 2 - 1))
+    side = 2 * math.floor(disc.r_max) + VOLUME_MARGIN
+    model = LocalModel(torch.zeros(side, side, side, device=band.device), disc, PosePrior(1.0, 3.0))
+    noise = WhitenedImages(
+        torch.randn(n, disc.size, dtype=torch.complex64, generator=generator).to(band.device),
+        torch.ones(n, disc.size, device=band.device),
+        images.log_constant,
+    )
+    rotations = random_rotations(n, generator).to(band.device)
+    shifts_px = torch.zeros(n, 2, dtype=torch.float64, device=band.device)
+
+    def climb() -> None:
+        # Of an empty map every step is a small one, so that the first look is the last.
+        for _ in range(CLIMBS_TO_TIME):
+            model.climb(noise, rotations, shifts_px, 1).log_density.sum().item()
+
+    products = n * exact_products(band.r_max, settings)
+    return Rates(_seconds(add_up) / products, _seconds(climb) / (CLIMBS_TO_TIME * n * disc.size))
+
+
+def _map_evaluations(r_max: float) -> float:
+    return float(EVALUATIONS_PER_VOXEL * (2 * math.floor(r_max) + VOLUME_MARGIN) ** 3)
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    """The median of as many as half a second allows, after one that warms up: a busy machine stalls now and then."""
+    work()
+    times: list[float] = []
+    while sum(times) < SECONDS_TO_TIME and len(times) < MOST_REPEATS:
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)

@@ -1,0 +1,134 @@
+"""The verb `resume`: a run that was stopped, or killed, goes on from its last checkpoint.
+
+From Python::
+
+    import hoarfrost
+    result = hoarfrost.resume("run/")
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from hoarfrost.errors import FinishedError, ToldElsewhereError, UsageError
+from hoarfrost.parallel.join import joined
+from hoarfrost.parallel.launch import is_first
+from hoarfrost.parallel.team import Team
+from hoarfrost.particles.contrast import Contrast
+from hoarfrost.particles.stack import ParticleStack
+from hoarfrost.reconstruction.folder import RESULTS_ARE_THERE, has_finished, remove_leftovers
+from hoarfrost.reconstruction.run import RunResult, carry_out, how_to_go_on, make_checkpoints, open_source
+from hoarfrost.reconstruction.same_run import check_data, check_fits, check_programs, check_settings
+from hoarfrost.reconstruction.settings.options import Settings
+from hoarfrost.reconstruction.state.checkpoints import INTERVAL_S, check_interval
+from hoarfrost.reconstruction.state.store import Checkpoint, CheckpointFolder
+from hoarfrost.reconstruction.watch.events import EventLog, Progress
+
+
+def resume(
+    run: str | Path,
+    *,
+    checkpoint_every_s: float | None = None,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> RunResult:
+    """Go on with the run in a folder: it ends with the files, to the last bit, that it would have ended with.
+
+    It goes on from the newest checkpoint that is whole, or from the beginning where there is none. `checkpoint_every_s`
+    is what it was unless given; `progress` and `stop` are as in `hoarfrost.reconstruct`. Several processes, as many as
+    the run began with, must all see the folder.
+
+    Raises UsageError for a folder without a run, one whose settings have changed and one that another process works on,
+    FinishedError for a run that has finished, DataError for particles that have changed, and what `reconstruct` raises.
+    """
+    started = time.monotonic()
+    output = Path(run)
+    if checkpoint_every_s is not None:
+        check_interval(checkpoint_every_s)
+    settings = _read_settings(output)
+    with joined(settings.device, settings.threads) as team:
+        return _resume(output, settings, team, started, checkpoint_every_s, progress, stop)
+
+
+def _read_settings(output: Path) -> Settings:
+    """Those that a run folder holds; of several processes with the same trouble the first one tells."""
+    try:
+        if not (output / "config.toml").is_file():
+            raise UsageError(f"{output} holds no run that has begun: there is no config.toml in it")
+        return Settings.of_toml(output / "config.toml")
+    except UsageError as error:
+        if is_first():
+            raise
+        raise ToldElsewhereError(error.exit_code) from error
+
+
+def _resume(
+    output: Path,
+    settings: Settings,
+    team: Team,
+    started: float,
+    checkpoint_every_s: float | None,
+    progress: Progress | None,
+    stop: Callable[[], bool] | None,
+) -> RunResult:
+    command = how_to_go_on(output, settings.processes)
+    team.agree(lambda: check_programs(settings, team.size, command))
+    last, complaints = CheckpointFolder(output).newest()
+    team.agree(lambda: _check_unfinished(output, last))
+    team.agree_on("none" if last is None else last.sums)
+    stack = team.agree(lambda: ParticleStack.open(settings.particles, settings.datadir))
+    began_with = settings if last is None else Settings.model_validate(last.facts["settings"])
+    team.agree(lambda: _check_same(output, settings, began_with, last, stack) if team.is_first else None)
+    source = team.agree(lambda: open_source(stack, began_with))
+    contrast = _contrast(began_with)
+    source.sign = contrast.sign
+    log = team.agree(lambda: _go_on_writing(output, last) if team.is_first else None)
+    every_s = checkpoint_every_s
+    if every_s is None:
+        every_s = INTERVAL_S if last is None else last.facts["every_s"]
+    checkpoints = team.agree(lambda: make_checkpoints(output, began_with, stack, team, log, every_s, stop, last))
+    notes = [*complaints, _from_where(last)]
+    return carry_out(output, stack, began_with, source, contrast, team, log, checkpoints, started, progress, notes)
+
+
+def _check_unfinished(output: Path, last: Checkpoint | None) -> None:
+    if has_finished(output, has_checkpoint=last is not None):
+        raise FinishedError(f"The run in {output} has finished; there is nothing to go on with")
+
+
+def _check_same(
+    output: Path, settings: Settings, began_with: Settings, last: Checkpoint | None, stack: ParticleStack
+) -> None:
+    """Raise where particles or settings are not those that the run began with, as far as that is known."""
+    if last is None:
+        check_fits(settings, stack)
+    else:
+        has_results = (output / RESULTS_ARE_THERE).exists()
+        check_settings(output / "config.toml", began_with, settings, has_results=has_results)
+        check_data(last.facts["data"], stack)
+
+
+def _contrast(settings: Settings) -> Contrast:
+    assert settings.contrast != "auto"
+    assert settings.contrast_z is not None
+    # What images do not show, somebody has said.
+    is_chosen = Contrast.decide("auto", settings.contrast_z).name != settings.contrast
+    return Contrast(settings.contrast, settings.contrast_z, is_chosen)
+
+
+def _go_on_writing(output: Path, last: Checkpoint | None) -> EventLog:
+    """The log as it was at the checkpoint, which no other process writes; nothing else is left of what came after."""
+    log = EventLog(output / "events.jsonl", 0 if last is None else last.facts["events_bytes"])
+    CheckpointFolder(output).remove(newer_than=-1 if last is None else last.number)
+    remove_leftovers(output)
+    return log
+
+
+def _from_where(last: Checkpoint | None) -> str:
+    """What the user is told."""
+    if last is None or "" not in last.state:
+        return "No checkpoint had been written yet: the run begins again"
+    of_run = last.state[""]
+    return f"Going on from the checkpoint after iteration {of_run['iteration']}, {of_run['seconds']:.0f} s into the run"

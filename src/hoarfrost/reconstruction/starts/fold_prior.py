@@ -1,0 +1,41 @@
+"""The prior of a start's map: how strong each shell is, learnt from how well the folds of the particles agree.
+
+A map of few images holds more noise than one would think: all look at the same map, take its noise for signal and
+put theirs where it is. What tells signal from noise without a truth is to compare maps of different images. With F the
+FSC of those of two halves of the folds, the signal in the map of all is 2 F / (1 − F) times its noise, and the prior
+whose MAP estimate is the best linear one (Scheres 2012, J. Mol. Biol. 415, 406) adds T_s (1 − F) / (2 F) to the
+curvature of shell s. But these halves have their poses from a common map, so they agree in some of its noise too: hence
+`SHARED_POSES`.
+
+It also holds down what lies beyond the band limit, where images say little. Left free, any noise inside of it
+can be made positive by adding something out there, and the bound at zero is no bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hoarfrost.maths.fsc import fourier_shell_correlation
+from hoarfrost.optim.online_em import Statistics
+from hoarfrost.reconstruction.estimate.folds import mean
+from hoarfrost.reconstruction.estimate.m_step import MStep, wiener_ridge
+
+# Mean FSC with the atomic model of starts on 2,093 real particles at r_max 6, and of two on 808: 0.96, 0.95 and 0.92
+# with 3; 0.87, 0.90 and 0.90 with 1. Of the first it is 0.77 without a prior.
+SHARED_POSES = 3.0
+
+
+def ridges_of_folds(averages: Sequence[Statistics], support: Tensor) -> Tensor:
+    """μ of each class and shell, (C, support's box // 2 + 1), from b, kernel of T and shares of two folds or more."""
+    solve, nothing = MStep(support, positive=False), torch.zeros_like(support)
+    halves = [mean([(linear, kernel) for linear, kernel, _ in averages[i::2]]) for i in range(2)]
+    ridges = []
+    for of_class in range(len(halves[0][0])):
+        parts = [(linear[of_class], kernel[of_class]) for linear, kernel in halves]
+        # From nothing, or what both start from would be found in both.
+        fsc = fourier_shell_correlation(*(solve(part, nothing) for part in parts))
+        ridges.append(SHARED_POSES * wiener_ridge(parts, fsc, support))
+    return torch.stack(ridges)

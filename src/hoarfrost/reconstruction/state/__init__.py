@@ -1,0 +1,1 @@
+"""Checkpoints of a run, and the files that they are written to."""

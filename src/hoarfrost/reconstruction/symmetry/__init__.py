@@ -1,0 +1,1 @@
+"""A point group found in the map, and imposed on it."""

@@ -1,0 +1,99 @@
+"""What stands while a run goes on, written into its folder now and then for those who watch it.
+
+`live/` has the map so far, map.mrc, in the small box of its band limit; a few particles with their poses (`matches`);
+and state.json, which says how fine the map is and how large each class. Of several classes each has a folder in it. It
+is gone when the run has written its results, and left where a run was stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import final
+
+import numpy as np
+from torch import Tensor
+
+from hoarfrost.errors import UsageError
+from hoarfrost.io.atomic import write_text_atomically
+from hoarfrost.io.mrc import write_volume
+from hoarfrost.particles.stack import ParticleStack
+from hoarfrost.reconstruction.settings.options import Settings
+from hoarfrost.reconstruction.watch.matches import Matches, write_matches
+
+FOLDER = "live"
+STATE, MAP = "state.json", "map.mrc"
+LEAST_INTERVAL_S = 5.0
+# Of the run's time, for writing what stands; drawing it has a budget of its own.
+SHARE_OF_TIME = 0.005
+
+
+@final
+class Live:
+    """Writes what it is offered to the run folder of `settings`, at most every five seconds.
+
+    It takes one two-hundredth of the run's time. Without settings it writes nothing: one of several processes does.
+    """
+
+    def __init__(self, settings: Settings | None = None, stack: ParticleStack | None = None) -> None:
+        self._settings, self._stack = settings, stack
+        self._next, self._has_failed = time.monotonic(), False
+
+    def offer(
+        self,
+        r_max: float,
+        find_volumes: Callable[[], Tensor],
+        log_shares: Tensor,
+        image_gradients: int,
+        find_matches: Callable[[], Matches],
+    ) -> None:
+        """The maps (C, box, box, box) of each class, good up to `r_max` Fourier pixels, and log shares (C,).
+
+        Maps and matches are found where there is time for it. What cannot be written is not, nor anything after it: a
+        run is worth more than the watching of it, and on a full disk its log or its results will tell.
+        """
+        started = time.monotonic()
+        if self._settings is None or self._stack is None or self._has_failed or started < self._next:
+            return
+        folder = Path(self._settings.output) / FOLDER
+        try:
+            self._write(folder, self._settings, self._stack, find_volumes(), find_matches())
+            state = {
+                "r_max": r_max,
+                "resolution_A": self._settings.box * self._settings.pixel_size_A / r_max,
+                "image_gradients": image_gradients,
+                "shares": log_shares.exp().tolist(),
+            }
+            write_text_atomically(folder / STATE, json.dumps(state) + "\n")
+        except (UsageError, OSError):
+            self._has_failed = True
+            with contextlib.suppress(OSError):  # where it has files of before
+                folder.rmdir()
+        now = time.monotonic()
+        self._next = now + max(LEAST_INTERVAL_S, (now - started) / SHARE_OF_TIME)
+
+    def _write(self, folder: Path, settings: Settings, stack: ParticleStack, volumes: Tensor, matches: Matches) -> None:
+        length_A = settings.box * settings.pixel_size_A
+        for number, volume in enumerate(volumes):
+            own = class_folder(folder, number, settings.classes)
+            own.mkdir(parents=True, exist_ok=True)
+            write_volume(own / MAP, volume.cpu().numpy().astype(np.float32), length_A / volume.shape[-1])
+            of_class = matches[(matches.classes == number).nonzero().squeeze(1)]
+            if len(of_class.indices):
+                write_matches(own, stack, of_class.typical())
+
+    def keep(self, name: str, record: Mapping[str, object]) -> None:
+        """Write a record as JSON to the file `name` of the run folder, where it stays.
+
+        Raises UsageError where that cannot be done.
+        """
+        if self._settings is not None:
+            write_text_atomically(Path(self._settings.output) / name, json.dumps(record) + "\n")
+
+
+def class_folder(folder: Path, number: int, classes: int) -> Path:
+    """The folder of class `number`, from 0, in that of a run or of what stands of it."""
+    return folder if classes == 1 else folder / f"class{number + 1:03d}"

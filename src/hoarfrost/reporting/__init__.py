@@ -1,0 +1,1 @@
+"""Pages and pictures of runs and studies, made from their folders alone."""

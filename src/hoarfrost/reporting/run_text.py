@@ -1,0 +1,225 @@
+"""What the page of a run says in words and numbers."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import plotly
+
+from hoarfrost._version import __version__
+from hoarfrost.durations import about
+from hoarfrost.evaluation.half_maps import FSC_THRESHOLD
+from hoarfrost.evaluation.views import Views
+from hoarfrost.io.fsc_star import FscCurves
+from hoarfrost.io.star import read_star
+from hoarfrost.io.star_columns import Floats, Integers, float_column, integer_column
+from hoarfrost.io.star_optics import particle_table
+from hoarfrost.reporting.run_folder import RunFolder
+
+SOURCES = {
+    "default": "default",
+    "data": "from the data",
+    "machine": "from the machine",
+    "user": "from the user",
+}
+NOT_TOLD = "not told"
+# The map has to explain held-out particles so many standard errors better than nothing does.
+CLEAR_GAIN = 2.0
+MUCH_JUNK = 0.3
+UNITS = {"_A": "Å", "r_max": "Fourier px", "box": "px"}
+
+
+@dataclass(frozen=True)
+class Particles:
+    """What particles.star tells of n particles: `junk` (n,), the probability of being junk, and their classes.
+
+    `classes` (n,), from 0, is the most probable one, and `shares` (C,) the mean class probabilities.
+    """
+
+    junk: Floats
+    classes: Integers
+    shares: Floats
+
+
+def read_judged_particles(path: Path, classes: int) -> Particles | None:
+    """What a finished run says of its particles; None where there is no such file. Raises DataError."""
+    if not path.is_file():
+        return None
+    table = particle_table(read_star(path))
+    junk = float_column(path, table, "hoarfrostJunkProbability", default=0.0)
+    if classes == 1:
+        return Particles(junk, np.zeros(len(junk), np.int64), np.ones(1))
+    shares = np.zeros(classes)
+    for c in range(classes):
+        shares[c] = float_column(path, table, f"hoarfrostClassProbability{c + 1}").mean()
+    return Particles(junk, integer_column(path, table, "rlnClassNumber") - 1, shares)
+
+
+def state_line(run: RunFolder, *, going_on: bool) -> str:
+    """Whether the run has ended, and when it was last heard of."""
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    if run.finished:
+        return f"The run has ended. This page was written on {now}."
+    if going_on:
+        return f"The run is going on. This page was written on {now}."
+    heard = time.localtime((run.path / "events.jsonl").stat().st_mtime)
+    return (
+        f"The run has not ended: it is going on, or was stopped. It was last heard of on "
+        f"{time.strftime('%Y-%m-%d %H:%M:%S', heard)}; this page was written on {now}."
+    )
+
+
+def facts(run: RunFolder, curves: FscCurves | None, particles: Particles | None) -> Iterator[tuple[str, str]]:
+    """The figures to see first."""
+    if curves is not None:
+        yield "Resolution (FSC 0.143)", f"{curves.resolution_A:.1f} Å"
+    elif run.events:
+        yield "Detail in use so far", f"{run.events[-1]['resolution_A']:.1f} Å"
+    if run.judged:
+        yield "Gain over an empty map", gain(run.judged[-1])
+    if run.starts is not None:
+        yield "Random starts", starts_summary(run.starts)
+    elif run.settings["starts"] == 1:
+        yield "Random starts", "one, compared with none"
+    junk = "" if particles is None else f", {particles.junk.mean():.0%} likely junk"
+    yield "Particles", f"{run.settings['n_particles']:,}{junk}"
+    if run.events:
+        last = run.events[-1]
+        seconds, done = last["seconds"], last["fraction_done"]
+        if run.finished:
+            yield "Time", duration(seconds)
+        else:
+            left = f", {about(seconds * (1 - done) / done)} left" if done > 0.02 else ""
+            yield "Time", f"{duration(seconds)}, {done:.0%} done{left}"
+
+
+def warnings(run: RunFolder, views: list[Views | None], particles: Particles | None) -> Iterator[str]:
+    """What speaks against the map; `views` are those of each structure."""
+    if run.starts is not None and sum(run.starts["agrees"]) < 2:
+        yield (
+            f"No two of {len(run.starts['gains'])} random starts agree: do not trust this map. Look at the matched "
+            "particles, remove bad particles, or try more --starts."
+        )
+    if run.finished and run.settings["starts"] == 1:
+        yield "There was one random start only, so nothing shows that another would have come to the same map."
+    if run.judged:
+        last = run.judged[-1]
+        error = last.get("nll_gain_standard_error") or 0.0
+        if (last["nll_gain"] or 0.0) < CLEAR_GAIN * error:
+            yield "The map explains particles that were held out hardly better than an empty map does."
+    if particles is not None and particles.junk.mean() > MUCH_JUNK:
+        yield f"{particles.junk.mean():.0%} of the images are likely to hold nothing that the map explains."
+    for number, of_structure in enumerate(views, start=1):
+        if of_structure is not None and not of_structure.even:
+            yield f"Views{f' of class {number}' if len(views) > 1 else ''} are {of_structure.summary()}."
+
+
+def gain(event: dict[str, Any]) -> str:
+    """How much better than an empty map the map explains a held-out particle."""
+    error = event.get("nll_gain_standard_error")
+    return f"{event['nll_gain']:.1f}" + ("" if error is None else f" ± {error:.1f}") + " nats a particle"
+
+
+def fsc_words(curves: FscCurves, run: RunFolder) -> str:
+    """What the FSC curves say."""
+    shell = min(round(curves.length_A / curves.resolution_A), len(curves.randomised) - 1)
+    adds = f" With random phases the mask alone makes an FSC of {curves.randomised[shell]:.2f} there."
+    is_random = curves.randomised[shell] < curves.masked[shell]
+    apart = "refined apart" if run.has_refined else "with common poses, so on the bright side"
+    return (
+        f"The half maps, {apart}, agree to {curves.resolution_A:.1f} Å (red dot), where their FSC falls below "
+        f"{FSC_THRESHOLD}: the coarser of the curve without mask and the corrected one. Images were used to "
+        f"{curves.band_limit_A:.1f} Å.{adds if is_random else ''}"
+    )
+
+
+def starts_summary(starts: dict[str, Any]) -> str:
+    """How many random starts agree, and to what resolution."""
+    found = zip(starts["resolution_A"], starts["agrees"], strict=True)
+    limits_A = [resolution for resolution, agrees in found if agrees and resolution is not None]
+    limit = f", to {min(limits_A):.0f} Å" if limits_A else ""
+    return f"{sum(starts['agrees'])} of {len(starts['gains'])} agree{limit}"
+
+
+def starts_table(run: RunFolder) -> tuple[list[str], list[list[str]]]:
+    """Each start: what it explains at the common band limit, and its agreement with the best."""
+    assert run.starts is not None
+    head = ["start", "gain, nats a particle", "FSC 0.5 with the best, Å", "agrees"]
+    rows = []
+    columns = zip(run.starts["gains"], run.starts["resolution_A"], run.starts["agrees"], strict=True)
+    for number, (nats, resolution, agrees) in enumerate(columns):
+        best = number == run.starts["chosen"]
+        verdict = "the best" if best else "yes" if agrees else "no"
+        rows.append([f"{number + 1}", f"{nats:.2f}", "–" if resolution is None else f"{resolution:.1f}", verdict])
+    return head, rows
+
+
+def classes_table(run: RunFolder, particles: Particles | None) -> tuple[list[str], list[list[str]]]:
+    """The share of each class, and at the end how many particles show it most probably."""
+    if particles is not None:
+        head = ["class", "share of the particles", "most probable for"]
+        shares = [f"{share:.1%}" for share in particles.shares]
+        return head, [[f"{c + 1}", share, f"{(particles.classes == c).sum():,}"] for c, share in enumerate(shares)]
+    so_far = [] if run.state is None else run.state["shares"]
+    return ["class", "share so far"], [[f"{c + 1}", f"{share:.1%}"] for c, share in enumerate(so_far)]
+
+
+def settings_table(run: RunFolder) -> tuple[list[str], list[list[str]]]:
+    """Every setting, its value, its unit and where it comes from."""
+    rows = []
+    for name, value in run.settings.items():
+        if name in ("version", "torch_version"):
+            continue
+        unit = next((unit for ending, unit in UNITS.items() if name.endswith(ending)), "")
+        if name.endswith("_bytes"):
+            value, unit = f"{value / 1e9:.3g}", "GB"
+        source = run.sources.get(name, NOT_TOLD)
+        rows.append([name, f"{_value(value)} {unit}".strip(), SOURCES.get(source, source)])
+    return ["setting", "value", "source"], rows
+
+
+def _value(value: Any) -> str:
+    match value:
+        case str():
+            return value
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.6g}"
+        case list():
+            return ", ".join(_value(each) for each in value) or "none"
+        case _:
+            return f"{value}"
+
+
+def versions_table(run: RunFolder) -> tuple[list[str], list[list[str]]]:
+    """The versions that made the run, and those that made this page."""
+    rows = [
+        ["hoarfrost, of the run", str(run.settings["version"])],
+        ["torch, of the run", str(run.settings.get("torch_version", NOT_TOLD))],
+        ["hoarfrost, of this page", __version__],
+        ["Python", platform.python_version()],
+        ["matplotlib", matplotlib.__version__],
+        ["plotly", plotly.__version__],
+    ]
+    return ["program", "version"], rows
+
+
+def messages(run: RunFolder) -> list[str]:
+    """What the run told, with the time since its beginning."""
+    return [f"{duration(event['seconds'])}: {event['message']}" for event in run.messages]
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

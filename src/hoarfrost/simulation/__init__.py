@@ -1,0 +1,1 @@
+"""Images of a known map, by the same forward model."""

@@ -1,0 +1,127 @@
+"""What a study found, as plain numbers for results.json, and the figures that are read off the trials."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from hoarfrost.evaluation.align import align
+from hoarfrost.maths.fsc import fourier_shell_correlation
+from hoarfrost.optim.registry import PUBLISHED
+from hoarfrost.study.data import StudyData
+from hoarfrost.study.trial import BASELINES, Trial
+
+# A start has succeeded if the mean FSC of its map with the truth, up to the band limit, reaches this.
+SUCCESS_FSC = 0.9
+# The target of a study: the best final NLL among the published methods, plus so many nats per image.
+TARGET_MARGIN = 0.5
+
+
+@dataclass(frozen=True)
+class MapScore:
+    """How the map after so many image gradients agrees with the truth, None where that is unknown.
+
+    `fsc` holds shells 0 to the band limit, `mean_fsc` is the mean of shells from 1. `path` is the map's file.
+    """
+
+    image_gradients: int
+    path: str
+    mean_fsc: float | None
+    fsc: list[float] | None
+
+
+def score(data: StudyData, volume: Tensor, gradients: int, path: str) -> tuple[MapScore, Tensor]:
+    """A map's agreement with the truth, and the map turned onto the truth; as it is, where that is unknown."""
+    volume = volume.cpu()
+    if data.truth is None or not bool(volume.any()):
+        return MapScore(gradients, path, None, None), volume
+    truth = data.truth.cpu()
+    aligned = align(volume, truth).aligned
+    fsc = fourier_shell_correlation(aligned, truth)[: int(data.band.r_max) + 1]
+    rounded = [round(float(value), 4) for value in fsc]
+    return MapScore(gradients, path, float(fsc[1:].mean()), rounded), aligned
+
+
+def trial_record(trial: Trial, maps: list[MapScore]) -> dict[str, Any]:
+    """A trial as JSON takes it."""
+    rate = None
+    if trial.rate is not None:
+        tried = {
+            f"{factor:.3g}": value if math.isfinite(value) else None
+            for factor, value in sorted(trial.rate.tried.items())
+        }
+        rate = {
+            "base": trial.rate.base,
+            "factor": trial.rate.factor,
+            "tried": tried,
+            "image_gradients": trial.rate.image_gradients,
+        }
+    return {
+        "method": trial.method,
+        "title": trial.title,
+        "seed": trial.seed,
+        "baseline": trial.method in BASELINES,
+        "rate": rate,
+        "failure": trial.failure,
+        "checkpoints": [asdict(checkpoint) for checkpoint in trial.checkpoints],
+        "maps": [asdict(scored) for scored in maps],
+    }
+
+
+def summarise(trials: list[dict[str, Any]]) -> dict[str, Any]:
+    """Per method: final NLL, image gradients and seconds to the target, share of starts that came to the truth.
+
+    The target of each seed is the best final NLL of the published methods present, plus half a nat; of all
+    methods but the baselines if none is. Medians are over seeds; None where fewer than half of the seeds reached it.
+    """
+    targets = {}
+    for seed in sorted({t["seed"] for t in trials}):
+        optimisers = [t for t in trials if t["seed"] == seed and not t["baseline"] and t["failure"] is None]
+        published = [t for t in optimisers if t["method"] in PUBLISHED]
+        finals = [t["checkpoints"][-1]["nll"] for t in published or optimisers]
+        if finals:
+            targets[seed] = min(finals) + TARGET_MARGIN
+    methods = {}
+    for name in dict.fromkeys(t["method"] for t in trials):
+        own = [t for t in trials if t["method"] == name]
+        reached = [_first_below(t, targets[t["seed"]]) for t in own if t["seed"] in targets]
+        methods[name] = {
+            "title": own[0]["title"],
+            "final_nll": statistics.median(t["checkpoints"][-1]["nll"] for t in own),
+            "seconds": statistics.median(t["checkpoints"][-1]["seconds"] for t in own),
+            "image_gradients": statistics.median(t["checkpoints"][-1]["image_gradients"] for t in own),
+            "gradients_to_target": _median([None if r is None else r["image_gradients"] for r in reached]),
+            "seconds_to_target": _median([None if r is None else r["seconds"] for r in reached]),
+            "success_rate": _success_rate(own),
+            "mean_fsc": _median_or_none([t["maps"][-1]["mean_fsc"] for t in own if t["maps"]]),
+            "failed": sum(t["failure"] is not None for t in own),
+        }
+    return {"targets": {str(seed): value for seed, value in targets.items()}, "methods": methods}
+
+
+def _first_below(trial: dict[str, Any], target: float) -> dict[str, Any] | None:
+    return next((c for c in trial["checkpoints"] if c["nll"] <= target), None)
+
+
+def _median(values: list[Any]) -> float | None:
+    """The median with None above all numbers."""
+    if not values:
+        return None
+    middle = sorted(values, key=lambda v: float("inf") if v is None else float(v))[len(values) // 2]
+    return None if middle is None else float(middle)
+
+
+def _median_or_none(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
+def _success_rate(trials: list[dict[str, Any]]) -> float | None:
+    found = [t["maps"][-1]["mean_fsc"] for t in trials if t["maps"]]
+    if not found or any(value is None for value in found):
+        return None
+    return float(sum(value >= SUCCESS_FSC for value in found)) / len(found)

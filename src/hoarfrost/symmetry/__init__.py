@@ -1,0 +1,1 @@
+"""Point groups, and where a map has their axes."""

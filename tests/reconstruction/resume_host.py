@@ -1,0 +1,84 @@
+"""Runs the command line on tiny problems, in processes of their own that tests end by signals at any moment.
+
+Everything is loaded once; each line of stdin, like `{"arguments": ["resume", "run"], "signal": 9, "after_s": 0.3}` or
+without a signal, is done by a fork. What comes back is a line of JSON: the exit code, minus the number of the signal
+that ended it, the seconds it took, and what it wrote on stdout and stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch._dynamo  # which the first optimiser loads
+
+from hoarfrost.cli import main
+from hoarfrost.cli import reconstruct as command
+from hoarfrost.reconstruction import schedule as marching
+from hoarfrost.reconstruction.refinement import spot_check
+from hoarfrost.reconstruction.refinement import sweep as refine
+from hoarfrost.reconstruction.settings import options as settings
+from hoarfrost.reconstruction.starts import agreement as starts
+from hoarfrost.reconstruction.starts import loop
+from hoarfrost.reconstruction.symmetry import search as symmetry_search
+from hoarfrost.symmetry.axes import Axes
+
+LONGEST_WAIT_S = 30.0
+
+
+def make_tiny(put: Any = setattr) -> None:
+    """A few minibatches at a low band limit, then refinement in any case, in batches of a few particles."""
+    put(settings, "FIRST_R_MAX", 4.0)
+    put(loop, "LEAST_GAIN_TO_REFINE", -math.inf)
+    put(refine, "BATCH_SIZE", 20)
+    put(marching, "MOST_SWEEPS", 2)
+    put(spot_check, "N_IMAGES", 4)
+    for name in ("FIRST_STAGE", "LATER_STAGE", "REFINED_LATER_STAGE", "LAST_STAGE", "GRADIENT_STAGE"):
+        put(marching, name, marching.StagePlan((0.3,), 2, 4, 2, 2, 4))
+    # That takes two seconds, and nothing but the progress bar goes by it.
+    put(loop.Reconstruction, "forecast", lambda self: 0.0)
+    # So do these; they follow from their arguments alone.
+    put(starts, "align", lambda volume, reference: SimpleNamespace(aligned=volume, correlation=0.9))
+    axes = Axes(torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), 0.9)
+    put(symmetry_search, "find_axes", lambda volume, group, r_max: axes)
+
+
+def run(arguments: list[str], signal: int | None = None, after_s: float = 0.0, when: str = "") -> dict[str, Any]:
+    """A run of the command line in a fork of this process, given a signal after a time, and when a file is there."""
+    started = time.monotonic()
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        child = os.fork()
+        if child == 0:
+            os.dup2(out.fileno(), 1)
+            os.dup2(err.fileno(), 2)
+            code = main(arguments)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        if signal is not None:
+            time.sleep(after_s)
+            while when and not os.path.exists(when) and time.monotonic() - started < LONGEST_WAIT_S:
+                time.sleep(0.01)
+            os.kill(child, signal)
+        _, status = os.waitpid(child, 0)
+        seconds = time.monotonic() - started
+        written = []
+        for file in (out, err):
+            file.seek(0)
+            written.append(file.read().decode())
+    return {"code": os.waitstatus_to_exitcode(status), "seconds": seconds, "out": written[0], "err": written[1]}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    make_tiny()
+    command.show_result = lambda result: None  # pictures take longer than all else
+    for line in sys.stdin:
+        print(json.dumps(run(**json.loads(line))), flush=True)

@@ -1,0 +1,290 @@
+"""Refinement on small simulated data: it goes beyond the sums over all poses, and its half maps tell how far."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import hoarfrost
+from hoarfrost.io.mrc import read_volume, write_volume
+from hoarfrost.io.particles_star import read_particles
+from hoarfrost.maths.fourier import FourierDisc, fourier_resize
+from hoarfrost.maths.fsc import fourier_shell_correlation, resolution_A
+from hoarfrost.maths.rotations import random_rotations, rotations_about_z
+from hoarfrost.maths.seeds import named_generator
+from hoarfrost.model.all_poses.band import VOLUME_MARGIN, BandModel
+from hoarfrost.model.few_poses.modes import Modes
+from hoarfrost.model.images import WhitenedImages
+from hoarfrost.model.quadrature import PosePrior
+from hoarfrost.model.slices.operator import SliceOperator
+from hoarfrost.particles.stack import ParticleStack
+from hoarfrost.reconstruction.estimate.folds import FOLDS, common, in_all_folds
+from hoarfrost.reconstruction.refinement import final_passes as finish
+from hoarfrost.reconstruction.refinement import march as sweeps
+from hoarfrost.reconstruction.refinement.e_step import Effort, LocalEStep, climbing_bands
+from hoarfrost.reconstruction.refinement.final_passes import FinalPass, final_passes
+from hoarfrost.reconstruction.refinement.gold_standard import filtered_halves, joined_below
+from hoarfrost.reconstruction.refinement.march import Refined
+from hoarfrost.reconstruction.refinement.spot_check import BUDGET_NATS, SumError
+from hoarfrost.reconstruction.refinement.sweep import Refinement
+from hoarfrost.reconstruction.run import open_source
+from hoarfrost.reconstruction.settings.options import Options, Settings, resolve
+from hoarfrost.reconstruction.starts.loop import Optimised, Reconstruction
+from hoarfrost.reconstruction.watch.events import Event
+from hoarfrost.simulation.phantom import make_phantom
+from hoarfrost.simulation.simulate import SimulatedData
+
+BOX, PIXEL_A, N = 40, 8.0, 500
+LENGTH_A = BOX * PIXEL_A
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> SimulatedData:
+    folder = tmp_path_factory.mktemp("particles")
+    # Many small blobs, so that there is detail beyond the first band limit.
+    write_volume(folder / "phantom.mrc", make_phantom(BOX, seed=3, n_blobs=24).numpy(), PIXEL_A)
+    return hoarfrost.simulate(
+        folder / "phantom.mrc", folder / "data", n_particles=N, snr=1.0, shift_sigma_A=8.0, seed=1
+    )
+
+
+@dataclass(frozen=True)
+class March:
+    """A refinement that began with the truth at the first band limit, and the pass that ended it."""
+
+    refined: Refined
+    final: FinalPass
+    settings: Settings
+    events: list[Event]
+
+
+@pytest.fixture(scope="module")
+def march(data: SimulatedData) -> March:
+    stack = ParticleStack.open(data.particles_path, None)
+    options = Options(batch_size=50, shift_sigma_A=8.0, shift_extent_A=24.0, max_resolution_A=LENGTH_A / 14)
+    settings = resolve(stack, options, output=Path("run"), datadir=None, version="0")
+    events: list[Event] = []
+    run = Reconstruction(settings, open_source(stack, settings), events.append)
+    band = run.make_band(0)
+    truth = torch.from_numpy(read_volume(data.truth_path)[0]).float()
+    start = Optimised(fourier_resize(truth, band.box, band.r_max)[None], torch.zeros(1), 0, gain=100.0, converged=True)
+    refinement = Refinement(run)
+    refined = sweeps.march(refinement, start)
+    return March(refined, final_passes(run, refinement, refined), settings, events)
+
+
+def test_refinement_goes_beyond_the_sums_over_all_poses(data: SimulatedData, march: March) -> None:
+    truth = torch.from_numpy(read_volume(data.truth_path)[0]).double()
+    fsc = fourier_shell_correlation(march.final.maps[0].volume, truth)
+    assert march.refined.r_max == march.settings.refined_r_max[-2]
+    assert march.final.maps[0].halves.r_max == march.settings.refined_r_max[-1] == 14
+    assert march.refined.independent
+    assert march.refined.converged
+    assert float(fsc[1:13].min()) > 0.8
+    poses = read_particles(data.true_poses_path)
+    assert poses.rotations is not None
+    assert poses.shifts_A is not None
+    trace = np.einsum("nij,nij->n", march.final.rotations.numpy(), poses.rotations)
+    assert np.median(np.degrees(np.arccos(((trace - 1) / 2).clip(-1, 1)))) < 2
+    assert np.median(np.linalg.norm(march.final.shifts_A.numpy() - poses.shifts_A, axis=1)) < 0.2 * PIXEL_A
+    # What the halves say of themselves is not finer than what the truth says by more than a tenth.
+    assert march.final.maps[0].halves.resolution_A > 0.9 * resolution_A(fsc, BOX, PIXEL_A, 0.5)
+
+
+def test_progress_never_goes_back(march: March) -> None:
+    done = [event.fraction_done for event in march.events]
+    # Of the final passes more could have followed; the run tells when it has written its results.
+    assert 0.9 < done[-1] <= 1
+    assert all(b >= a - 1e-9 for a, b in itertools.pairwise(done))
+
+
+def test_each_band_limit_is_spot_checked(march: March) -> None:
+    checked = [event for event in march.events if event.sum_error is not None]
+    assert [event.r_max for event in checked] == list(march.settings.refined_r_max[:-1])
+    for event in checked:
+        assert event.sum_error is not None
+        assert event.sum_error_standard_error is not None
+        # Sweeps miss something, now and then an image that sits in a wrong pose; they find nothing that is not there.
+        assert event.sum_error < 0.5
+        assert event.sum_error_standard_error > 0
+
+
+def test_the_half_maps_agree_on_detail_that_they_do_not_share(march: March) -> None:
+    assert not torch.equal(*march.final.maps[0].half_volumes)
+    first = int(march.settings.stages_r_max[0])
+    assert float(march.final.maps[0].halves.unmasked[first + 1 : 13].min()) > 0.5
+
+
+def test_the_claim_is_of_the_halves_and_the_map_of_a_pass_against_the_common_one(
+    data: SimulatedData, march: March, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[tuple[Tensor, finish._Passed]] = []
+    one_pass = finish._pass
+
+    def spied(run: Reconstruction, refinement: Refinement, volumes: Tensor, *rest: Any, **named: Any) -> finish._Passed:
+        passes.append((volumes, one_pass(run, refinement, volumes, *rest, **named)))
+        return passes[-1][1]
+
+    monkeypatch.setattr(finish, "_pass", spied)
+    source = open_source(ParticleStack.open(data.particles_path, None), march.settings)
+    run = Reconstruction(march.settings, source, lambda event: None)
+    final = final_passes(run, Refinement(run), march.refined)
+    (_, of_halves), (together, of_all) = passes[0], passes[-1]
+    assert of_all.is_last
+    assert [passed.is_last for _, passed in passes[:-1]] == [False] * (len(passes) - 1)
+    # Every fold of either half has a map of its own, all of which are near the common one.
+    assert together.shape == (2, FOLDS, 1, *of_halves.volumes.shape[1:])
+    of_folds = together.flatten(0, 1)
+    assert len({float(volume.sum()) for volume in of_folds}) == 2 * FOLDS
+    assert min(finish.likeness(volume, common(together), 13.0) for volume in of_folds) > 0.98
+    for half, solved in zip(final.maps[0].half_volumes, of_halves.half_volumes, strict=True):
+        torch.testing.assert_close(half, fourier_resize(solved[0].double(), BOX, 14.0))
+    torch.testing.assert_close(final.maps[0].volume, fourier_resize(of_all.volumes[0].double(), BOX, 14.0))
+    assert of_all.half_volumes == ()
+    assert torch.equal(of_all.fsc, of_halves.fsc)
+
+
+def test_passes_go_on_until_the_map_stands_still_or_the_run_is_to_end(
+    data: SimulatedData, march: March, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = open_source(ParticleStack.open(data.particles_path, None), march.settings)
+    passed: list[finish._Passed] = []
+
+    def passes_of(likeness: list[float], refined: Refined) -> int:
+        passed.clear()
+        values = iter(likeness)
+        monkeypatch.setattr(finish, "likeness", lambda volumes, others, r_max: next(values))
+        run = Reconstruction(march.settings, source, lambda event: None)
+        final_passes(run, Refinement(run), refined)
+        return len(passed)
+
+    one_pass = finish._pass
+
+    def counted(*arguments: Any) -> finish._Passed:
+        assert arguments[4].number == len(passed)
+        passed.append(one_pass(*arguments))
+        return passed[-1]
+
+    monkeypatch.setattr(finish, "_pass", counted)
+    assert passes_of([0.9] * 9, march.refined) == 1 + finish.MOST_COMMON_PASSES
+    assert passes_of([0.9, 0.99], march.refined) == 3
+    assert passes_of([0.9], dataclasses.replace(march.refined, converged=False)) == 2
+    assert passes_of([], dataclasses.replace(march.refined, independent=False)) == 1
+
+
+def test_maps_are_alike_where_their_shells_are() -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(2, 16, 16, 16, generator=generator)
+    assert finish.likeness(maps, maps, 6.0) == pytest.approx(1)
+    others = torch.stack([maps[0], torch.randn(16, 16, 16, generator=generator)])
+    assert abs(finish.likeness(maps, others, 6.0)) < 0.2
+
+
+@pytest.mark.parametrize(("gain_before", "warns"), [(1e6, True), (0.0, False)])
+def test_a_refinement_that_makes_the_map_worse_says_so(
+    data: SimulatedData, march: March, monkeypatch: pytest.MonkeyPatch, gain_before: float, warns: bool
+) -> None:
+    r_max = march.settings.refined_r_max[0]
+    box = 2 * int(r_max) + VOLUME_MARGIN
+    volume = fourier_resize(march.final.maps[0].volume, box, r_max)[None].float()
+    monkeypatch.setattr(sweeps, "_sweeps", lambda *_: (in_all_folds(volume), torch.zeros(1, box // 2 + 1)))
+    events: list[Event] = []
+    source = open_source(ParticleStack.open(data.particles_path, None), march.settings)
+    run = Reconstruction(march.settings, source, events.append)
+    sweeps.march(Refinement(run), Optimised(volume, torch.zeros(1), 0, gain=gain_before, converged=True))
+    told = [event.message for event in events if event.message is not None and "less well than before" in event.message]
+    assert len(told) == warns
+    if warns:
+        assert "1000000.0 before" in told[0]
+
+
+class Turned:
+    """One image of blobs at a known pose, and a model of them."""
+
+    def __init__(self) -> None:
+        self.disc = FourierDisc(32, 8.0)
+        self.prior = PosePrior(1.0, 3.0)
+        box = 22
+        generator = named_generator(1, "turned")
+        self.volume = make_phantom(box, seed=5, n_blobs=9).float()
+        self.rotation = random_rotations(1, generator)
+        operator = SliceOperator(self.disc, box, self.rotation, kernel_width=6)
+        scale = self.disc.weights.float().sqrt() * 4 / self.volume.std()
+        noise = torch.view_as_complex(torch.randn(1, self.disc.size, 2, generator=generator)) / math.sqrt(2)
+        data = operator.slices(self.volume) * scale + noise * self.disc.weights.float().sqrt()
+        constant = -data.abs().square().sum(-1).double()
+        self.images = WhitenedImages(data, scale.expand(1, -1), constant)
+
+    def e_step(self, effort: Effort) -> LocalEStep:
+        coarse = BandModel(32, 5.0, self.prior, random_rotations(1, named_generator(2, "turned"))[0])
+        return LocalEStep(self.volume, self.disc, coarse, self.prior, effort, named_generator(3, "turned"))
+
+    def error_deg(self, modes: Modes) -> float:
+        trace = float((modes.rotations[0, 0] * self.rotation[0]).sum())
+        return math.degrees(math.acos(max(-1.0, min(1.0, (trace - 1) / 2))))
+
+
+def test_a_search_frees_an_image_that_is_locked_into_a_wrong_pose() -> None:
+    problem = Turned()
+    e_step = problem.e_step(Effort())
+    wrong = Modes.none(1, 4)
+    wrong.rotations[0, 0] = rotations_about_z(torch.tensor([2.0], dtype=torch.float64))[0] @ problem.rotation[0]
+    wrong.log_mass[0, 0] = 0.0
+    nowhere = torch.zeros(1, dtype=torch.bool)
+    stuck = e_step(problem.images, wrong, nowhere)
+    assert problem.error_deg(stuck.modes) > 30
+    free = e_step(problem.images, wrong, ~nowhere)
+    assert problem.error_deg(free.modes) < 5
+    assert float(free.log_evidence) > float(stuck.log_evidence) + 10
+
+
+def test_the_order_of_the_bands_ends_at_the_last() -> None:
+    for first, last in ((6.0, 7.4), (6.0, 28.0), (6.0, 40.0)):
+        bands = climbing_bands(first, last)
+        assert bands[-1] == last
+        assert all(1.2 < b / a < 2.1 for a, b in zip([first, *bands], bands, strict=False))
+
+
+def test_twice_the_effort_follows_twice_the_modes() -> None:
+    more = Effort(16, 1e-3, 16, 4).doubled()
+    assert (more.most_modes, more.least_share, more.n_points, more.n_drawn) == (32, 5e-4, 32, 4)
+
+
+def test_only_a_sure_loss_exceeds_the_budget() -> None:
+    thorough = torch.zeros(16, dtype=torch.float64)
+    spread = torch.linspace(-1, 1, 16, dtype=torch.float64)
+    assert SumError.of(thorough - 2 * BUDGET_NATS + 0.1 * spread, thorough).exceeds_budget
+    assert not SumError.of(thorough - 2 * BUDGET_NATS + 5 * spread, thorough).exceeds_budget
+    assert not SumError.of(thorough + 1.0, thorough).exceeds_budget
+
+
+def random_maps() -> list[Tensor]:
+    generator = named_generator(0, "maps")
+    return [torch.randn(12, 12, 12, generator=generator) for _ in range(2)]
+
+
+def test_half_maps_share_what_is_below_the_first_band_limit_and_nothing_above() -> None:
+    maps = random_maps()
+    joined = [volumes[0] for volumes in joined_below(torch.stack(maps)[:, None], 3.0)]
+    fsc = fourier_shell_correlation(*joined)
+    assert float(fsc[:4].min()) > 1 - 1e-5
+    torch.testing.assert_close(fsc[4:], fourier_shell_correlation(*maps)[4:], atol=1e-5, rtol=0)
+    torch.testing.assert_close(joined[0] + joined[1], maps[0] + maps[1], atol=1e-5, rtol=0)
+
+
+def test_half_maps_are_scaled_by_what_they_share() -> None:
+    maps = random_maps()
+    fsc = torch.tensor([1.0, 0.9, 0.5, 0.0, -0.3, 0.2, 0.1])
+    halves = torch.stack(maps)[:, None]
+    for before, after in zip(halves, filtered_halves(halves, fsc[None]), strict=True):
+        power = [torch.fft.rfftn(v[0]).abs()[0, 0] for v in (before, after)]
+        torch.testing.assert_close(power[1], power[0] * fsc.clamp(min=0), rtol=1e-4, atol=1e-4)
