@@ -27,7 +27,6 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from torch import Tensor
 
 import hoarfrost
 from hoarfrost.evaluation.poses import pose_errors
@@ -42,11 +41,13 @@ from hoarfrost.model.all_poses.band import VOLUME_MARGIN
 from hoarfrost.model.few_poses.importance import Draws
 from hoarfrost.model.few_poses.likelihood import LocalModel
 from hoarfrost.model.few_poses.statistics import LocalStatistics
+from hoarfrost.model.quadratic import Quadratic, mean_of
 from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruction.estimate.m_step import MStep, wiener_ridge
 from hoarfrost.reconstruction.run import open_source
-from hoarfrost.reconstruction.settings.options import Options, resolve
+from hoarfrost.reconstruction.settings.options import Options
+from hoarfrost.reconstruction.settings.plan import resolve
 from hoarfrost.simulation.simulate import SimulatedData
 from hoarfrost.symmetry.point_group import PointGroup
 
@@ -119,7 +120,7 @@ def true_pose_resolution_A(data: SimulatedData) -> float:
     """FSC 0.5 with the truth of the map that the true poses give, in Å."""
     stack = ParticleStack.open(data.true_poses_path)
     assert stack.poses is not None
-    settings = resolve(stack, Options(), output=Path("run"), datadir=None, version="")
+    settings = resolve(stack, Options(), output=Path("run"))
     r_max = settings.refined_r_max[-1]
     disc, box = FourierDisc(data.box, r_max), 2 * int(r_max) + VOLUME_MARGIN
     source = open_source(stack, settings)
@@ -127,7 +128,7 @@ def true_pose_resolution_A(data: SimulatedData) -> float:
     model = LocalModel(empty, disc, PosePrior(1.0, 3.0))
     rotations, shifts_px = stack.poses[0], stack.poses[1] / data.pixel_size_A
     particles = torch.from_numpy(column(data.true_poses_path, "hoarfrostTrueJunk") == 0).nonzero().squeeze(1)
-    parts: list[tuple[Tensor, Tensor]] = []
+    parts: list[Quadratic] = []
     for half in (particles[::2], particles[1::2]):
         statistics = LocalStatistics(box, data.box)
         for batch in torch.split(half, BATCH):
@@ -139,9 +140,8 @@ def true_pose_resolution_A(data: SimulatedData) -> float:
     support = inside.to(torch.float32)
     halves = [MStep(support, positive=False)(part, empty) for part in parts]
     ridge = wiener_ridge(parts, fourier_shell_correlation(*halves), support)
-    (linear, kernel), (other_linear, other_kernel) = parts
     solve = MStep(support, positive=False, shell_ridge=ridge)
-    found = solve(((linear + other_linear) / 2, (kernel + other_kernel) / 2), (halves[0] + halves[1]) / 2)
+    found = solve(mean_of(parts), (halves[0] + halves[1]) / 2)
     truth = torch.from_numpy(read_volume(data.truth_path)[0])
     fsc = fourier_shell_correlation(fourier_resize(found, data.box, r_max), truth)
     return resolution_A(fsc, data.box, data.pixel_size_A, 0.5)

@@ -191,7 +191,7 @@ class Problem:
         """What sums over all poses give."""
         slices = self.band.operator.slices(self.volume)
         posterior = self.band.posterior_of(slices, self.images, statistics=True)
-        linear, kernel = self.band.quadratic(posterior, N_IMAGES)
+        quadratic = self.band.quadratic(posterior, N_IMAGES)
         volume = self.volume.clone().requires_grad_()
         self.band.nll(volume, self.images).backward()  # type: ignore[no-untyped-call]
         of_two = torch.stack([self.volume, self.volume.flip(0)])
@@ -207,13 +207,13 @@ class Problem:
             "best node": posterior.best_node,
             "numerator": posterior.numerator,
             "weight": posterior.weight,
-            "b": linear,
-            "kernel of T": kernel,
+            "b": quadratic.linear,
+            "kernel of T": quadratic.kernel,
             "gradient": volume.grad,
             "likely poses": likely_poses(self.images, slices, self.band.poses, 0.01).probability.sort().values,
             "classes": mixture.probability,
             "numerator of the second": mixture.statistics[1][0],
-            "map": MStep(self.band.support(0.8), positive=False)((linear, kernel), torch.zeros_like(self.volume)),
+            "map": MStep(self.band.support(0.8), positive=False)(quadratic, torch.zeros_like(self.volume)),
         }
 
     def refined(self) -> dict[str, Tensor]:
@@ -232,14 +232,14 @@ class Problem:
         box = 2 * math.floor(disc.r_max) + 6
         statistics = LocalStatistics(box, disc.box, device, self.band.group)
         statistics.add(e_step.model, images, found.draws)
-        linear, kernel = statistics.quadratic(N_IMAGES)
+        quadratic = statistics.quadratic(N_IMAGES)
         inside = (radius_grid(box, 3, device) < 0.4 * box).float()
         return {
             "log-evidence": found.log_evidence,
             "best of the modes": found.modes.log_mass[:, 0],
-            "b": linear,
-            "kernel of T": kernel,
-            "map": MStep(inside, positive=False)((linear, kernel), torch.zeros_like(linear)),
+            "b": quadratic.linear,
+            "kernel of T": quadratic.kernel,
+            "map": MStep(inside, positive=False)(quadratic, torch.zeros_like(quadratic.linear)),
         }
 
 

@@ -76,12 +76,11 @@ def test_reconstruct_leaves_every_choice_to_the_verb(
 
     assert main(["reconstruct", "particles.star", "-o", "run"]) == 0
 
-    [(args, kwargs)] = calls
-    assert args == (Path("particles.star"), Path("run"))
-    assert callable(kwargs.pop("progress"))
-    assert kwargs.pop("stop")() is False
-    chosen = {name: value for name, value in kwargs.items() if value is not None}
-    assert chosen == {
+    [((particles, output, options), _)] = calls
+    assert (particles, output) == (Path("particles.star"), Path("run"))
+    assert callable(options.progress)
+    assert options.stop() is False
+    assert options.model_dump(exclude={"progress", "stop"}, exclude_none=True) == {
         "seed": 0,
         "classes": 1,
         "symmetry": "C1",
@@ -133,9 +132,8 @@ def test_reconstruct_hands_over_every_option(replace: Callable[..., Calls], caps
 
     assert main(["reconstruct", "particles.star", "--output", "run", *options.split()]) == 0
 
-    [(_, kwargs)] = calls
-    del kwargs["progress"], kwargs["stop"]
-    assert kwargs == {
+    [((_, _, asked), _)] = calls
+    assert asked.model_dump(exclude={"progress", "stop"}) == {
         "checkpoint_every_s": 5.0,
         "seed": 3,
         "classes": 1,
@@ -170,9 +168,9 @@ def test_simulate_hands_over_every_option(replace: Callable[..., Calls], capsys:
 
     assert main(["simulate", "map.mrc", "model.pdb", "-n", "500", "-o", "out", *options.split()]) == 0
 
-    [(args, kwargs)] = calls
-    assert args == ([Path("map.mrc"), Path("model.pdb")], Path("out"))
-    assert kwargs == {
+    [((structures, output, asked), _)] = calls
+    assert (structures, output) == ([Path("map.mrc"), Path("model.pdb")], Path("out"))
+    assert asked.model_dump() == {
         "n_particles": 500,
         "snr": 0.1,
         "box": 64,

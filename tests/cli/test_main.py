@@ -65,11 +65,12 @@ def test_running_the_package_is_the_same_as_the_command() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["frobnicate"], "frobnicate"),
+        (["frobnicate"], f"there is no command frobnicate; known are {', '.join(COMMANDS)}; see hoarfrost --help"),
         (["reconstruct", "particles.star"], "--output"),
         (["reconstruct", "particles.star", "-o", "run", "--method", "magic"], "adam"),
         (["reconstruct", "particles.star", "-o", "run", "--seed", "x"], "--seed"),
         (["reconstruct", "particles.star", "-o", "run", "--sed", "1"], "--sed"),
+        (["reconstruct", "particles.star", "-o", "run", "--sed", "1"], "see hoarfrost reconstruct --help"),
         (["resume"], "RUN"),
         (["simulate", "map.mrc", "-o", "out"], "-n"),
         (["simulate", "map.mrc", "-o", "out", "-n", "5", "--defocus-range", "3"], "--defocus-range"),

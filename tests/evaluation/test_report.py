@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import hoarfrost
+from hoarfrost import simulate
 from hoarfrost.errors import DataError, UsageError
 from hoarfrost.evaluation.align import Alignment
 from hoarfrost.evaluation.evaluate import EvaluationReport, evaluate
@@ -16,7 +17,7 @@ from hoarfrost.io.atomic_model import read_atomic_model
 from hoarfrost.io.mrc import write_volume
 from hoarfrost.maths.fourier import soft_sphere
 from hoarfrost.simulation.phantom import make_phantom
-from hoarfrost.simulation.simulate import SimulatedData, simulate
+from hoarfrost.simulation.simulate import SimulatedData
 
 PIXEL_A = 4.0
 

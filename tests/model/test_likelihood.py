@@ -344,11 +344,11 @@ def test_a_few_steps_of_adam_lower_the_negative_log_likelihood(blurred: Problem)
 def test_the_quadratic_is_the_expected_misfit_under_the_fixed_posterior(blurred: Problem) -> None:
     band, n = blurred.band, len(blurred.packed)
     posterior = band.posterior_of(blurred.base_slices, blurred.images, statistics=True)
-    linear, kernel = band.quadratic(posterior, n)
+    found = band.quadratic(posterior, n)
 
     def quadratic(volume: Tensor) -> float:
-        image = apply_normal(transform_normal_kernel(kernel), volume)
-        return n * float((volume * image).sum() - 2 * (linear * volume).sum())
+        image = apply_normal(transform_normal_kernel(found.kernel), volume)
+        return n * float((volume * image).sum() - 2 * (found.linear * volume).sum())
 
     def misfit(volume: Tensor) -> float:
         """Σ_i Σ_jt γ_ijt Σ_k weight |Ĩ_i − S_t C_i P_j V|² / σ²."""

@@ -258,7 +258,7 @@ def test_the_statistics_are_those_of_the_slice_operator(monkeypatch: pytest.Monk
     draws = Draws(image, random_rotations(300, generator), torch.randn(300, 2, generator=generator).double(), share)
     statistics = LocalStatistics(BOX, N)
     statistics.add(problem.model, problem.images, draws)
-    linear, kernel = statistics.quadratic(200)
+    quadratic = statistics.quadratic(200)
 
     images = problem.images[image]
     phases = torch.exp(2j * math.pi / N * (draws.shifts_px @ problem.disc.coordinates.double().T))
@@ -268,10 +268,10 @@ def test_the_statistics_are_those_of_the_slice_operator(monkeypatch: pytest.Monk
         values.to(torch.complex64), (images.ctf.square() * share[:, None])
     )
     inside = radius_grid(BOX, 3) <= 0.85 * BOX / 2
-    difference = (linear - expected_linear / 200)[inside].norm() / (expected_linear / 200)[inside].norm()
+    difference = (quadratic.linear - expected_linear / 200)[inside].norm() / (expected_linear / 200)[inside].norm()
     assert float(difference) < 0.015
     volume = problem.volume.float() * inside
-    applied = apply_normal(transform_normal_kernel(kernel), volume)
+    applied = apply_normal(transform_normal_kernel(quadratic.kernel), volume)
     expected = apply_normal(transform_normal_kernel(expected_kernel / 200), volume)
     assert float((applied - expected)[inside].norm() / expected[inside].norm()) < 0.015
 

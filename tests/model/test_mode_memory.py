@@ -22,14 +22,14 @@ def some_modes(b: int, m: int) -> Modes:
 
 
 def test_there_are_none_at_first() -> None:
-    modes, none = ModeMemory(9, 4)[torch.tensor([3, 8])], Modes.none(2, 4)
+    modes, none = ModeMemory.empty(9, 4)[torch.tensor([3, 8])], Modes.none(2, 4)
     for name in ("rotations", "shifts_px", "log_mass", "precision"):
         assert torch.equal(getattr(modes, name), getattr(none, name))
         assert getattr(modes, name).dtype == getattr(none, name).dtype
 
 
 def test_the_first_are_kept_and_others_left_alone() -> None:
-    memory, kept = ModeMemory(9, 4), some_modes(2, 6)
+    memory, kept = ModeMemory.empty(9, 4), some_modes(2, 6)
     memory[torch.tensor([7, 2])] = kept
     back = memory[torch.tensor([2, 7, 5])]
     torch.testing.assert_close(back.rotations[:2], kept.rotations[[1, 0], :4], atol=1e-7, rtol=0)
@@ -41,7 +41,7 @@ def test_the_first_are_kept_and_others_left_alone() -> None:
 
 
 def test_fewer_modes_than_there_is_room_for_leave_no_old_ones() -> None:
-    memory = ModeMemory(3, 4)
+    memory = ModeMemory.empty(3, 4)
     memory[torch.tensor([1])] = some_modes(1, 4)
     memory[torch.tensor([1])] = some_modes(1, 2)
     assert memory[torch.tensor([1])].log_mass.isfinite().tolist() == [[True, True, False, False]]

@@ -474,7 +474,7 @@ def test_sag_steps_along_the_mean_of_the_latest_gradients() -> None:
             torch.autograd.backward(loss)
             return loss
 
-        optimiser.batch = batch
+        optimiser.take(batch)
         optimiser.step(closure)
         assert float(parameter.detach()) == pytest.approx(before - 0.1 * sum(latest.values()) / len(latest))
 
@@ -482,7 +482,7 @@ def test_sag_steps_along_the_mean_of_the_latest_gradients() -> None:
 def test_sag_refuses_a_minibatch_that_it_does_not_know() -> None:
     problem, parameter = Quadratic(), new_parameter()
     optimiser = SAG([parameter], lr=0.1, n_batches=2)
-    optimiser.batch = 2
+    optimiser.take(2)
     with pytest.raises(ValueError, match="batch 2 is not one of 2"):
         optimiser.step(problem.closure(parameter, optimiser))
 

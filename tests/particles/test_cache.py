@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from hoarfrost import simulate
 from hoarfrost.errors import UsageError
 from hoarfrost.io.mrc import write_volume
 from hoarfrost.maths.fourier import FourierDisc
@@ -18,7 +19,6 @@ from hoarfrost.particles.preprocess import Preprocessor
 from hoarfrost.particles.source import ParticleSource
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.simulation.phantom import make_phantom
-from hoarfrost.simulation.simulate import simulate
 
 N, K = 60, 30
 BATCHES = [torch.tensor([3, 1, 50]), torch.tensor([1]), torch.tensor([50, 7, 3, 59, 7]), torch.arange(N)]
@@ -33,7 +33,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> ParticleStack:
 
 def source(stack: ParticleStack, cache: PackedCache | None = None) -> ParticleSource:
     generator = named_generator(0, "noise")
-    return ParticleSource(stack, Preprocessor(32, 20, 2), torch.arange(N), generator, cache=cache)
+    fresh = ParticleSource(stack, Preprocessor(32, 20, 2), torch.arange(N), generator)
+    return fresh if cache is None else fresh.in_use(1, cache)
 
 
 def same_bits(one: WhitenedImages, other: WhitenedImages) -> bool:

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from hoarfrost import simulate
 from hoarfrost.io.mrc import write_stack, write_volume
 from hoarfrost.maths.fourier import FourierDisc, radius_grid
 from hoarfrost.maths.seeds import named_generator
+from hoarfrost.particles.cache import PackedCache
 from hoarfrost.particles.contrast import (
     CLEAR_Z,
     Contrast,
@@ -24,7 +26,7 @@ from hoarfrost.particles.preprocess import Preprocessor
 from hoarfrost.particles.source import ParticleSource
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.simulation.phantom import make_phantom
-from hoarfrost.simulation.simulate import SimulatedData, simulate
+from hoarfrost.simulation.simulate import SimulatedData
 
 BOX, PIXEL_A, N = 32, 8.0, 240
 
@@ -163,8 +165,7 @@ def test_dark_images_with_their_sign_are_the_same_bits_as_white_ones(
 ) -> None:
     data, disc = make_data(0.05, 0), FourierDisc(BOX, 8.0)
     white = open_source(ParticleStack.open(data.particles_path))
-    dark = open_source(changed(data, tmp_path, torch.neg))
-    dark.sign = -1
+    dark = open_source(changed(data, tmp_path, torch.neg)).in_use(-1, PackedCache.none(N))
     assert torch.equal(white.noise_spectrum, dark.noise_spectrum)
     images, inverted = (source.images(torch.arange(20), disc) for source in (white, dark))
     assert torch.equal(images.data, inverted.data)

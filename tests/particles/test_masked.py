@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hoarfrost import simulate
 from hoarfrost.io.mrc import write_stack, write_volume
 from hoarfrost.maths.fourier import FourierDisc, radius_grid, soft_sphere
 from hoarfrost.maths.seeds import named_generator
@@ -18,7 +19,6 @@ from hoarfrost.particles.preprocess import FIRST_USABLE_SHELL, Preprocessor, fin
 from hoarfrost.particles.source import ParticleSource
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.simulation.phantom import make_phantom
-from hoarfrost.simulation.simulate import simulate
 
 BOX, PIXEL_A = 48, 6.0
 

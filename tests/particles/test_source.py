@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from hoarfrost import simulate
 from hoarfrost.io.mrc import write_volume
 from hoarfrost.maths.fourier import FourierDisc
 from hoarfrost.maths.seeds import named_generator
@@ -14,7 +15,6 @@ from hoarfrost.particles.preprocess import Preprocessor
 from hoarfrost.particles.source import ParticleSource
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.simulation.phantom import make_phantom
-from hoarfrost.simulation.simulate import simulate
 
 N = 300
 

@@ -21,12 +21,12 @@ import torch._dynamo  # which the first optimiser loads
 
 from hoarfrost.cli import main
 from hoarfrost.cli import reconstruct as command
-from hoarfrost.reconstruction import schedule as marching
-from hoarfrost.reconstruction.refinement import spot_check
-from hoarfrost.reconstruction.refinement import sweep as refine
-from hoarfrost.reconstruction.settings import options as settings
-from hoarfrost.reconstruction.starts import agreement as starts
-from hoarfrost.reconstruction.starts import loop
+from hoarfrost.reconstruction import run as verb
+from hoarfrost.reconstruction import schedule
+from hoarfrost.reconstruction.forecast import Rates, expected_seconds
+from hoarfrost.reconstruction.refinement import refining
+from hoarfrost.reconstruction.settings import plan as settings
+from hoarfrost.reconstruction.starts import agreement, starts
 from hoarfrost.reconstruction.symmetry import search as symmetry_search
 from hoarfrost.symmetry.axes import Axes
 
@@ -36,16 +36,16 @@ LONGEST_WAIT_S = 30.0
 def make_tiny(put: Any = setattr) -> None:
     """A few minibatches at a low band limit, then refinement in any case, in batches of a few particles."""
     put(settings, "FIRST_R_MAX", 4.0)
-    put(loop, "LEAST_GAIN_TO_REFINE", -math.inf)
-    put(refine, "BATCH_SIZE", 20)
-    put(marching, "MOST_SWEEPS", 2)
-    put(spot_check, "N_IMAGES", 4)
+    put(starts, "LEAST_GAIN_TO_REFINE", -math.inf)
+    put(refining, "BATCH_SIZE", 20)
+    put(schedule, "MOST_SWEEPS", 2)
+    put(refining, "SPOT_CHECKED", 4)
     for name in ("FIRST_STAGE", "LATER_STAGE", "REFINED_LATER_STAGE", "LAST_STAGE", "GRADIENT_STAGE"):
-        put(marching, name, marching.StagePlan((0.3,), 2, 4, 2, 2, 4))
+        put(schedule, name, schedule.StagePlan((0.3,), 2, 4, 2, 2, 4))
     # That takes two seconds, and nothing but the progress bar goes by it.
-    put(loop.Reconstruction, "forecast", lambda self: 0.0)
+    put(verb, "measured_seconds", lambda env: expected_seconds(env.settings, Rates()))
     # So do these; they follow from their arguments alone.
-    put(starts, "align", lambda volume, reference: SimpleNamespace(aligned=volume, correlation=0.9))
+    put(agreement, "align", lambda volume, reference: SimpleNamespace(aligned=volume, correlation=0.9))
     axes = Axes(torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), 0.9)
     put(symmetry_search, "find_axes", lambda volume, group, r_max: axes)
 

@@ -10,19 +10,20 @@ from pathlib import Path
 
 from hoarfrost.cli import main
 from hoarfrost.errors import UsageError
-from hoarfrost.reconstruction import schedule as marching
-from hoarfrost.reconstruction.refinement import sweep as refine
-from hoarfrost.reconstruction.settings import options as settings
-from hoarfrost.reconstruction.starts import annealing, loop
+from hoarfrost.reconstruction import schedule
+from hoarfrost.reconstruction.env import Env
+from hoarfrost.reconstruction.refinement import fold_pass
+from hoarfrost.reconstruction.settings import plan as settings
+from hoarfrost.reconstruction.starts import annealing, starts
 from hoarfrost.reconstruction.watch.events import Event, EventLog
 
 settings.FIRST_R_MAX = 4.0
 # Refinement follows the first stage: in a longer one rounding comes to decide when conjugate gradients stop, and runs
 # of other numbers of processes part for good (docs/distributed.md).
-marching.SEARCH_R_MAX = 4.0
-marching.FIRST_STAGE = marching.StagePlan((0.3,), 2, 4, 2, 2, 4)
-marching.GRADIENT_STAGE = marching.StagePlan((1.0,), 2, 4, 2, 2, 4)
-loop.LEAST_GAIN_TO_REFINE = -math.inf
+schedule.SEARCH_R_MAX = 4.0
+schedule.FIRST_STAGE = schedule.StagePlan((0.3,), 2, 4, 2, 2, 4)
+schedule.GRADIENT_STAGE = schedule.StagePlan((1.0,), 2, 4, 2, 2, 4)
+starts.LEAST_GAIN_TO_REFINE = -math.inf
 # Four minibatches are too few to cool down in, and poses that are all alike still are where rounding puts them.
 annealing.FIRST_NATS, annealing.LEAST_FIRST = math.inf, 1.0
 
@@ -30,7 +31,7 @@ annealing.FIRST_NATS, annealing.LEAST_FIRST = math.inf, 1.0
 # end it in mid-run.
 folder = os.environ.get("HALT_IN")
 if folder is not None:
-    home, name = (loop.Reconstruction, "judge") if "REFINING" not in os.environ else (refine.Refinement, "weights")
+    home, name = (Env, "judge") if "REFINING" not in os.environ else (fold_pass, "_weights")
     then = getattr(home, name)
 
     def halted(*arguments: object) -> object:

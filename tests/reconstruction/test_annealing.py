@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,12 +16,16 @@ from hoarfrost.model.all_poses.band import BandModel
 from hoarfrost.model.images import WhitenedImages, whiten
 from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.particles.stack import ParticleStack
+from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.run import open_source
-from hoarfrost.reconstruction.settings.options import Options, resolve
-from hoarfrost.reconstruction.starts.annealing import FIRST_NATS, LEAST_FIRST, MINIBATCHES, WARM_SHARE, Annealing
-from hoarfrost.reconstruction.starts.gradient import StepReport
-from hoarfrost.reconstruction.starts.loop import Reconstruction
-from hoarfrost.reconstruction.starts.online_em import AutoStage
+from hoarfrost.reconstruction.schedule import WARM_SHARE
+from hoarfrost.reconstruction.settings.options import Options
+from hoarfrost.reconstruction.settings.plan import resolve
+from hoarfrost.reconstruction.starts.annealing import FIRST_NATS, LEAST_FIRST, MINIBATCHES, Annealing
+from hoarfrost.reconstruction.starts.method import Ground, Minibatch, StepReport
+from hoarfrost.reconstruction.starts.online_em import OnlineMethod
+from hoarfrost.reconstruction.starts.starts import Starts
+from hoarfrost.reconstruction.state.phase import Tally
 from hoarfrost.simulation.phantom import make_phantom
 
 DISC = FourierDisc(32, 6.0)
@@ -48,16 +51,16 @@ def test_poor_images_begin_at_the_least() -> None:
     assert Annealing.of(images(0.0, 0.6), DISC, 1.0).temperature == LEAST_FIRST
 
 
-def cooled(annealing: Annealing, minibatches: int) -> list[float]:
-    found = []
+def cooled(annealing: Annealing, minibatches: int) -> list[Annealing]:
+    """The annealing before the first minibatch and after each."""
+    found = [annealing]
     for _ in range(minibatches):
-        found.append(annealing.temperature)
-        annealing.next_minibatch()
+        found.append(found[-1].cooled())
     return found
 
 
 def test_temperature_falls_evenly_to_one_and_stays_there() -> None:
-    temperatures = cooled(Annealing(16.0), MINIBATCHES + 20)
+    temperatures = [annealing.temperature for annealing in cooled(Annealing.begin(16.0), MINIBATCHES + 19)]
     assert temperatures[0] == 16
     assert temperatures[MINIBATCHES // 2] == pytest.approx(4)
     assert temperatures[MINIBATCHES:] == pytest.approx([1.0] * 20)
@@ -67,38 +70,40 @@ def test_temperature_falls_evenly_to_one_and_stays_there() -> None:
 
 @pytest.mark.parametrize("first", [LEAST_FIRST, 64.0])
 def test_maps_are_not_judged_before_noise_is_taken_for_what_it_is(first: float) -> None:
-    annealing = Annealing(first)
-    cooled(annealing, MINIBATCHES - 1)
-    assert annealing.is_warm
-    cooled(annealing, 2)
-    assert not annealing.is_warm
+    is_warm = [annealing.is_warm for annealing in cooled(Annealing.begin(first), MINIBATCHES + 1)]
+    assert is_warm[MINIBATCHES - 1]
+    assert not is_warm[MINIBATCHES + 1]
 
 
-def stage(annealing: Annealing) -> AutoStage:
+def begun(annealing: Annealing) -> tuple[Ground, OnlineMethod]:
     band = BandModel(16, 2.3, PosePrior(0.0, 0.0), random_rotations(1, named_generator(0, "annealing test"))[0])
-    shape = band.box, band.box, band.box
-    return AutoStage(band, torch.ones(shape), torch.ones(shape), annealing=annealing)
+    ground = Ground(band, torch.ones(band.box, band.box, band.box))
+    return ground, OnlineMethod.begin(ground, ground.support, annealing=annealing)
 
 
 def test_a_stage_ends_with_the_best_map_that_particles_have_seen() -> None:
-    auto = stage(Annealing())
-    disc, generator = auto.band.disc, named_generator(1, "annealing test")
+    ground, auto = begun(Annealing())
+    disc, generator = ground.band.disc, named_generator(1, "annealing test")
     maps = []
     for gain, ends in ((4.0, False), (5.0, False), (4.6, False), (4.4, True)):
         data = torch.randn(20, disc.size, dtype=torch.complex64, generator=generator)
-        auto.step(whiten(data, torch.ones(20, disc.size), torch.ones(disc.size), disc))
-        maps.append(auto.volume.clone())
-        assert auto.judged(gain) == ends
-    assert auto.go_back() == 5.0
-    assert torch.equal(auto.volume, maps[1])
+        images = whiten(data, torch.ones(20, disc.size), torch.ones(disc.size), disc)
+        auto, _ = auto.step(ground, Minibatch.whole(images))
+        auto, is_over = auto.solved(ground).judged(gain)
+        maps.append(auto.volumes)
+        assert is_over == ends
+    auto, gone_back_to = auto.at_best()
+    assert gone_back_to == 5.0
+    assert torch.equal(auto.volumes, maps[1])
     assert not torch.equal(maps[1], maps[3])
 
 
 def test_a_warm_stage_does_not_listen() -> None:
-    auto = stage(Annealing(64.0))
-    assert not auto.judged(10.0)
-    assert not auto.judged(1.0)
-    assert auto.go_back() is None
+    _, auto = begun(Annealing.begin(64.0))
+    for gain in (10.0, 1.0):
+        auto, is_over = auto.judged(gain)
+        assert not is_over
+    assert auto.at_best() == (auto, None)
 
 
 def test_a_quadrature_for_less_will_do_while_noise_is_strong() -> None:
@@ -130,18 +135,23 @@ def test_a_quadrature_for_less_will_do_while_noise_is_strong() -> None:
 
 def test_a_start_sums_coarsely_while_it_is_warm(example_particles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stack = ParticleStack.open(example_particles)
-    options = Options(batch_size=25, max_resolution_A=140.0, shift_sigma_A=0.0, epochs=2.4)
-    settings = resolve(stack, options, output=Path("run"), datadir=None, version="test")
-    run = Reconstruction(settings, open_source(stack, settings), lambda event: None)
+    options = Options(batch_size=25, max_resolution_A=140.0, shift_sigma_A=0.0, epochs=2.4, starts=1)
+    settings = resolve(stack, options, output=Path("run"))
+    env, starts, tally = Env(settings, open_source(stack, settings)), Starts(), Tally()
     seen: list[tuple[bool, bool]] = []
-    step = AutoStage.step
+    step = OnlineMethod.step
 
-    def spied(self: AutoStage, *given: Any) -> StepReport:
-        seen.append((self.is_warm, self.band.is_coarse))
-        return step(self, *given)
+    def spied(self: OnlineMethod, ground: Ground, minibatch: Minibatch) -> tuple[OnlineMethod, StepReport]:
+        seen.append((self.is_warm, ground.band.is_coarse))
+        return step(self, ground, minibatch)
 
-    monkeypatch.setattr(AutoStage, "step", spied)
-    run.optimise()
+    monkeypatch.setattr(OnlineMethod, "step", spied)
+    while not starts.is_over:
+        starts = starts.step(env, tally)
+        for news in starts.news:
+            tally = tally.after(news)
+    env.memo.close()
+    assert tally.iteration == len(seen)
     assert seen[:MINIBATCHES] == [(True, True)] * MINIBATCHES
     assert set(seen[MINIBATCHES + 1 :]) == {(False, False)}
     assert len(seen) > MINIBATCHES + 2

@@ -15,7 +15,9 @@ from hoarfrost.maths.seeds import named_generator
 from hoarfrost.model.all_poses.band import BandModel
 from hoarfrost.model.images import WhitenedImages, whiten
 from hoarfrost.model.quadrature import PosePrior
-from hoarfrost.reconstruction.starts.online_em import AutoStage
+from hoarfrost.reconstruction.starts.method import Ground, Minibatch
+from hoarfrost.reconstruction.starts.online_em import OnlineMethod
+from hoarfrost.reconstruction.state.tree import plain, restored
 
 BOX, FOLDS, N = 16, 3, 20
 
@@ -29,8 +31,13 @@ def noise(disc: FourierDisc, seed: int) -> WhitenedImages:
     return whiten(data, torch.ones(N, disc.size), torch.ones(disc.size), disc)
 
 
-def ball(band: BandModel) -> Tensor:
-    return band.support(0.9)
+def ground_of(band: BandModel) -> Ground:
+    return Ground(band, band.support(0.9))
+
+
+def step(method: OnlineMethod, ground: Ground, seed: int, number: int) -> OnlineMethod:
+    """One minibatch of noise further."""
+    return method.step(ground, Minibatch.whole(noise(ground.band.disc, seed), number))[0]
 
 
 @pytest.fixture
@@ -48,13 +55,13 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 
 
 def test_a_minibatch_is_seen_under_the_map_of_the_other_folds(seen: list[Tensor]) -> None:
-    band = band_model(2.3)
-    auto = AutoStage(band, ball(band), ball(band), folds=FOLDS)
+    ground = ground_of(band_model(2.3))
+    auto = OnlineMethod.begin(ground, ground.support, FOLDS)
     for turn in range(3 * FOLDS):
-        before, fold = auto.volumes.clone(), turn % FOLDS
-        others = auto.optimiser.without(fold)
-        of_others = None if others is None else auto._solve(others)
-        auto.step(noise(band.disc, turn), fold)
+        before, fold = auto.solved(ground).volumes, turn % FOLDS
+        others = auto._optimiser(fold).without(fold)
+        of_others = None if others is None else auto._solve(ground, others)
+        auto = step(auto, ground, turn, fold)
         if turn < FOLDS:
             torch.testing.assert_close(seen[-1], before)
         else:
@@ -64,39 +71,43 @@ def test_a_minibatch_is_seen_under_the_map_of_the_other_folds(seen: list[Tensor]
 
 
 def test_with_one_fold_it_is_seen_under_the_map_there_is(seen: list[Tensor]) -> None:
-    band = band_model(2.3)
-    auto = AutoStage(band, ball(band), ball(band))
+    ground = ground_of(band_model(2.3))
+    auto = OnlineMethod.begin(ground, ground.support)
     for turn in range(4):
-        before = auto.volumes.clone()
-        auto.step(noise(band.disc, turn), turn)
+        before = auto.solved(ground).volumes
+        auto = step(auto, ground, turn, turn)
         assert torch.equal(seen[-1], before)
 
 
 def test_no_map_is_made_of_statistics_of_a_narrower_band_alone(seen: list[Tensor]) -> None:
-    narrow, wide = band_model(2.3), band_model(3.1)
-    first = AutoStage(narrow, ball(narrow), ball(narrow), folds=FOLDS)
+    narrow, wide = ground_of(band_model(2.3)), ground_of(band_model(3.1))
+    first = OnlineMethod.begin(narrow, narrow.support, FOLDS)
     for turn in range(2 * FOLDS):
-        first.step(noise(narrow.disc, turn), turn % FOLDS)
-    second = AutoStage(wide, ball(wide), ball(wide), previous=first, folds=FOLDS)
+        first = step(first, narrow, turn, turn % FOLDS)
+    second = first.widened(wide, wide.support[None])
     # Each fold goes on from what it knew.
-    assert None not in second.optimiser.averages
+    assert None not in second.averages.folds
     for turn in range(FOLDS + 1):
-        before = second.volumes.clone()
-        # Gone on with from a checkpoint, it knows whose turn it was.
-        again = AutoStage(wide, ball(wide), ball(wide), folds=FOLDS)
-        again.restore(copy.deepcopy(second.state()))
-        for stage in (second, again):
-            stage.step(noise(wide.disc, turn), turn % FOLDS)
+        before = second.solved(wide).volumes
+        # Gone on with from its fields, as from a checkpoint, it knows whose turn it was.
+        again = restored(OnlineMethod, copy.deepcopy(plain(second)))
+        after = []
+        for method in (second, again):
+            after.append(step(method, wide, turn, turn % FOLDS))
             assert torch.equal(seen[-1], before) == (turn < FOLDS)
-        torch.testing.assert_close(again.volumes, second.volumes)
+        second = after[0]
+        torch.testing.assert_close(after[1].solved(wide).volumes, second.solved(wide).volumes)
 
 
 def test_looking_at_the_maps_changes_nothing() -> None:
-    band = band_model(2.3)
-    watched, alone = (AutoStage(band, ball(band), ball(band), folds=FOLDS) for _ in range(2))
+    ground = ground_of(band_model(2.3))
+    watched = alone = OnlineMethod.begin(ground, ground.support, FOLDS)
     for turn in range(3 * FOLDS):
-        for stage in (watched, alone):
-            stage.step(noise(band.disc, turn), turn % FOLDS)
-        assert torch.equal(watched.shown(), watched.volumes)
+        watched, alone = (step(method, ground, turn, turn % FOLDS) for method in (watched, alone))
+        shown = watched.shown(ground)
+        watched = watched.solved(ground)
+        assert torch.equal(shown, watched.volumes)
+        assert torch.equal(watched.shown(ground), watched.volumes)
+    alone = alone.solved(ground)
     assert torch.equal(alone.volumes, watched.volumes)
-    assert not torch.equal(alone.volumes, alone.parameter)
+    assert not torch.equal(alone.volumes, alone.seen)

@@ -14,7 +14,7 @@ from hoarfrost.io.mrc import read_volume, write_volume
 from hoarfrost.io.star import read_star
 from hoarfrost.io.star_columns import float_column
 from hoarfrost.io.star_optics import particle_table
-from hoarfrost.reconstruction.run import RunResult
+from hoarfrost.reconstruction.result import RunResult
 from hoarfrost.simulation.phantom import make_phantom
 from hoarfrost.simulation.simulate import SimulatedData
 

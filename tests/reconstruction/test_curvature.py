@@ -14,9 +14,10 @@ from hoarfrost.model.all_poses.band import BandModel
 from hoarfrost.model.images import WhitenedImages, whiten
 from hoarfrost.model.map_prior import ExponentialCubicPrior
 from hoarfrost.model.quadrature import PosePrior
-from hoarfrost.optim.registry import METHODS, Facts
+from hoarfrost.optim.registry import Facts
 from hoarfrost.reconstruction.starts.curvature import expected_kernel, largest_curvature
-from hoarfrost.reconstruction.starts.gradient import GradientStage, Objective
+from hoarfrost.reconstruction.starts.gradient import Descent, GradientMethod, Objective
+from hoarfrost.reconstruction.starts.method import Ground, Minibatch
 
 IMAGE_BOX = 16
 
@@ -72,12 +73,9 @@ def test_the_kernel_counts_every_orientation_once(band: BandModel) -> None:
     assert centre == pytest.approx(float(images.ctf.square().mean(0).sum()) / IMAGE_BOX**2, rel=1e-4)
 
 
-def sgd_stage(band: BandModel, start: Tensor, rate: float, n_images: int) -> GradientStage:
+def sgd(ground: Ground, start: Tensor, rate: float, n_images: int) -> GradientMethod:
     objective = Objective(ExponentialCubicPrior(), n_images)
-    facts = Facts(1 / rate, n_batches=1)
-    return GradientStage(
-        band, band.support(0.8), start, spec=METHODS["sgd"], rate=rate, facts=facts, objective=objective
-    )
+    return GradientMethod.begin(ground, start, Descent("sgd", rate, Facts(1 / rate, n_batches=1), objective))
 
 
 def test_gradient_descent_with_that_step_lowers_the_likelihood_at_every_step(band: BandModel) -> None:
@@ -87,20 +85,24 @@ def test_gradient_descent_with_that_step_lowers_the_likelihood_at_every_step(ban
     images = made_images(band, truth)
     start = 2 * torch.rand(support.shape, generator=generator, dtype=torch.float64)
     curvature = largest_curvature(band, images, named_generator(0, "c"))
-    stage = sgd_stage(band, start, 1 / curvature, len(images))
-    assert stage.step_size == pytest.approx(1 / curvature)
-    values = [stage.step(images).nll for _ in range(12)]
+    ground = Ground(band, support)
+    method = sgd(ground, start, 1 / curvature, len(images))
+    assert method.step_size == pytest.approx(1 / curvature)
+    values = []
+    for _ in range(12):
+        method, report = method.step(ground, Minibatch.whole(images))
+        values.append(report.nll)
     assert all(later < earlier for earlier, later in itertools.pairwise(values))
     assert values[-1] < values[0] - 0.05
-    assert stage.step_size < 1 / curvature
-    stage.set_step(0.1)
-    assert stage.step_size > 0.5 / curvature
+    assert method.step_size < 1 / curvature
+    assert method.sized(0.1).step_size > 0.5 / curvature
 
 
 def test_gradient_descent_leaves_the_map_inside_its_support(band: BandModel) -> None:
     support = band.support(0.8)
     images = made_images(band)
-    stage = sgd_stage(band, support, 1 / largest_curvature(band, images, named_generator(0, "c")), len(images))
+    ground = Ground(band, support)
+    method = sgd(ground, support, 1 / largest_curvature(band, images, named_generator(0, "c")), len(images))
     for _ in range(3):
-        stage.step(images)
-    assert float(stage.volume[support == 0].abs().max()) == 0
+        method, _ = method.step(ground, Minibatch.whole(images))
+    assert float(method.volume[support == 0].abs().max()) == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from hoarfrost.maths.rotations import random_rotations
 from hoarfrost.maths.seeds import named_generator
 from hoarfrost.model.all_poses.band import BandModel
 from hoarfrost.model.images import whiten
+from hoarfrost.model.quadratic import Quadratic
 from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.model.slices.operator import apply_normal, transform_normal_kernel
 from hoarfrost.reconstruction.estimate.m_step import (
@@ -21,7 +24,9 @@ from hoarfrost.reconstruction.estimate.m_step import (
     wiener_ridge,
 )
 from hoarfrost.reconstruction.starts.fold_prior import SHARED_POSES, ridges_of_folds
-from hoarfrost.reconstruction.starts.online_em import AutoStage
+from hoarfrost.reconstruction.starts.method import Ground, Minibatch
+from hoarfrost.reconstruction.starts.online_em import OnlineMethod
+from hoarfrost.reconstruction.state.tree import plain, restored
 
 R_MAX = 5.0
 
@@ -34,11 +39,11 @@ def kernel_of(band: BandModel) -> Tensor:
     return band.operator.normal_kernel(torch.ones(band.operator.n_slices, band.disc.size))
 
 
-def averages_of(band: BandModel, maps: list[Tensor]) -> list[tuple[Tensor, ...]]:
+def averages_of(band: BandModel, maps: list[Tensor]) -> list[Quadratic]:
     """Exact statistics of these maps, one a fold, of one class."""
     kernel = kernel_of(band)
     spectrum = transform_normal_kernel(kernel)
-    return [(apply_normal(spectrum, m)[None], kernel[None], torch.ones(1)) for m in maps]
+    return [Quadratic(apply_normal(spectrum, m)[None], kernel[None]) for m in maps]
 
 
 def noisy_folds(band: BandModel, first_noisy: int, n: int = 4) -> list[Tensor]:
@@ -70,7 +75,7 @@ def test_it_is_the_ridge_of_the_fsc_of_two_halves_several_times() -> None:
     maps = noisy_folds(band, 3)
     (found,) = ridges_of_folds(averages_of(band, maps), support)
     halves = [(maps[0] + maps[2]) / 2, (maps[1] + maps[3]) / 2]
-    parts = [(linear[0], kernel[0]) for linear, kernel, _ in averages_of(band, halves)]
+    parts = [of_half[0] for of_half in averages_of(band, halves)]
     solve = MStep(support, positive=False)
     fsc = fourier_shell_correlation(*(solve(part, torch.zeros_like(support)) for part in parts))
     torch.testing.assert_close(found, SHARED_POSES * wiener_ridge(parts, fsc, support), rtol=1e-3, atol=1e-6)
@@ -80,7 +85,10 @@ def test_classes_have_priors_of_their_own() -> None:
     band = make_band()
     support = band.support(0.85)
     clear, poor = averages_of(band, noisy_folds(band, 6)), averages_of(band, noisy_folds(band, 2))
-    both = [(torch.cat([a[0], b[0]]), torch.cat([a[1], b[1]]), torch.ones(2)) for a, b in zip(clear, poor, strict=True)]
+    both = [
+        Quadratic(torch.cat([a.linear, b.linear]), torch.cat([a.kernel, b.kernel]))
+        for a, b in zip(clear, poor, strict=True)
+    ]
     ridges = ridges_of_folds(both, support)
     torch.testing.assert_close(ridges[0], ridges_of_folds(clear, support)[0])
     torch.testing.assert_close(ridges[1], ridges_of_folds(poor, support)[0])
@@ -89,30 +97,31 @@ def test_classes_have_priors_of_their_own() -> None:
 
 def test_a_stage_learns_it_after_each_turn_of_all_folds_and_keeps_it() -> None:
     band = make_band()
-    shape = band.box, band.box, band.box
+    ground = Ground(band, band.support(0.85))
 
-    def fresh(folds: int) -> AutoStage:
-        return AutoStage(band, band.support(0.85), torch.ones(shape), folds=folds)
+    def fresh(folds: int) -> OnlineMethod:
+        return OnlineMethod.begin(ground, torch.ones(band.box, band.box, band.box), folds=folds)
 
-    def step(stage: AutoStage, number: int) -> None:
+    def step(method: OnlineMethod, number: int) -> OnlineMethod:
         generator = named_generator(number, "images of the fold prior")
         data = torch.randn(6, band.disc.size, dtype=torch.complex64, generator=generator)
-        stage.step(whiten(data, torch.ones(6, band.disc.size), torch.ones(band.disc.size), band.disc), number)
+        images = whiten(data, torch.ones(6, band.disc.size), torch.ones(band.disc.size), band.disc)
+        return method.step(ground, Minibatch.whole(images, number))[0]
 
-    stage, single = fresh(2), fresh(1)
+    method, single = fresh(2), fresh(1)
     learnt = []
     for number in range(4):
-        step(stage, number)
-        step(single, number)
-        learnt.append(stage.state()["ridges"])
+        method, single = step(method, number), step(single, number)
+        learnt.append(method.ridges)
     assert learnt[0] is None
     assert learnt[1] is learnt[2]
+    assert learnt[1] is not None
+    assert learnt[3] is not None
     assert not torch.equal(learnt[1], learnt[3])
-    assert single.state()["ridges"] is None  # one fold has nothing to agree with
+    assert single.ridges is None  # one fold has nothing to agree with
 
-    restored = fresh(2)
-    restored.restore(stage.state())
-    assert torch.equal(restored.volumes, stage.volumes)
-    step(stage, 4)
-    step(restored, 4)
-    assert torch.equal(restored.volumes, stage.volumes)
+    # The fields are all that there is to know.
+    again = restored(OnlineMethod, copy.deepcopy(plain(method)))
+    assert torch.equal(again.solved(ground).volumes, method.solved(ground).volumes)
+    method, again = step(method, 4), step(again, 4)
+    assert torch.equal(again.solved(ground).volumes, method.solved(ground).volumes)

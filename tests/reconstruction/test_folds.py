@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from hoarfrost.maths.fourier import FourierDisc, radius_grid
+from hoarfrost.maths.fourier import FourierDisc, fourier_resize, radius_grid
 from hoarfrost.maths.rotations import random_rotations
 from hoarfrost.maths.seeds import named_generator
 from hoarfrost.model.all_poses.band import VOLUME_MARGIN
@@ -15,18 +15,12 @@ from hoarfrost.model.few_poses.importance import Draws
 from hoarfrost.model.few_poses.likelihood import LocalModel
 from hoarfrost.model.few_poses.statistics import LocalStatistics
 from hoarfrost.model.images import WhitenedImages
+from hoarfrost.model.quadratic import Quadratic, mean_of
 from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.model.slices.operator import even_of_half, half_of_even
-from hoarfrost.reconstruction.estimate.folds import (
-    FOLDS,
-    Folds,
-    FoldSums,
-    common,
-    in_all_folds,
-    mean,
-    resized,
-)
+from hoarfrost.reconstruction.estimate.folds import FOLDS, FoldMaps, Folds, FoldSums
 from hoarfrost.reconstruction.estimate.m_step import MStep
+from hoarfrost.reconstruction.state.tree import plain, restored
 
 BOX, R_MAX = 24, 8.0
 
@@ -39,20 +33,20 @@ def random_sums(seed: int) -> tuple[FoldSums, dict[tuple[int, int], list[torch.T
         for fold in range(FOLDS):
             parts[half, fold] = [torch.randn(3, 3, 3, generator=generator) for _ in range(2)]
             for linear in parts[half, fold]:
-                sums.add(half, fold, [(linear, torch.full((6, 6, 6), float(linear[0, 0, 0])))])
+                sums = sums.plus(half, fold, [Quadratic(linear, torch.full((6, 6, 6), float(linear[0, 0, 0])))])
     return sums, parts
 
 
 @pytest.mark.parametrize("n", [9, 1000])
 def test_particles_are_dealt_out_evenly(n: int) -> None:
-    folds = Folds(n, named_generator(0, "halves"))
+    folds = Folds.deal(n, named_generator(0, "halves"))
     sizes = torch.bincount(folds.half * FOLDS + folds.fold, minlength=2 * FOLDS)
     assert int(sizes.sum()) == n
     assert int(sizes.max() - sizes.min()) <= 1
 
 
 def test_portions_hold_each_member_once_in_order_and_no_more_than_they_may() -> None:
-    folds = Folds(300, named_generator(0, "halves"))
+    folds = Folds.deal(300, named_generator(0, "halves"))
     members = torch.randperm(300, generator=torch.Generator().manual_seed(1))[:200]
     portions = folds.portions(members, 11)
     assert torch.equal(torch.cat([some for *_, some in portions]).sort().values, members.sort().values)
@@ -69,37 +63,38 @@ def test_portions_hold_each_member_once_in_order_and_no_more_than_they_may() -> 
 
 def test_sums_are_of_all_folds_of_a_half_or_of_all_but_one() -> None:
     sums, parts = random_sums(0)
-    again = FoldSums()
-    again.restore(sums.state())
-    for found in (sums, again):
+    for found in (sums, restored(FoldSums, plain(sums))):
         assert found.portions == 4 * FOLDS
         for half in range(2):
             of_folds = [sum(parts[half, fold]) for fold in range(FOLDS)]
-            linear, kernel = found.of_half(half, 0)
-            torch.testing.assert_close(linear, sum(of_folds))
-            torch.testing.assert_close(kernel, torch.full_like(kernel, float(sum(of_folds)[0, 0, 0])))
+            whole = found.of_half(half, 0)
+            torch.testing.assert_close(whole.linear, sum(of_folds))
+            torch.testing.assert_close(whole.kernel, torch.full_like(whole.kernel, float(sum(of_folds)[0, 0, 0])))
             for fold in range(FOLDS):
                 others = sum(of_folds) - of_folds[fold]
-                torch.testing.assert_close(found.without(half, fold, 0)[0], others, atol=1e-5, rtol=0)
-    both = mean([sums.of_half(0, 0), sums.of_half(1, 0)])
-    torch.testing.assert_close(both[0], (sums.of_half(0, 0)[0] + sums.of_half(1, 0)[0]) / 2)
+                torch.testing.assert_close(found.without(half, fold, 0).linear, others, atol=1e-5, rtol=0)
+    halves = [sums.of_half(half, 0) for half in range(2)]
+    torch.testing.assert_close(mean_of(halves).linear, (halves[0].linear + halves[1].linear) / 2)
 
 
 def test_a_fold_without_others_keeps_what_there_is() -> None:
-    sums = FoldSums()
     linear = torch.ones(2, 2, 2)
-    sums.add(0, 1, [(linear, torch.ones(4, 4, 4))])
-    assert torch.equal(sums.without(0, 1, 0)[0], linear)
-    assert torch.equal(sums.without(0, 2, 0)[0], linear)
+    sums = FoldSums().plus(0, 1, [Quadratic(linear, torch.ones(4, 4, 4))])
+    assert torch.equal(sums.without(0, 1, 0).linear, linear)
+    assert torch.equal(sums.without(0, 2, 0).linear, linear)
 
 
 def test_maps_of_all_folds_begin_alike_and_have_a_common_mean() -> None:
     volumes = torch.randn(2, 8, 8, 8, generator=torch.Generator().manual_seed(0))
-    everywhere = in_all_folds(volumes)
-    assert everywhere.shape == (2, FOLDS, 2, 8, 8, 8)
-    torch.testing.assert_close(common(everywhere), volumes)
-    assert resized(everywhere, 12).shape == (2, FOLDS, 2, 12, 12, 12)
-    torch.testing.assert_close(resized(resized(everywhere, 12), 8)[1, 2], resized(volumes, 8), atol=1e-5, rtol=0)
+    everywhere = FoldMaps.alike(volumes)
+    assert everywhere.volumes.shape == (2, FOLDS, 2, 8, 8, 8)
+    torch.testing.assert_close(everywhere.common, volumes)
+    torch.testing.assert_close(everywhere.of_half(1), volumes)
+    wider = everywhere.resized(12)
+    assert wider.box == 12
+    assert wider.volumes.shape == (2, FOLDS, 2, 12, 12, 12)
+    same_box = torch.stack([fourier_resize(volume, 8) for volume in volumes])
+    torch.testing.assert_close(wider.resized(8).without(1, 2), same_box, atol=1e-5, rtol=0)
 
 
 def test_half_of_a_kernel_is_enough() -> None:
@@ -118,7 +113,7 @@ def test_half_of_a_kernel_is_enough() -> None:
     )
     model = LocalModel(torch.zeros(20, 20, 20), disc, PosePrior(1.0, 3.0))
     statistics.add(model, images, draws)
-    _, kernel = statistics.quadratic(1)
+    kernel = statistics.quadratic(1).kernel
     half = half_of_even(kernel)
     assert len(half) == len(kernel) // 2 + 1
     inside = slice(1, None), slice(1, None), slice(1, None)
@@ -132,7 +127,7 @@ def test_noise_is_recognised_in_the_map_it_went_into_and_not_in_one_without_its_
     noise = torch.randn(n, disc.size, 2, generator=generator) / math.sqrt(2)
     images = WhitenedImages(torch.view_as_complex(noise), torch.ones(n, disc.size), torch.zeros(n))
     rotations, shifts_px = random_rotations(n, generator=generator), torch.zeros(n, 2, dtype=torch.float64)
-    folds = Folds(n, generator)
+    folds = Folds.deal(n, generator)
     box = 2 * int(R_MAX) + VOLUME_MARGIN
     prior, empty = PosePrior(1.0, 3.0), torch.zeros(box, box, box)
     any_model = LocalModel(empty, disc, prior)
@@ -142,7 +137,7 @@ def test_noise_is_recognised_in_the_map_it_went_into_and_not_in_one_without_its_
         statistics = LocalStatistics(box, BOX)
         image = torch.arange(len(some))
         statistics.add(any_model, images[some], Draws(image, rotations[some], shifts_px[some], torch.ones(len(some))))
-        sums.add(half, fold, [statistics.quadratic(1)])
+        sums = sums.plus(half, fold, [statistics.quadratic(1)])
     solve = MStep((radius_grid(box, 3) <= box / 3).float(), positive=False)
 
     def gains(some: torch.Tensor, volume: torch.Tensor) -> torch.Tensor:

@@ -13,14 +13,16 @@ from hoarfrost.model.images import WhitenedImages
 from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruction.forecast import PRODUCTS_OF_LIKELIHOOD, Rates, exact_products, expected_seconds, measure
-from hoarfrost.reconstruction.settings.options import Options, Settings, resolve
-from hoarfrost.reconstruction.starts.annealing import WARM_SHARE
+from hoarfrost.reconstruction.schedule import WARM_SHARE
+from hoarfrost.reconstruction.settings.options import Options
+from hoarfrost.reconstruction.settings.plan import resolve
+from hoarfrost.reconstruction.settings.settings import Settings
 
 
 @pytest.fixture(scope="module")
 def settings(example_particles: Path) -> Settings:
     stack = ParticleStack.open(example_particles)
-    return resolve(stack, Options(), output=Path("run"), datadir=None, version="test")
+    return resolve(stack, Options(), output=Path("run"))
 
 
 def test_there_is_a_time_for_each_stage_and_the_final_pass(settings: Settings) -> None:

@@ -26,11 +26,13 @@ from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruction.folder import check_output, prepare_output
 from hoarfrost.reconstruction.refinement.visit import Known
 from hoarfrost.reconstruction.run import open_source
-from hoarfrost.reconstruction.settings.options import Options, Settings, resolve
+from hoarfrost.reconstruction.settings.options import Options
+from hoarfrost.reconstruction.settings.plan import resolve
+from hoarfrost.reconstruction.settings.settings import Settings
 from hoarfrost.reconstruction.watch import live as live_module
 from hoarfrost.reconstruction.watch.events import Event
-from hoarfrost.reconstruction.watch.live import Live
-from hoarfrost.reconstruction.watch.matches import Matches, matches_of_known, matches_on_quadrature, write_matches
+from hoarfrost.reconstruction.watch.live import Live, Shown
+from hoarfrost.reconstruction.watch.matches import Matches, matches_on_quadrature, write_matches
 from hoarfrost.simulation.phantom import make_phantom
 from hoarfrost.simulation.simulate import SimulatedData
 
@@ -50,7 +52,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> SimulatedData:
 
 def opened(data: SimulatedData, output: Path, **options: Any) -> tuple[ParticleStack, Settings]:
     stack = ParticleStack.open(data.true_poses_path)
-    return stack, resolve(stack, Options(**options), output=output, datadir=None, version="0.1")
+    return stack, resolve(stack, Options(**options), output=output)
 
 
 def some_matches(n: int = 20) -> Matches:
@@ -88,7 +90,7 @@ def test_poses_of_clear_images_are_the_true_ones_as_far_as_the_quadrature_goes(
 
 
 def test_poses_that_refinement_knows_are_taken_from_it() -> None:
-    known = Known(10, 2, "cpu")
+    known = Known.nothing(10, torch.zeros(2, dtype=torch.float64), "cpu")
     seen = torch.tensor([2, 5, 7])
     modes = Modes.none(3, 2)
     modes.rotations[:, 0] = random_rotations(3, named_generator(1, "modes"))
@@ -96,7 +98,7 @@ def test_poses_that_refinement_knows_are_taken_from_it() -> None:
     modes.log_mass[:] = torch.tensor([0.0, -1.0])
     known.modes[1][seen] = modes
     known.probability[:] = torch.tensor([0.2, 0.8])
-    found = matches_of_known(known, torch.tensor([1, 2, 5, 7, 8]), PIXEL_A)
+    found = known.matches(torch.tensor([1, 2, 5, 7, 8]), PIXEL_A)
     assert found.indices.tolist() == seen.tolist()
     assert found.classes.tolist() == [1, 1, 1]
     torch.testing.assert_close(found.rotations, modes.rotations[:, 0], atol=1e-6, rtol=0)
@@ -155,7 +157,7 @@ def test_what_stands_is_written_now_and_then(
     live = Live(settings, stack)
     for _ in range(1000):
         now[0] += 0.1
-        live.offer(R_MAX, lambda: volumes, shares, 700, matches)
+        live.offer(Shown(R_MAX, lambda: volumes, shares, matches), 700)
     assert len(asked) == 3, "forty seconds apart, which is two hundred times the cost"
     for number in range(classes):
         folder = tmp_path / "live" / (f"class{number + 1:03d}" if classes == 2 else "")
@@ -175,7 +177,7 @@ def test_what_stands_is_written_now_and_then(
 def test_processes_other_than_the_first_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     live = Live()
-    live.offer(R_MAX, lambda: torch.zeros(1, 4, 4, 4), torch.zeros(1), 1, some_matches)
+    live.offer(Shown(R_MAX, lambda: torch.zeros(1, 4, 4, 4), torch.zeros(1), some_matches), 1)
     live.keep("starts.json", {})
     assert not list(tmp_path.iterdir())
 

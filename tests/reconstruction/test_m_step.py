@@ -10,6 +10,7 @@ from hoarfrost.maths.fsc import fourier_shell_correlation
 from hoarfrost.maths.rotations import random_rotations
 from hoarfrost.maths.seeds import named_generator
 from hoarfrost.model.all_poses.band import BandModel
+from hoarfrost.model.quadratic import Quadratic
 from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.model.slices.operator import apply_normal, transform_normal_kernel
 from hoarfrost.reconstruction.estimate.m_step import (
@@ -89,7 +90,7 @@ def truth(band: BandModel) -> Tensor:
     return volume * band.support(0.8)
 
 
-def exact_statistics(band: BandModel, truth: Tensor) -> tuple[Tensor, Tensor]:
+def exact_statistics(band: BandModel, truth: Tensor) -> Quadratic:
     """What infinitely many images with known, uniform poses would give."""
     slices = band.operator.slices(truth)
     weight = band.poses.base_log_weights.exp()[:, None] * torch.linspace(1, 2, band.disc.size).double()
@@ -118,8 +119,8 @@ def test_a_few_iterations_from_the_last_map_are_enough(band: BandModel, truth: T
 
 
 def test_voxels_that_would_turn_negative_are_zero(band: BandModel, truth: Tensor) -> None:
-    linear, kernel = exact_statistics(band, truth)
-    found = MStep(band.support(0.8))((-linear, kernel), torch.zeros_like(truth))
+    exact = exact_statistics(band, truth)
+    found = MStep(band.support(0.8))(Quadratic(-exact.linear, exact.kernel), torch.zeros_like(truth))
     assert float(found.min()) >= 0
     assert float(found.norm()) < 0.3 * float(truth.norm())
 
@@ -130,9 +131,9 @@ def test_a_map_may_turn_negative_where_it_is_let() -> None:
     kernel[n, n, n] = 2.0  # T is twice the identity
     linear = torch.randn(n, n, n, generator=named_generator(7, "m step test"), dtype=torch.float64)
     support = torch.ones_like(linear)
-    free = MStep(support, positive=False)((linear, kernel), torch.zeros_like(linear))
+    free = MStep(support, positive=False)(Quadratic(linear, kernel), torch.zeros_like(linear))
     torch.testing.assert_close(free, linear / 2, rtol=2e-3, atol=1e-3)
-    bound = MStep(support)((linear, kernel), torch.zeros_like(linear))
+    bound = MStep(support)(Quadratic(linear, kernel), torch.zeros_like(linear))
     torch.testing.assert_close(bound, (linear / 2).clamp(min=0), rtol=2e-3, atol=1e-3)
 
 
@@ -172,7 +173,7 @@ def test_shells_that_halves_do_not_share_are_held_down() -> None:
     support = band.support(0.85)
     linear = torch.zeros_like(support)
     fsc = torch.tensor([1.0, 1, 0.9, 0.5, 0.1, -0.2])
-    ridge = wiener_ridge([(linear, kernel), (linear, kernel)], fsc, support)
+    ridge = wiener_ridge([Quadratic(linear, kernel)] * 2, fsc, support)
     shells = half_spectrum_shells(support).flatten()
     curvature = mean_curvature(kernel, support).flatten()
     mean = torch.bincount(shells, curvature) / torch.bincount(shells)

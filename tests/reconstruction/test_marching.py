@@ -30,8 +30,11 @@ PLAN = StagePlan(
 
 
 def run(plan: StagePlan, gains: list[float]) -> list[Decision]:
-    control = StageControl(plan)
-    return [control.decide((n + 1) * plan.check_every, gain) for n, gain in enumerate(gains)]
+    control, decisions = StageControl(plan), []
+    for n, gain in enumerate(gains):
+        decision, control = control.decide((n + 1) * plan.check_every, gain)
+        decisions.append(decision)
+    return decisions
 
 
 def test_the_final_passes_go_one_band_limit_beyond_refinement() -> None:
@@ -56,11 +59,12 @@ def test_the_step_size_follows_the_decisions() -> None:
     control = StageControl(PLAN)
     assert control.step_size == 0.4
     for iteration in (5, 10, 15, 20):
-        decision = control.decide(iteration, 1.0)
+        decision, control = control.decide(iteration, 1.0)
     assert decision is Decision.SMALLER_STEP
     assert control.step_size == 0.1
-    control.decide(25, 1.0)
-    assert control.decide(30, 1.0) is Decision.STAGE_DONE
+    _, control = control.decide(25, 1.0)
+    decision, control = control.decide(30, 1.0)
+    assert decision is Decision.STAGE_DONE
     assert control.step_size == 0.1
 
 

@@ -20,7 +20,7 @@ from hoarfrost.reconstruction.settings.memory import (
     parse_memory,
     plan_memory,
 )
-from hoarfrost.reconstruction.settings.options import LARGEST_REFINED_R_MAX
+from hoarfrost.reconstruction.settings.plan import LARGEST_REFINED_R_MAX
 
 BOX, N_IMAGES = 16, 40
 
@@ -119,12 +119,12 @@ stack = ParticleStack.open(sys.argv[1])
 n = stack.n_images
 everyone = torch.arange(n)
 cache = PackedCache(n, 4 << 20, Path(sys.argv[2]))
-source = ParticleSource(stack, Preprocessor(16, 10, 1), everyone, torch.Generator().manual_seed(0), cache=cache)
-modes = ModeMemory(n, 4)
+source = ParticleSource(stack, Preprocessor(16, 10, 1), everyone, torch.Generator().manual_seed(0)).in_use(1, cache)
+modes = ModeMemory.empty(n, 4)
 disc = FourierDisc(16, 3.0)
 for indices, images in source.stream(torch.split(everyone, 500), disc):
     modes[indices] = modes[indices]
-cache.close()
+source.close()
 eye = torch.eye(3, dtype=torch.float64).expand(n, 3, 3)
 write_posed_particles(Path(sys.argv[2]) / f"posed-{n}.star", stack.table, eye.numpy(), torch.zeros(n, 2).numpy())
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

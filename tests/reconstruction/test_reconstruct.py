@@ -31,7 +31,7 @@ from hoarfrost.io.star import read_star
 from hoarfrost.maths.fourier import soft_sphere
 from hoarfrost.maths.fsc import fourier_shell_correlation
 from hoarfrost.particles.stack import ParticleStack
-from hoarfrost.reconstruction.run import RunResult
+from hoarfrost.reconstruction.result import RunResult
 from hoarfrost.reconstruction.watch.events import Event
 from hoarfrost.simulation.phantom import make_phantom
 from hoarfrost.simulation.simulate import SimulatedData
@@ -379,11 +379,11 @@ def test_every_kind_of_method_reconstructs_and_counts_its_gradients(
 
 def test_two_band_limits_go_up_in_stages(data: SimulatedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from hoarfrost.reconstruction import schedule as marching
-    from hoarfrost.reconstruction.settings import options as settings
-    from hoarfrost.reconstruction.starts import loop
+    from hoarfrost.reconstruction.settings import plan as settings
+    from hoarfrost.reconstruction.starts import starts
 
     monkeypatch.setattr(settings, "FIRST_R_MAX", 3.5)
-    monkeypatch.setattr(loop, "LEAST_GAIN_TO_REFINE", math.inf)
+    monkeypatch.setattr(starts, "LEAST_GAIN_TO_REFINE", math.inf)
     quick = marching.StagePlan((0.3,), 2, 4, 2, 2, 4)
     monkeypatch.setattr(marching, "FIRST_STAGE", quick)
     monkeypatch.setattr(marching, "LAST_STAGE", quick)

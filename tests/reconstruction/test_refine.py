@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,22 +23,24 @@ from hoarfrost.maths.seeds import named_generator
 from hoarfrost.model.all_poses.band import VOLUME_MARGIN, BandModel
 from hoarfrost.model.few_poses.modes import Modes
 from hoarfrost.model.images import WhitenedImages
+from hoarfrost.model.quadratic import Mixture
 from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.model.slices.operator import SliceOperator
 from hoarfrost.particles.stack import ParticleStack
-from hoarfrost.reconstruction.estimate.folds import FOLDS, common, in_all_folds
-from hoarfrost.reconstruction.refinement import final_passes as finish
-from hoarfrost.reconstruction.refinement import march as sweeps
+from hoarfrost.reconstruction.env import Env
+from hoarfrost.reconstruction.estimate.folds import FOLDS, FoldMaps
+from hoarfrost.reconstruction.estimate.sum_error import BUDGET_NATS, SumError
+from hoarfrost.reconstruction.refinement import final_passes
 from hoarfrost.reconstruction.refinement.e_step import Effort, LocalEStep, climbing_bands
-from hoarfrost.reconstruction.refinement.final_passes import FinalPass, final_passes
+from hoarfrost.reconstruction.refinement.final_passes import FinalPasses
 from hoarfrost.reconstruction.refinement.gold_standard import filtered_halves, joined_below
-from hoarfrost.reconstruction.refinement.march import Refined
-from hoarfrost.reconstruction.refinement.spot_check import BUDGET_NATS, SumError
-from hoarfrost.reconstruction.refinement.sweep import Refinement
+from hoarfrost.reconstruction.refinement.march import March, Refined
+from hoarfrost.reconstruction.refinement.refining import Refining
 from hoarfrost.reconstruction.run import open_source
-from hoarfrost.reconstruction.settings.options import Options, Settings, resolve
-from hoarfrost.reconstruction.starts.loop import Optimised, Reconstruction
-from hoarfrost.reconstruction.watch.events import Event
+from hoarfrost.reconstruction.schedule import MOST_COMMON_PASSES
+from hoarfrost.reconstruction.settings.options import Options
+from hoarfrost.reconstruction.starts.agreement import StartMaps
+from hoarfrost.reconstruction.state.phase import Tally
 from hoarfrost.simulation.phantom import make_phantom
 from hoarfrost.simulation.simulate import SimulatedData
 
@@ -57,32 +58,30 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> SimulatedData:
     )
 
 
-@dataclass(frozen=True)
-class March:
-    """A refinement that began with the truth at the first band limit, and the pass that ended it."""
-
-    refined: Refined
-    final: FinalPass
-    settings: Settings
-    events: list[Event]
+@pytest.fixture(scope="module")
+def march(data: SimulatedData, refine: Callable[[SimulatedData, Options], Any]) -> Any:
+    options = Options(batch_size=50, shift_sigma_A=8.0, shift_extent_A=24.0, max_resolution_A=LENGTH_A / 14)
+    return refine(data, options)
 
 
 @pytest.fixture(scope="module")
-def march(data: SimulatedData) -> March:
-    stack = ParticleStack.open(data.particles_path, None)
-    options = Options(batch_size=50, shift_sigma_A=8.0, shift_extent_A=24.0, max_resolution_A=LENGTH_A / 14)
-    settings = resolve(stack, options, output=Path("run"), datadir=None, version="0")
-    events: list[Event] = []
-    run = Reconstruction(settings, open_source(stack, settings), events.append)
-    band = run.make_band(0)
-    truth = torch.from_numpy(read_volume(data.truth_path)[0]).float()
-    start = Optimised(fourier_resize(truth, band.box, band.r_max)[None], torch.zeros(1), 0, gain=100.0, converged=True)
-    refinement = Refinement(run)
-    refined = sweeps.march(refinement, start)
-    return March(refined, final_passes(run, refinement, refined), settings, events)
+def env(data: SimulatedData, march: Any) -> Env:
+    return Env(march.settings, open_source(ParticleStack.open(data.particles_path, None), march.settings))
 
 
-def test_refinement_goes_beyond_the_sums_over_all_poses(data: SimulatedData, march: March) -> None:
+def passes_of(env: Env, refined: Refined) -> list[FinalPasses]:
+    """The final passes before the first of them and after each."""
+    phase = FinalPasses.begin(env, refined, Refining.begin(env, torch.zeros(1), "C1", 0))
+    found = [phase]
+    while not phase.is_over:
+        phase = phase.step(env, Tally())
+        if phase.fold_pass is None:
+            assert phase.number == len(found)
+            found.append(phase)
+    return found
+
+
+def test_refinement_goes_beyond_the_sums_over_all_poses(data: SimulatedData, march: Any) -> None:
     truth = torch.from_numpy(read_volume(data.truth_path)[0]).double()
     fsc = fourier_shell_correlation(march.final.maps[0].volume, truth)
     assert march.refined.r_max == march.settings.refined_r_max[-2]
@@ -93,21 +92,21 @@ def test_refinement_goes_beyond_the_sums_over_all_poses(data: SimulatedData, mar
     poses = read_particles(data.true_poses_path)
     assert poses.rotations is not None
     assert poses.shifts_A is not None
-    trace = np.einsum("nij,nij->n", march.final.rotations.numpy(), poses.rotations)
+    trace = np.einsum("nij,nij->n", march.final.poses.rotations.numpy(), poses.rotations)
     assert np.median(np.degrees(np.arccos(((trace - 1) / 2).clip(-1, 1)))) < 2
-    assert np.median(np.linalg.norm(march.final.shifts_A.numpy() - poses.shifts_A, axis=1)) < 0.2 * PIXEL_A
+    assert np.median(np.linalg.norm(march.final.poses.shifts_A.numpy() - poses.shifts_A, axis=1)) < 0.2 * PIXEL_A
     # What the halves say of themselves is not finer than what the truth says by more than a tenth.
     assert march.final.maps[0].halves.resolution_A > 0.9 * resolution_A(fsc, BOX, PIXEL_A, 0.5)
 
 
-def test_progress_never_goes_back(march: March) -> None:
+def test_progress_never_goes_back(march: Any) -> None:
     done = [event.fraction_done for event in march.events]
     # Of the final passes more could have followed; the run tells when it has written its results.
     assert 0.9 < done[-1] <= 1
     assert all(b >= a - 1e-9 for a, b in itertools.pairwise(done))
 
 
-def test_each_band_limit_is_spot_checked(march: March) -> None:
+def test_each_band_limit_is_spot_checked(march: Any) -> None:
     checked = [event for event in march.events if event.sum_error is not None]
     assert [event.r_max for event in checked] == list(march.settings.refined_r_max[:-1])
     for event in checked:
@@ -118,90 +117,75 @@ def test_each_band_limit_is_spot_checked(march: March) -> None:
         assert event.sum_error_standard_error > 0
 
 
-def test_the_half_maps_agree_on_detail_that_they_do_not_share(march: March) -> None:
+def test_the_half_maps_agree_on_detail_that_they_do_not_share(march: Any) -> None:
     assert not torch.equal(*march.final.maps[0].half_volumes)
     first = int(march.settings.stages_r_max[0])
     assert float(march.final.maps[0].halves.unmasked[first + 1 : 13].min()) > 0.5
 
 
-def test_the_claim_is_of_the_halves_and_the_map_of_a_pass_against_the_common_one(
-    data: SimulatedData, march: March, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    passes: list[tuple[Tensor, finish._Passed]] = []
-    one_pass = finish._pass
-
-    def spied(run: Reconstruction, refinement: Refinement, volumes: Tensor, *rest: Any, **named: Any) -> finish._Passed:
-        passes.append((volumes, one_pass(run, refinement, volumes, *rest, **named)))
-        return passes[-1][1]
-
-    monkeypatch.setattr(finish, "_pass", spied)
-    source = open_source(ParticleStack.open(data.particles_path, None), march.settings)
-    run = Reconstruction(march.settings, source, lambda event: None)
-    final = final_passes(run, Refinement(run), march.refined)
-    (_, of_halves), (together, of_all) = passes[0], passes[-1]
-    assert of_all.is_last
-    assert [passed.is_last for _, passed in passes[:-1]] == [False] * (len(passes) - 1)
+def test_the_claim_is_of_the_halves_and_the_map_of_a_pass_against_the_common_one(march: Any, env: Env) -> None:
+    passes = passes_of(env, march.refined)
+    final, of_halves, of_all = passes[-1].result(env), passes[1].solved, passes[-1].solved
+    assert of_halves is not None
+    assert of_all is not None
+    assert passes[-1].is_over
+    assert not any(passed.is_over for passed in passes[:-1])
     # Every fold of either half has a map of its own, all of which are near the common one.
-    assert together.shape == (2, FOLDS, 1, *of_halves.volumes.shape[1:])
-    of_folds = together.flatten(0, 1)
+    together = passes[-2].maps
+    assert together.volumes.shape == (2, FOLDS, 1, *of_halves.volumes.shape[1:])
+    of_folds = together.volumes.flatten(0, 1)
     assert len({float(volume.sum()) for volume in of_folds}) == 2 * FOLDS
-    assert min(finish.likeness(volume, common(together), 13.0) for volume in of_folds) > 0.98
+    assert min(final_passes.likeness(volume, together.common, 13.0) for volume in of_folds) > 0.98
     for half, solved in zip(final.maps[0].half_volumes, of_halves.half_volumes, strict=True):
         torch.testing.assert_close(half, fourier_resize(solved[0].double(), BOX, 14.0))
     torch.testing.assert_close(final.maps[0].volume, fourier_resize(of_all.volumes[0].double(), BOX, 14.0))
-    assert of_all.half_volumes == ()
+    # Later passes make no half maps of their own.
+    assert of_all.half_volumes is of_halves.half_volumes
     assert torch.equal(of_all.fsc, of_halves.fsc)
 
 
 def test_passes_go_on_until_the_map_stands_still_or_the_run_is_to_end(
-    data: SimulatedData, march: March, monkeypatch: pytest.MonkeyPatch
+    march: Any, env: Env, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = open_source(ParticleStack.open(data.particles_path, None), march.settings)
-    passed: list[finish._Passed] = []
-
-    def passes_of(likeness: list[float], refined: Refined) -> int:
-        passed.clear()
+    def n_passes(likeness: list[float], refined: Refined) -> int:
         values = iter(likeness)
-        monkeypatch.setattr(finish, "likeness", lambda volumes, others, r_max: next(values))
-        run = Reconstruction(march.settings, source, lambda event: None)
-        final_passes(run, Refinement(run), refined)
-        return len(passed)
+        monkeypatch.setattr(final_passes, "likeness", lambda volumes, others, r_max: next(values))
+        return len(passes_of(env, refined)) - 1
 
-    one_pass = finish._pass
-
-    def counted(*arguments: Any) -> finish._Passed:
-        assert arguments[4].number == len(passed)
-        passed.append(one_pass(*arguments))
-        return passed[-1]
-
-    monkeypatch.setattr(finish, "_pass", counted)
-    assert passes_of([0.9] * 9, march.refined) == 1 + finish.MOST_COMMON_PASSES
-    assert passes_of([0.9, 0.99], march.refined) == 3
-    assert passes_of([0.9], dataclasses.replace(march.refined, converged=False)) == 2
-    assert passes_of([], dataclasses.replace(march.refined, independent=False)) == 1
+    assert n_passes([0.9] * 9, march.refined) == 1 + MOST_COMMON_PASSES
+    assert n_passes([0.9, 0.99], march.refined) == 3
+    assert n_passes([0.9], dataclasses.replace(march.refined, converged=False)) == 2
+    assert n_passes([], dataclasses.replace(march.refined, independent=False)) == 1
 
 
 def test_maps_are_alike_where_their_shells_are() -> None:
     generator = torch.Generator().manual_seed(0)
     maps = torch.randn(2, 16, 16, 16, generator=generator)
-    assert finish.likeness(maps, maps, 6.0) == pytest.approx(1)
+    assert final_passes.likeness(maps, maps, 6.0) == pytest.approx(1)
     others = torch.stack([maps[0], torch.randn(16, 16, 16, generator=generator)])
-    assert abs(finish.likeness(maps, others, 6.0)) < 0.2
+    assert abs(final_passes.likeness(maps, others, 6.0)) < 0.2
 
 
 @pytest.mark.parametrize(("gain_before", "warns"), [(1e6, True), (0.0, False)])
-def test_a_refinement_that_makes_the_map_worse_says_so(
-    data: SimulatedData, march: March, monkeypatch: pytest.MonkeyPatch, gain_before: float, warns: bool
-) -> None:
+def test_a_refinement_that_makes_the_map_worse_says_so(march: Any, env: Env, gain_before: float, warns: bool) -> None:
     r_max = march.settings.refined_r_max[0]
     box = 2 * int(r_max) + VOLUME_MARGIN
     volume = fourier_resize(march.final.maps[0].volume, box, r_max)[None].float()
-    monkeypatch.setattr(sweeps, "_sweeps", lambda *_: (in_all_folds(volume), torch.zeros(1, box // 2 + 1)))
-    events: list[Event] = []
-    source = open_source(ParticleStack.open(data.particles_path, None), march.settings)
-    run = Reconstruction(march.settings, source, events.append)
-    sweeps.march(Refinement(run), Optimised(volume, torch.zeros(1), 0, gain=gain_before, converged=True))
-    told = [event.message for event in events if event.message is not None and "less well than before" in event.message]
+    start = StartMaps(Mixture(volume, torch.zeros(1)), 0, gain=gain_before, converged=True)
+    # At the end of the sweeps of a band limit, whose halves do not agree.
+    swept = dataclasses.replace(
+        March.begin(env, start, "C1", Tally()),
+        maps=FoldMaps.alike(volume),
+        fsc=torch.zeros(1, box // 2 + 1),
+        gains=(1.0, 1.0),
+    )
+    messages = []
+    while not swept.is_over:
+        swept = swept.step(env, Tally())
+        messages += [news.message for news in swept.news if news.message is not None]
+    assert swept.found.independent
+    assert any("do not agree" in message for message in messages)
+    told = [message for message in messages if "less well than before" in message]
     assert len(told) == warns
     if warns:
         assert "1000000.0 before" in told[0]

@@ -19,6 +19,7 @@ from hoarfrost.maths.fsc import fourier_shell_correlation
 from hoarfrost.maths.rotations import random_rotations, rotations_from_vectors
 from hoarfrost.maths.seeds import named_generator
 from hoarfrost.model.ctf import evaluate_ctf
+from hoarfrost.model.quadratic import Quadratic
 from hoarfrost.model.slices.operator import SliceOperator
 from hoarfrost.nufft.sampler import SpectrumSampler
 from hoarfrost.particles.stack import ParticleStack
@@ -132,7 +133,7 @@ def test_the_true_poses_give_the_map_to_shell_20(dataset: Dataset) -> None:
         kernel += operator.normal_kernel(ctf.square())
         del operator
     support = (radius_grid(box, 3) <= 0.85 * box / 2).float()
-    found = MStep(support)((linear, kernel), torch.zeros_like(linear))
+    found = MStep(support)(Quadratic(linear, kernel), torch.zeros_like(linear))
     truth = fourier_resize(dataset.truth, box)
     fsc = fourier_shell_correlation(found, truth)
     assert float(fsc[1:21].min()) > 0.8

@@ -26,8 +26,8 @@ from hoarfrost.cli.stop import Stop
 from hoarfrost.errors import DataError, FinishedError, HoarfrostError, StoppedError, UsageError
 from hoarfrost.io import atomic
 from hoarfrost.io.mrc import write_volume
-from hoarfrost.reconstruction.run import RunResult
-from hoarfrost.reconstruction.state import store as checkpoint_files
+from hoarfrost.reconstruction.result import RunResult
+from hoarfrost.reconstruction.state import store
 from hoarfrost.reconstruction.symmetry import search as symmetry_search
 from hoarfrost.reconstruction.watch.events import EventLog
 from hoarfrost.simulation.phantom import make_phantom
@@ -113,42 +113,61 @@ def stopped_again_and_again(begin: Stopped, output: Path, every: int) -> RunResu
 
 
 @pytest.fixture
-def parts(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """The last names of the parts of which checkpoints were written, whose tensors were as they will be read back."""
+def phases(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The phases that checkpoints were written in, as "March" and "March/Sweep", and the numbers of stages.
+
+    Tensors of checkpoints were as they will be read back.
+    """
     names: set[str] = set()
-    without_tensors, write = checkpoint_files._without_tensors, checkpoint_files.CheckpointFolder.write
+    without_tensors, write = store._without_tensors, store.CheckpointFolder.write
 
     def checked(value: Any, path: str, tensors: Any) -> Any:
         # In another order it would be added up in another.
         assert not hasattr(value, "is_contiguous") or value.is_contiguous(), path
         return without_tensors(value, path, tensors)
 
-    def noted(self: checkpoint_files.CheckpointFolder, facts: dict[str, Any], state: dict[str, Any]) -> None:
-        names.update(path.rpartition("/")[2] for path in state)
+    def note(value: Any, within: str = "") -> None:
+        if isinstance(value, dict):
+            kind = value.get("kind", within)
+            names.update({kind, f"{within}/{kind}"})
+            if kind == "Stage":
+                names.add(f"Stage {value['number']}")
+            for entry in value.values():
+                note(entry, kind)
+        elif isinstance(value, list):
+            for entry in value:
+                note(entry, within)
+
+    def noted(self: store.CheckpointFolder, facts: dict[str, Any], state: store.State) -> None:
+        note(state)
         write(self, facts, state)
 
-    monkeypatch.setattr(checkpoint_files, "_without_tensors", checked)
-    monkeypatch.setattr(checkpoint_files.CheckpointFolder, "write", noted)
+    monkeypatch.setattr(store, "_without_tensors", checked)
+    monkeypatch.setattr(store.CheckpointFolder, "write", noted)
     return names
 
 
-# Stops come after so many offers each: in the end in every part of the run.
+# Stops come after so many offers each: in the end in every phase of the run.
 @pytest.mark.parametrize(
-    ("options", "every", "expected_parts"),
+    ("options", "every", "expected_phases"),
     [
         (
             {"starts": 3},
-            4,
-            ["stage 0", "start 0 is over", "comparison 1 is over", "starts is over", "sweep", "last pass"],
+            6,
+            ["Starts/Stage", "Starts/StartMaps", "Starts/StartsResult", "March", "March/Sweep", "FinalPasses/FoldPass"],
         ),
-        ({"classes": 2}, 4, ["stage 0", "sweep", "last pass"]),
-        ({"symmetry": "auto"}, 4, ["groups", "symmetry is over", "sweep", "last pass"]),
+        ({"classes": 2}, 6, ["Starts/Stage", "March/Sweep", "FinalPasses/FoldPass", "FinalPasses/Solved"]),
+        (
+            {"symmetry": "auto"},
+            6,
+            ["ImposeSymmetry/March", "ImposeSymmetry/GroupSearch", "Run/March", "March/Sweep", "FinalPasses/FoldPass"],
+        ),
         (
             {"symmetry": "C2", "max_resolution_A": BOX * PIXEL_A / 4.0, "rotate_grid": True},
-            1,
-            ["stage 0", "axes is over", "last pass"],
+            2,
+            ["Starts/Stage", "Run/ImposeSymmetry", "ImposeSymmetry/Stage", "FinalPasses/FoldPass"],
         ),
-        ({"method": "adam", "symmetry": "C2"}, 3, ["stage 0", "stage 1", "last pass"]),
+        ({"method": "adam", "symmetry": "C2"}, 4, ["Stage 0", "Stage 1", "Stage/GradientMethod", "FinalPasses"]),
     ],
     ids=["several starts", "classes", "symmetry found", "no refinement", "gradients"],
 )
@@ -156,21 +175,21 @@ def test_a_run_that_stops_again_and_again_ends_with_the_same_bytes(
     particles: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    parts: set[str],
+    phases: set[str],
     options: dict[str, Any],
     every: int,
-    expected_parts: list[str],
+    expected_phases: list[str],
 ) -> None:
     monkeypatch.setattr(symmetry_search, "CYCLIC", {2: (), 3: ()})
     options = {**OPTIONS, **options}
     expected = hoarfrost.reconstruct(particles, tmp_path / "whole", **options)
-    parts.clear()
+    phases.clear()
     found = stopped_again_and_again(
         lambda stop: hoarfrost.reconstruct(particles, tmp_path / "parts", stop=stop, **options),
         tmp_path / "parts",
         every,
     )
-    assert parts >= {*expected_parts}
+    assert phases >= {*expected_phases}
     assert results(tmp_path / "parts") == results(tmp_path / "whole")
     assert events(tmp_path / "parts") == events(tmp_path / "whole")
     configs = [(tmp_path / name / "config.toml").read_text() for name in ("parts", "whole")]
@@ -191,9 +210,9 @@ def whole(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def stopped(particles: Path, tmp_path: Path) -> Path:
-    """The folder of a run that was stopped in refinement, after two checkpoints."""
+    """The folder of a run that was stopped in the first sweep of refinement, after two checkpoints."""
     with pytest.raises(StoppedError) as told:
-        hoarfrost.reconstruct(particles, tmp_path / "run", stop=after(8), **OPTIONS)
+        hoarfrost.reconstruct(particles, tmp_path / "run", stop=after(19), **OPTIONS)
     assert told.value.exit_code == 5
     assert str(told.value) == f"Stopped. Go on with: hoarfrost resume {tmp_path / 'run'}"
     assert len([*(tmp_path / "run" / "checkpoints").glob("*.sha256")]) == 2

@@ -12,27 +12,23 @@ import pytest
 import torch
 
 from hoarfrost.errors import DataError, UsageError
+from hoarfrost.options import made
 from hoarfrost.particles.contrast import Contrast
 from hoarfrost.particles.stack import ParticleStack
-from hoarfrost.reconstruction.settings.options import (
-    DEFAULT_LAST_EXACT_R_MAX,
-    LARGEST_REFINED_R_MAX,
-    Options,
-    Settings,
-    resolve,
-)
+from hoarfrost.reconstruction.settings import plan
+from hoarfrost.reconstruction.settings.options import Options, RecordedOptions
+from hoarfrost.reconstruction.settings.plan import DEFAULT_LAST_EXACT_R_MAX, LARGEST_REFINED_R_MAX, resolve
+from hoarfrost.reconstruction.settings.settings import Settings
 
 
 def check(**options: Any) -> None:
-    Options(**options).check()
+    plan.check(made(Options, options))
 
 
-def choose(
-    n: int = 1000, box: int = 64, pixel_size_A: float = 5.0, datadir: str | None = None, **options: Any
-) -> Settings:
+def choose(n: int = 1000, box: int = 64, pixel_size_A: float = 5.0, **options: Any) -> Settings:
     table = SimpleNamespace(star=SimpleNamespace(path=Path("particles.star")))
     stack = cast(ParticleStack, SimpleNamespace(table=table, n_images=n, box=box, pixel_size_A=pixel_size_A))
-    return resolve(stack, Options(**options), output=Path("run"), datadir=datadir, version="0.1")
+    return resolve(stack, Options(**options), output=Path("run"))
 
 
 @pytest.mark.parametrize(
@@ -55,6 +51,13 @@ def choose(
         ({"batch_size": 0}, "--batch-size must be at least 1, found 0"),
         ({"threads": 0}, "--threads must be at least 1"),
         ({"held_out": -2}, "--held-out must be at least 1, found -2"),
+        ({"classes": 11}, "--classes must be at most 10, found 11"),
+        ({"checkpoint_every_s": -1.0}, "--checkpoint-every must be zero or positive, in seconds, found -1"),
+        ({"checkpoint_every_s": float("nan")}, "--checkpoint-every must be zero or positive, in seconds, found nan"),
+        ({"memory": "much"}, "--memory must be a size like 2GB or 800MB, found 'much'"),
+        ({"epochs": "many"}, "found many"),
+        ({"classes": 2, "method": "sgd"}, "several classes need the method auto, found sgd"),
+        ({"classes": 2, "symmetry": "auto"}, "--symmetry auto needs the method auto and a single class"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(option: dict[str, Any], words: str) -> None:
@@ -223,3 +226,9 @@ def test_defaults_that_the_data_do_not_allow_come_from_the_data() -> None:
     assert (few["batch_size"], few["held_out"]) == ("data", "data")
     asked = choose(n=60, batch_size=30, held_out=10).sources
     assert (asked["batch_size"], asked["held_out"]) == ("user", "user")
+
+
+def test_settings_are_the_options_with_nothing_left_open() -> None:
+    assert set(RecordedOptions.model_fields) < set(Settings.model_fields)
+    settings, open_ones = choose(), {"datadir", "epochs"}
+    assert {name for name in RecordedOptions.model_fields if getattr(settings, name) is None} == open_ones

@@ -16,8 +16,10 @@ from hoarfrost.cli import main
 from hoarfrost.io.mrc import read_volume, write_volume
 from hoarfrost.maths.seeds import named_generator
 from hoarfrost.reconstruction.starts.agreement import StartsResult, agreement_A, onto
+from hoarfrost.reconstruction.state.phase import LeftOut
+from hoarfrost.reconstruction.state.tree import plain, restored
 from hoarfrost.reconstruction.watch.events import Event
-from hoarfrost.reconstruction.watch.progress import ShareDone
+from hoarfrost.reconstruction.watch.progress import FractionDone
 from hoarfrost.simulation.phantom import make_phantom
 from hoarfrost.simulation.simulate import SimulatedData
 
@@ -112,34 +114,42 @@ def test_results_of_starts_are_counted() -> None:
 
 @pytest.mark.parametrize(("starts", "used"), [(1, 1), (4, 2), (4, 4), (2, 4)])
 def test_the_share_done_rises_to_one_whatever_is_skipped(starts: int, used: int) -> None:
-    share = ShareDone([5.0, 3.0, 8.0, 2.0], 2, starts)
-    found = [share.at(0, 0, 0.0)]
+    fraction = FractionDone.of([5.0, 3.0, 8.0, 2.0], 2, starts)
+    found = [fraction.at(0, 0, 0.0).largest]
+
+    def tell(start: int, stage: int, *parts: float) -> None:
+        nonlocal fraction
+        for done in parts:
+            fraction = fraction.at(start, stage, done)
+            found.append(fraction.largest)
+
     for start in range(used):
-        found += [share.at(start, 0, done) for done in (0.3, 1.0)]
-        share.skip_stages(start, 1)
-    share.skip_starts(used)
+        tell(start, 0, 0.3, 1.0)
+        fraction = fraction.without(LeftOut("stages", 1), start)
+    fraction = fraction.without(LeftOut("starts", used), used - 1)
     if used % 2:
-        found += [share.at(used - 1, 2, done) for done in (0.5, 1.0)]
+        tell(used - 1, 2, 0.5, 1.0)
     else:
-        share.skip_to_last(2)
-    found += [share.at(used - 1, 3, done) for done in (0.0, 0.5, 1.0)]
+        fraction = fraction.without(LeftOut("up to the last", 2), used - 1)
+    tell(used - 1, 3, 0.0, 0.5, 1.0)
     assert found[0] == 0
     assert found == sorted(found)
     assert found[-1] == pytest.approx(1)
-    assert math.isclose(sum(share._costs), 1)
+    assert math.isclose(sum(fraction.costs), 1)
 
 
-@pytest.mark.parametrize("restored", [False, True])
-def test_stages_that_follow_once_more_share_what_is_left(restored: bool) -> None:
-    share = ShareDone([5.0, 3.0, 8.0, 6.0, 2.0], 2, 1)
-    share.skip_stages(0, 1)
-    before = share.at(0, 2, 1.0)
-    share.skip_to_last(3)
-    share.begin_again(2)
-    if restored:
-        state, share = share.state(), ShareDone([1.0, 1.0, 1.0, 1.0, 1.0], 2, 1)
-        share.restore(state)
-    found = [share.at(0, stage, done) for stage in (2, 3, 4) for done in (0.0, 0.5, 1.0)]
+@pytest.mark.parametrize("is_restored", [False, True])
+def test_stages_that_follow_once_more_share_what_is_left(is_restored: bool) -> None:
+    fraction = FractionDone.of([5.0, 3.0, 8.0, 6.0, 2.0], 2, 1).without(LeftOut("stages", 1), 0).at(0, 2, 1.0)
+    before = fraction.largest
+    fraction = fraction.without(LeftOut("up to the last", 3), 0).without(LeftOut("again", 2), 0)
+    if is_restored:
+        fraction = restored(FractionDone, plain(fraction))
+    found = []
+    for stage in (2, 3, 4):
+        for done in (0.0, 0.5, 1.0):
+            fraction = fraction.at(0, stage, done)
+            found.append(fraction.largest)
     assert found[0] == pytest.approx(before)
     assert found == sorted(found)
     assert found[2] - found[0] == pytest.approx((1 - before) * 8 / 16)

@@ -18,7 +18,8 @@ from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.model.slices.operator import apply_normal, transform_normal_kernel
 from hoarfrost.optim.registry import METHODS, Facts, MethodSpec
 from hoarfrost.reconstruction.starts.curvature import expected_kernel, largest_curvature
-from hoarfrost.reconstruction.starts.gradient import GradientStage, Objective
+from hoarfrost.reconstruction.starts.gradient import Descent, GradientMethod, Objective
+from hoarfrost.reconstruction.starts.method import Ground, Minibatch
 from hoarfrost.reconstruction.starts.step_size import LARGEST_FACTOR, Start, base_rate, choose_rate
 from hoarfrost.simulation.packed import white_noise
 
@@ -109,11 +110,13 @@ def test_a_rate_that_blows_the_map_up_is_not_chosen(start: Start, facts: Facts) 
 def test_every_method_lowers_the_objective_with_its_own_step(name: str, start: Start, facts: Facts) -> None:
     spec = METHODS[name]
     rate = choose_rate(spec, start, facts).rate
-    stage = GradientStage(
-        start.band, start.support, start.volume, spec=spec, rate=rate, facts=facts, objective=start.objective
-    )
-    reports = [stage.step(start.sample) for _ in range(15)]
+    ground = Ground(start.band, start.support)
+    method = GradientMethod.begin(ground, start.volume, Descent(name, rate, facts, start.objective))
+    reports = []
+    for _ in range(15):
+        method, report = method.step(ground, Minibatch.whole(start.sample))
+        reports.append(report)
     assert reports[-1].nll < reports[0].nll - 0.5
     assert all(report.image_gradients % N == 0 for report in reports)
-    assert float(stage.volume[start.support == 0].abs().max()) == 0
-    assert stage.step_size > 0
+    assert float(method.volume[start.support == 0].abs().max()) == 0
+    assert method.step_size > 0

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from hoarfrost import simulate
 from hoarfrost.evaluation.half_maps import compare_half_maps
 from hoarfrost.io.mrc import read_volume, write_volume
 from hoarfrost.maths.fourier import fourier_resize
@@ -17,12 +18,13 @@ from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruction.folder import prepare_output, write_results
 from hoarfrost.reconstruction.refinement.final_passes import ClassMaps, FinalPass
 from hoarfrost.reconstruction.run import open_source
-from hoarfrost.reconstruction.settings.options import Options, resolve
+from hoarfrost.reconstruction.settings.options import Options
+from hoarfrost.reconstruction.settings.plan import resolve
 from hoarfrost.reconstruction.watch.events import Event
 from hoarfrost.reconstruction.watch.live import Live
 from hoarfrost.reconstruction.watch.matches import Matches
 from hoarfrost.simulation.phantom import make_phantom
-from hoarfrost.simulation.simulate import SimulatedData, simulate
+from hoarfrost.simulation.simulate import SimulatedData
 
 BOX, PIXEL_A, N = 32, 6.0, 60
 R_MAX = 9.0
@@ -45,7 +47,7 @@ def make_run(particles: SimulatedData) -> MakeRun:
     def make(output: Path, *, classes: int = 1, finished: bool = True, star: Path | None = None, **told: str) -> Path:
         stack = ParticleStack.open(star or particles.true_poses_path)
         options = Options(seed=3, classes=classes, max_resolution_A=BOX * PIXEL_A / R_MAX)
-        settings = resolve(stack, options, output=output, datadir=None, version="0.1")
+        settings = resolve(stack, options, output=output)
         settings = settings.with_contrast(Contrast.decide("auto", 9.0))
         log = prepare_output(output, settings, open_source(stack, settings).noise)
         for event in events(told.get("message", "Something to tell"), last=R_MAX if finished else 7.0):

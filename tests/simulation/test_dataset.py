@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import hoarfrost
+from hoarfrost import simulate
 from hoarfrost.errors import DataError, UsageError
 from hoarfrost.io.mrc import read_volume, write_volume
 from hoarfrost.io.particles_star import read_particles
@@ -17,9 +18,10 @@ from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.simulation import particles
 from hoarfrost.simulation import simulate as dataset
 from hoarfrost.simulation.image_formation import ImageFormation
-from hoarfrost.simulation.parameters import Optics, draw_ctfs, draw_poses
+from hoarfrost.simulation.options import Optics
+from hoarfrost.simulation.parameters import draw_ctfs, draw_poses
 from hoarfrost.simulation.phantom import make_phantom
-from hoarfrost.simulation.simulate import FILES, simulate
+from hoarfrost.simulation.simulate import FILES
 
 PIXEL_A = 4.0
 
@@ -142,7 +144,7 @@ def test_a_smaller_box_means_larger_pixels(phantom: Path, tmp_path: Path) -> Non
 
 
 def test_what_is_drawn() -> None:
-    ctf = draw_ctfs(2000, Optics((12_000.0, 18_000.0)), seed=0)
+    ctf = draw_ctfs(2000, Optics(defocus_range_A=(12_000.0, 18_000.0)), seed=0)
     mean_A = (ctf.defocus_u_A + ctf.defocus_v_A) / 2
     assert float(mean_A.min()) >= 12_000
     assert float(mean_A.max()) <= 18_000

@@ -7,7 +7,8 @@ import torch
 from scipy import integrate, stats
 
 from hoarfrost.maths.seeds import named_generator
-from hoarfrost.simulation.difficulties import Difficulties, draw_contents, draw_scales
+from hoarfrost.simulation.difficulties import draw_contents, draw_scales
+from hoarfrost.simulation.options import Difficulties
 from hoarfrost.simulation.parameters import draw_poses
 from hoarfrost.simulation.preferred_views import preferred_rotations
 

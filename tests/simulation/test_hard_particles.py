@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import hoarfrost
+from hoarfrost import simulate
 from hoarfrost.cli import main
 from hoarfrost.errors import UsageError
 from hoarfrost.io.mrc import read_volume, write_volume
@@ -20,7 +21,7 @@ from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.simulation import particles
 from hoarfrost.simulation.image_formation import ImageFormation
 from hoarfrost.simulation.phantom import make_phantom
-from hoarfrost.simulation.simulate import SimulatedData, simulate
+from hoarfrost.simulation.simulate import SimulatedData
 
 PIXEL_A = 4.0
 N = 400

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hoarfrost import simulate
 from hoarfrost.errors import DataError
 from hoarfrost.io.mrc import write_stack, write_volume
 from hoarfrost.io.star import read_star, write_star
@@ -14,7 +15,6 @@ from hoarfrost.maths.fourier import FourierDisc, radius_grid
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.simulation.noise import NoiseFilter, NoiseSpectrum, read_noise_spectrum
 from hoarfrost.simulation.phantom import make_phantom
-from hoarfrost.simulation.simulate import simulate
 
 
 def colour(of_nyquist: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ from hoarfrost.maths.seeds import named_generator
 from hoarfrost.model.ctf import evaluate_ctf
 from hoarfrost.simulation.dumbbell import make_dumbbell
 from hoarfrost.simulation.image_formation import ImageFormation
+from hoarfrost.simulation.options import Optics
 from hoarfrost.simulation.packed import simulate_packed, white_noise
-from hoarfrost.simulation.parameters import Optics, draw_ctfs, draw_poses
+from hoarfrost.simulation.parameters import draw_ctfs, draw_poses
 
 BOX, PIXEL_A = 32, 8.0
 

@@ -14,10 +14,12 @@ from hoarfrost.cli import main
 from hoarfrost.errors import DataError, UsageError
 from hoarfrost.io.mrc import read_volume
 from hoarfrost.optim.registry import METHODS
+from hoarfrost.options import made
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reporting.study_page import write_study_report
 from hoarfrost.study.choices import choose_methods, choose_preset
 from hoarfrost.study.data import particle_data
+from hoarfrost.study.options import StudyOptions
 from hoarfrost.study.results import summarise
 
 N = 300
@@ -126,7 +128,7 @@ def test_real_particles_without_a_truth(tmp_path: Path, example_particles: Path)
 def test_dark_particles_are_inverted_and_the_title_says_so(
     example_particles: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    preset = choose_preset("paper-real", epochs=None, n_images=None, band_limit=0.2, iterations=None)
+    preset = choose_preset(StudyOptions(preset="paper-real", band_limit=0.2))
     white = particle_data(preset, example_particles, None, None, "cpu")
     read = ParticleStack.read
     monkeypatch.setattr(ParticleStack, "read", lambda stack, indices: -read(stack, indices))
@@ -142,7 +144,8 @@ def test_dark_particles_are_inverted_and_the_title_says_so(
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--methods", "magic"], "magic is no method"),
+        (["--methods", "sgdd"], "sgdd is no method; known are sgd, momentum"),
+        (["--methods", "sgdd"], "adam, auto, projection-matching, batch-em, path.to.Class and module:Class"),
         (["--preset", "paper-real"], "needs --data"),
         (["--reference", "map.mrc"], "--reference goes with --data"),
         (["--seeds", "0"], "--seeds must be 1 or more"),
@@ -185,7 +188,7 @@ def test_a_folder_that_exists_is_kept_unless_told_otherwise(tmp_path: Path) -> N
 
 def test_choices() -> None:
     with pytest.raises(UsageError, match="no preset magic"):
-        choose_preset("magic", epochs=None, n_images=None, band_limit=None, iterations=None)
+        made(StudyOptions, {"preset": "magic"})
     with pytest.raises(UsageError, match="no methods"):
         choose_methods([])
     assert choose_methods(["auto", "auto"]) == ["auto"]

@@ -8,9 +8,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from hoarfrost.errors import FinishedError, HoarfrostError, StoppedError, ToldElsewhereError, UsageError
 from hoarfrost.parallel.launch import is_first
+
+if TYPE_CHECKING:
+    from cyclopts import CycloptsError
 
 EXIT_INTERRUPTED = 130
 """What shells report for a program ended by Ctrl-C."""
@@ -35,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except CycloptsError as error:
-        return _fail(f"{str(error).rstrip('.')}; see hoarfrost --help", UsageError.exit_code, told=not is_first())
+        return _fail(_mistake(error), UsageError.exit_code, told=not is_first())
     except ToldElsewhereError as error:
         return error.exit_code
     except HoarfrostError as error:
@@ -53,6 +57,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = "" if error.filename is None else f"{error.filename}: "
         return _fail(f"{where}{error.strerror}", 1)
     return 0
+
+
+def _mistake(error: CycloptsError) -> str:
+    """What is wrong with a command line, and where help is."""
+    from cyclopts import UnknownCommandError
+
+    from hoarfrost.cli.app import app
+
+    command = " ".join(["hoarfrost", *(error.command_chain or ())])
+    if isinstance(error, UnknownCommandError):  # cyclopts lists some of the commands
+        name, known = (error.unused_tokens or [""])[0], ", ".join(name for name in app if not name.startswith("-"))
+        return f"there is no command {name}; known are {known}; see {command} --help"
+    return f"{str(error).rstrip('.')}; see {command} --help"
 
 
 def _fail(message: str, exit_code: int, *, told: bool = False, is_error: bool = True) -> int:

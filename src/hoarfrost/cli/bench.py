@@ -4,36 +4,32 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from hoarfrost import verbs
+from hoarfrost.cli.command import command
+from hoarfrost.options import DeviceName
 
+
+@command(verbs.bench)
 def bench(
     *,
-    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    output: Annotated[
+        Path | None, Parameter(name=["--output", "-o"], help="JSON file to write the results to.")
+    ] = None,
+    device: DeviceName = "auto",
     threads: int | None = None,
 ) -> None:
-    """Measure the speed of the exact likelihood at the published size: 128 px, 98,872 orientations, 46,105 images.
-
-    Parameters
-    ----------
-    output
-        JSON file to write the results to.
-    device
-        Where to compute; auto takes the GPU if there is one.
-    threads
-        CPU threads to use. All cores unless given.
-    """
+    """Measure, and print a table."""
     from rich.console import Console
 
     from hoarfrost.io.atomic import write_text_atomically
-    from hoarfrost.study.speed import PUBLISHED, measure
 
     console = Console()
     with console.status("measuring") as status:
-        results = measure(PUBLISHED, device=device, threads=threads, progress=status.update)
+        results = verbs.bench(device=device, threads=threads, progress=status.update)
     if output is not None:
         write_text_atomically(output, json.dumps(results, indent=2) + "\n")
     _show(console, results)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from hoarfrost import verbs
+from hoarfrost.cli.command import AsJSON, Flag, command
 from hoarfrost.errors import DataError
+from hoarfrost.reconstruction.settings.options import InspectOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,76 +20,28 @@ if TYPE_CHECKING:
     from hoarfrost.inspection.result import Inspection
 
 LOG_WIDTH = 120
+OUTPUT_HELP = "Folder to make for montage.png, noise.png, ctf.png and inspect.json. Nothing is written unless given."
 
 
+@command(verbs.inspect, InspectOptions, without=("forecast",))
 def inspect(
     particles: Path,
     /,
     *,
-    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
-    datadir: Path | None = None,
-    diameter_A: Annotated[float | None, Parameter(name="--diameter")] = None,
-    max_resolution_A: Annotated[float | None, Parameter(name="--max-resolution")] = None,
-    symmetry: str = "C1",
-    classes: Annotated[int, Parameter(name=["--classes", "-k"])] = 1,
-    memory: str | None = None,
-    threads: int | None = None,
-    contrast: Literal["auto", "white", "black"] = "auto",
-    as_json: Annotated[bool, Parameter(name="--json", show_default=False)] = False,
-    overwrite: Annotated[bool, Parameter(show_default=False)] = False,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"], help=OUTPUT_HELP)] = None,
+    as_json: AsJSON = False,
+    overwrite: Annotated[Flag, Parameter(help="Replace the pictures if they exist.")] = False,
+    **options: Any,
 ) -> None:
-    """Look at particles before a reconstruction: every parameter and its source, what looks wrong, time and memory.
-
-    Takes seconds. Of more than 5,000 images, 5,000 are looked at. Options from --diameter to --contrast are those of
-    reconstruct, for its forecast.
-
-    Parameters
-    ----------
-    particles
-        RELION STAR file of the particles (3.0, 3.1, 4 or 5), or cryoSPARC's .cs file.
-    output
-        Folder to make for montage.png, noise.png, ctf.png and inspect.json. Nothing is written unless given.
-    datadir
-        Folder that the image names are relative to. By default, that of the file, or one above it.
-    diameter_A
-        Diameter of the particle, in Å. 85 % of the box unless given.
-    max_resolution_A
-        Finest detail to use, in Å.
-    symmetry
-        Point group of the molecule.
-    classes
-        Number of structures among the particles.
-    memory
-        Memory that a reconstruction may use, like 2GB or 800MB.
-    threads
-        CPU threads to use. All cores unless given.
-    contrast
-        How particles look in the images: white on dark, or black on light; auto finds out.
-    as_json
-        Print one JSON object in place of the table.
-    overwrite
-        Replace the pictures if they exist.
-    """
+    """Inspect, show the findings, and draw the pictures that were asked for."""
     from rich.console import Console
-
-    from hoarfrost.inspection.inspect import inspect as run
 
     if output is not None:
         from hoarfrost.reporting.folder import check_folder
         from hoarfrost.reporting.inspection import FILES
 
         check_folder(output, FILES, overwrite=overwrite)
-    found = run(
-        particles,
-        datadir=datadir,
-        diameter_A=diameter_A,
-        max_resolution_A=max_resolution_A,
-        symmetry=symmetry,
-        classes=classes,
-        memory=memory,
-        threads=threads,
-        contrast=contrast,
-    )
+    found = verbs.inspect(particles, **options)
     if as_json:
         print(json.dumps(found.to_dict(), indent=2))
     else:

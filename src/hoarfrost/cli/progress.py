@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -13,43 +13,12 @@ from rich.table import Column
 from rich.text import Text
 
 from hoarfrost.durations import about
+from hoarfrost.reconstruction.watch.events import Event
 
 LINE_INTERVAL_S = 10.0
 """A log gets a line at least this often, besides one for each stage and message."""
 # Before so much is done nobody knows how fast the rest will go.
 LEAST_DONE_TO_TELL = 0.02
-
-
-class ProgressEvent(Protocol):
-    """What the display reads of an event of the reconstruction."""
-
-    @property
-    def iteration(self) -> int:
-        """Minibatches done."""
-
-    @property
-    def stage(self) -> int:
-        """The stage of frequency marching, from 0."""
-
-    @property
-    def resolution_A(self) -> float:
-        """Finest detail in use, in Å."""
-
-    @property
-    def nll(self) -> float | None:
-        """Held-out negative log-likelihood per image, if it was computed."""
-
-    @property
-    def nll_standard_error(self) -> float | None:
-        """Its standard error."""
-
-    @property
-    def fraction_done(self) -> float:
-        """Estimate of the part of the run that is done, from 0 to 1."""
-
-    @property
-    def message(self) -> str | None:
-        """Something worth a line of its own."""
 
 
 class _TimeLeftColumn(ProgressColumn):
@@ -110,7 +79,7 @@ class ProgressDisplay:
         if not self._quiet:
             self._console.print(message, markup=False, soft_wrap=not self._console.is_terminal)
 
-    def __call__(self, event: ProgressEvent) -> None:
+    def __call__(self, event: Event) -> None:
         """Show `event`."""
         if self._quiet:
             return

@@ -7,38 +7,30 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from hoarfrost import verbs
+from hoarfrost.cli.command import Quiet, command
 from hoarfrost.cli.reconstruct import check_starts, show_result
 from hoarfrost.cli.stop import Stop
 from hoarfrost.parallel.launch import is_first
 
 
+@command(verbs.resume)
 def resume(
     run: Annotated[Path, Parameter(name="RUN")],
     /,
     *,
     checkpoint_every_s: Annotated[float | None, Parameter(name="--checkpoint-every")] = None,
-    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], show_default=False)] = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Go on with a reconstruction that was stopped or killed, from its last checkpoint, to the same result.
-
-    Parameters
-    ----------
-    run
-        Folder of the run.
-    checkpoint_every_s
-        Seconds between checkpoints. As before unless given.
-    quiet
-        Show no progress.
-    """
+    """Go on, and show what came of it."""
     from hoarfrost.cli.watch import watched
     from hoarfrost.errors import FinishedError
-    from hoarfrost.reconstruction.resume import resume as go_on
     from hoarfrost.reporting.run_folder import read_run
     from hoarfrost.reporting.run_pictures import draw_missing_pictures
 
     try:
         with Stop() as stop, watched(run, quiet=quiet or not is_first()) as progress:
-            result = go_on(run, checkpoint_every_s=checkpoint_every_s, progress=progress, stop=stop)
+            result = verbs.resume(run, checkpoint_every_s=checkpoint_every_s, progress=progress, stop=stop)
     except FinishedError:
         # The process may have been killed while it drew them, before it could say what the map is worth.
         if is_first():

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import sys
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import Progress
 
 from hoarfrost.cli.progress import make_bar
 
-
-class StudyEvent(Protocol):
-    """What the display reads of a study's progress."""
-
-    @property
-    def fraction_done(self) -> float:
-        """Part of the study that is done, from 0 to 1."""
-
-    @property
-    def doing(self) -> str:
-        """What it does now."""
+if TYPE_CHECKING:
+    from hoarfrost.study import benchmark as study
 
 
 class StudyProgress:
@@ -42,7 +33,7 @@ class StudyProgress:
         if self._bar is not None:
             self._bar.stop()
 
-    def __call__(self, event: StudyEvent) -> None:
+    def __call__(self, event: study.Progress) -> None:
         """Show `event`."""
         if self._quiet:
             return

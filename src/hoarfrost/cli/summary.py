@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hoarfrost.evaluation.views import has_views, read_views
 
 if TYPE_CHECKING:
-    from hoarfrost.reconstruction.run import ClassResult, RunResult
+    from hoarfrost.reconstruction.result import ClassResult, RunResult
 
 WIDTH = 80
 INDENT = " " * 12

@@ -7,40 +7,25 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from hoarfrost import verbs
+from hoarfrost.cli.command import Flag, Output, command
 
+
+@command(verbs.symmetrise)
 def symmetrise(
-    volume: Annotated[Path, Parameter(name="MAP")],
+    map_path: Annotated[Path, Parameter(name="MAP")],
     symmetry: str,
     /,
     *,
-    output: Annotated[Path, Parameter(name=["--output", "-o"])],
-    aligned: Annotated[bool, Parameter(show_default=False)] = False,
+    output: Output,
+    aligned: Flag = False,
     max_resolution_A: Annotated[float | None, Parameter(name="--max-resolution")] = None,
-    overwrite: Annotated[bool, Parameter(show_default=False)] = False,
+    overwrite: Flag = False,
 ) -> None:
-    """Average a map over a point group, about the axes that are found in it, and say how well it agreed before.
-
-    The map is moved so that its axes lie as docs/conventions.md says: the main axis of Cn and Dn along z, a two-fold
-    axis of Dn along x.
-
-    Parameters
-    ----------
-    volume
-        MRC map to average, protein positive.
-    symmetry
-        Point group: Cn or Dn with any n (C4, D7), T, O or I.
-    output
-        MRC map to write.
-    aligned
-        The axes of the map lie there already: do not look for them.
-    max_resolution_A
-        Finest detail by which axes are placed, in Å. A twentieth of the box unless given.
-    overwrite
-        Replace the output if it exists.
-    """
-    from hoarfrost.evaluation.symmetrise import symmetrise as run
-
-    done = run(volume, symmetry, output, aligned=aligned, max_resolution_A=max_resolution_A, overwrite=overwrite)
+    """Symmetrise, and say how well the map agreed with itself."""
+    done = verbs.symmetrise(
+        map_path, symmetry, output, aligned=aligned, max_resolution_A=max_resolution_A, overwrite=overwrite
+    )
     print(
         f"Before, the map turned about the axes of {done.group.name} correlates with itself by {done.correlation:.2f}, "
         f"to {done.compared_to_A:.0f} Å"

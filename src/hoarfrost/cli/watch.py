@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import Self
 
-if TYPE_CHECKING:
-    from hoarfrost.reconstruction.watch.events import Event
+from hoarfrost.reconstruction.watch.events import Event
 
 # With the writing of what stands (`reconstruct.live`) all that is drawn stays below a twentieth of the time.
 SHARE_OF_TIME = 0.045
@@ -21,14 +20,6 @@ LEAST_INTERVAL_S = 10.0
 FIRST_COST_S = 3.0
 # A browser spends about a second of the same processor on a page that it loads again.
 LEAST_RELOAD_S = 30.0
-
-
-class WatchedEvent(Protocol):
-    """What the watch reads of an event of the reconstruction."""
-
-    @property
-    def fraction_done(self) -> float:
-        """Estimate of the part of the run that is done, from 0 to 1."""
 
 
 class Watch:
@@ -56,7 +47,7 @@ class Watch:
             with contextlib.suppress(Exception):  # what ended the run is what the user is to hear of
                 self._write(None)
 
-    def __call__(self, event: WatchedEvent) -> None:
+    def __call__(self, event: Event) -> None:
         """Write the page if it is time."""
         now = time.monotonic()
         passed_s = now - self._started

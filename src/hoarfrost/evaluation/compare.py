@@ -57,11 +57,7 @@ class Comparison:
 
 
 def compare(first: str | Path, second: str | Path, *, mask_diameter_A: float | None = None) -> Comparison:
-    """Align one map to another, in each hand; the maps may differ in box and voxel size, the FSC is on the second's.
-
-    `mask_diameter_A` puts a soft sphere on both. Raises DataError for a file that cannot be used, UsageError for a mask
-    without size.
-    """
+    """The verb `hoarfrost.compare`, which documents arguments and errors."""
     if mask_diameter_A is not None and not mask_diameter_A > 0:
         raise UsageError(f"the mask's diameter must be positive, not {mask_diameter_A:g} Å")
     volume, volume_pixel_A = read_map(first)

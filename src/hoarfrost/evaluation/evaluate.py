@@ -116,17 +116,7 @@ def evaluate(
     symmetry: str = "C1",
     mask_diameter_A: float | None = None,
 ) -> EvaluationReport:
-    """Align a map to a reference over rotations, both hands and shifts, and measure how well they agree.
-
-    The maps may differ in box and voxel size; the FSC is computed on the reference's. The reference may be an atomic
-    model (PDB or mmCIF): it becomes a map as `simulate` makes one, on the grid of the map. `mask_diameter_A` puts a
-    soft sphere on both, about the reference's origin. `poses` and `true_poses` are particle STAR files of the same
-    particles in the same order; the pose errors have their own alignment (see `hoarfrost.evaluation.poses`), and poses
-    that show a map of `symmetry` alike are one.
-
-    Raises DataError for a file that cannot be used, UsageError for only one of `poses` and `true_poses`, for a symmetry
-    that is none or that no poses go with, and for a mask without size.
-    """
+    """The verb `hoarfrost.evaluate`, which documents arguments and errors."""
     group = PointGroup(symmetry)
     if (poses is None) != (true_poses is None):
         raise UsageError("poses and true poses go together: give both or neither")

@@ -56,11 +56,7 @@ def flip(
     datadir: str | Path | None = None,
     overwrite: bool = False,
 ) -> Flipped:
-    """Write the other hand of a map and, for a particle file with poses, a STAR file beside it with those that fit.
-
-    The STAR file has the name of `output`, ending in .star. Raises UsageError for an output that exists unless
-    `overwrite`, DataError for a file that cannot be used.
-    """
+    """The verb `hoarfrost.flip`, which documents arguments and errors."""
     output = Path(output)
     poses_path = None if particles is None else output.with_suffix(".star")
     _check(Path(map_path), None if particles is None else Path(particles), output, poses_path, overwrite)

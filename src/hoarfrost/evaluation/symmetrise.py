@@ -84,11 +84,7 @@ def symmetrise(
     max_resolution_A: float | None = None,
     overwrite: bool = False,
 ) -> Symmetrised:
-    """Average a map over a point group and write it; its axes are found, unless the map is `aligned` to them already.
-
-    `max_resolution_A` is the finest detail by which axes are placed: 20 Fourier pixels unless given. Raises UsageError
-    for another group or an output that exists unless `overwrite`, DataError for a map that cannot be used.
-    """
+    """The verb `hoarfrost.symmetrise`, which documents arguments and errors."""
     output = Path(output)
     point_group = PointGroup(group)
     if point_group.order == 1:

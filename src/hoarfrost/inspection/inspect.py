@@ -1,12 +1,4 @@
-"""The verb `inspect`: look at particles before any long work.
-
-From Python::
-
-    import hoarfrost
-    found = hoarfrost.inspect("particles.star")
-    for flag in found.flags:
-        print(flag.message)
-"""
+"""The verb `inspect`: look at particles before any long work."""
 
 from __future__ import annotations
 
@@ -14,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hoarfrost._version import __version__
 from hoarfrost.errors import DataError
 from hoarfrost.inspection.cost import forecast_seconds
 from hoarfrost.inspection.ctf import ctf_coverage, ctf_flags
@@ -25,56 +16,32 @@ from hoarfrost.inspection.numbers import number_flags
 from hoarfrost.inspection.parameters import IMAGES, file_parameters, optics_parameters, run_parameters
 from hoarfrost.inspection.result import Flag, Inspection, Montage, NoiseSpectrum, Parameter
 from hoarfrost.parallel.join import joined
-from hoarfrost.particles.contrast import Contrast, ContrastChoice
+from hoarfrost.particles.cache import PackedCache
+from hoarfrost.particles.contrast import Contrast
 from hoarfrost.particles.source import LARGEST_DUST_SHARE, ParticleSource
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruction.run import open_source
 from hoarfrost.reconstruction.settings.memory import GB, machine_memory
-from hoarfrost.reconstruction.settings.options import Options, Settings, resolve
+from hoarfrost.reconstruction.settings.options import InspectOptions, Options
+from hoarfrost.reconstruction.settings.plan import check, resolve
+from hoarfrost.reconstruction.settings.settings import Settings
 
 DUST_WORTH_SAYING = 0.03
 FEWEST_FOR_CONTRAST = 60
 
 
-def inspect(
-    particles: str | Path,
-    *,
-    datadir: str | Path | None = None,
-    diameter_A: float | None = None,
-    max_resolution_A: float | None = None,
-    symmetry: str = "C1",
-    classes: int = 1,
-    memory: str | None = None,
-    threads: int | None = None,
-    contrast: ContrastChoice = "auto",
-    forecast: bool = True,
-) -> Inspection:
-    """Check a particle file, its images and what a reconstruction of them would take; nothing is written.
-
-    Of many images up to 5,000 are looked at, evenly spread. The options are those of `reconstruct`; `forecast` False
-    leaves out the time it would take, which takes some seconds to measure.
-
-    Raises DataError where the file cannot be read or its numbers make no sense, UsageError for options that make none.
-    What a reconstruction would refuse but can still be shown is a flag that is `fatal`.
-    """
-    options = Options(
-        diameter_A=diameter_A,
-        max_resolution_A=max_resolution_A,
-        symmetry=symmetry,
-        classes=classes,
-        memory=memory,
-        threads=threads,
-        contrast=contrast,
-    )
-    options.check()
-    with joined("auto", threads):
-        stack = ParticleStack.open(particles, datadir)
-        return _inspect(stack, options, datadir, forecast=forecast)
+def inspect(particles: str | Path, options: InspectOptions) -> Inspection:
+    """The verb `hoarfrost.inspect`, which documents arguments and errors."""
+    of_run = options.of_run
+    check(of_run)
+    with joined("auto", options.threads):
+        stack = ParticleStack.open(particles, options.datadir)
+        return _inspect(stack, of_run, forecast=options.forecast)
 
 
-def _inspect(stack: ParticleStack, options: Options, datadir: str | Path | None, *, forecast: bool) -> Inspection:
+def _inspect(stack: ParticleStack, options: Options, *, forecast: bool) -> Inspection:
     table = stack.table
-    settings = _settings(stack, options, datadir)
+    settings = _settings(stack, options)
     parameters = [*file_parameters(table), *optics_parameters(table)]
     flags = [
         *(Flag("file", f"{warning[0].upper()}{warning[1:]}") for warning in table.warnings),
@@ -118,16 +85,10 @@ def _inspect(stack: ParticleStack, options: Options, datadir: str | Path | None,
     )
 
 
-def _settings(stack: ParticleStack, options: Options, datadir: str | Path | None) -> Settings | Flag:
+def _settings(stack: ParticleStack, options: Options) -> Settings | Flag:
     """What a run would use, or why it would not begin."""
     try:
-        return resolve(
-            stack,
-            options,
-            output=Path("run"),
-            datadir=None if datadir is None else str(datadir),
-            version=__version__,
-        )
+        return resolve(stack, options, output=Path("run"))
     except DataError as error:
         return Flag("refused", f"A reconstruction needs {error.expected}, and this is {error.found}", fatal=True)
 
@@ -146,7 +107,7 @@ class _Look:
 def _look(stack: ParticleStack, settings: Settings, found: ImageSurvey) -> _Look:
     source = open_source(stack, settings, found.good)
     contrast = Contrast.decide(settings.contrast, source.contrast_z())
-    source.sign = contrast.sign
+    source = source.in_use(contrast.sign, PackedCache.none(stack.n_images))
     noise = noise_spectrum(source)
     flags = [*_contrast_flags(contrast, len(found.good)), *noise_flags(noise, settings.max_resolution_A)]
     share = found.dusty / len(found.good)

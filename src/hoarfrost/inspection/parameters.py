@@ -12,7 +12,8 @@ from hoarfrost.io.particles_star import ParticleTable
 from hoarfrost.io.star_columns import Floats
 from hoarfrost.io.star_optics import particle_table
 from hoarfrost.reconstruction.settings.memory import GB
-from hoarfrost.reconstruction.settings.options import Options, Settings
+from hoarfrost.reconstruction.settings.options import Options
+from hoarfrost.reconstruction.settings.settings import Settings
 
 FILE, OPTICS, IMAGES, RUN = "File", "Optics", "Images", "Reconstruction"
 MOST_GROUPS = 8

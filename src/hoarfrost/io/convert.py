@@ -46,15 +46,7 @@ def convert(
     datadir: str | Path | None = None,
     overwrite: bool = False,
 ) -> Conversion:
-    """Convert one particle file, or a .cs file and its pass-through file, to `output`, whose name tells the format.
-
-    `stack` and `given` are for a .par file, which does not tell them. Images are looked for as `read_particles` does;
-    where they are found they are named from the output's folder, otherwise their names are kept. With a .cs file comes
-    a .csg file of the same name, by which cryoSPARC imports it.
-
-    Raises UsageError for files that do not go together and for an output that exists, DataError for an input that
-    cannot be used.
-    """
+    """The verb `hoarfrost.convert`, which documents arguments and errors."""
     paths, output, given = [Path(path) for path in inputs], Path(output), given or GivenOptics()
     _check(paths, output, stack, given, overwrite)
     star, notes = _read(paths, output, None if stack is None else ImageStack(stack), given)

@@ -42,13 +42,14 @@ class OnlineEM(Optimizer):
         decay: float = 0.25,
         warm_up: int = 100,
         folds: int = 1,
+        fold: int = 0,
     ) -> None:
         super().__init__(params, {"lr": lr, "decay": decay, "warm_up": warm_up})
         if len(self.param_groups) != 1 or len(self.param_groups[0]["params"]) != 1:
             raise ValueError("OnlineEM optimises one parameter")
         self.solve = solve
         self.folds = folds
-        self.fold = 0
+        self.fold = fold
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -77,9 +78,13 @@ class OnlineEM(Optimizer):
     def step_size(self) -> float:
         """ρ of the next step."""
         group = self.param_groups[0]
-        step = self.state[group["params"][0]].get("step", 0)
-        early = (step + 1) ** -group["decay"] if step < group["warm_up"] else 0.0
+        early = (self.n_steps + 1) ** -group["decay"] if self.n_steps < group["warm_up"] else 0.0
         return float(max(group["lr"], early))
+
+    @property
+    def n_steps(self) -> int:
+        """Steps taken so far."""
+        return int(self.state[self.param_groups[0]["params"][0]].get("step", 0))
 
     @property
     def averages(self) -> list[Statistics | None]:

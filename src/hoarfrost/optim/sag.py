@@ -20,12 +20,16 @@ from hoarfrost.optim.base import Closure, FlatOptimizer
 class SAG(FlatOptimizer):
     """SAG with constant step `lr` over `n_batches` fixed minibatches; keeps a gradient of each.
 
-    Set `batch`, the number of the minibatch, before each step. Memory is n_batches times that of the parameters.
+    Say which minibatch comes next, by `take`, before each step. Memory is n_batches times that of the parameters.
     """
 
     def __init__(self, params: Iterable[Tensor], *, lr: float, n_batches: int) -> None:
         super().__init__(params, {"lr": lr, "n_batches": n_batches})
         self.batch = 0
+
+    def take(self, batch: int) -> None:
+        """The next step is on minibatch number `batch`."""
+        self.batch = batch
 
     def _step(self, closure: Closure) -> Any:
         if not 0 <= self.batch < self._group["n_batches"]:

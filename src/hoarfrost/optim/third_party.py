@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+from collections.abc import Collection
 from typing import Any
 
 from torch import Tensor
@@ -13,13 +14,13 @@ from torch.optim import Optimizer
 from hoarfrost.optim.registry import METHODS, Facts, MethodSpec
 
 
-def find_method(text: str) -> MethodSpec:
+def find_method(text: str, known: Collection[str] = tuple(METHODS)) -> MethodSpec:
     """The method that `text` names: one of the table, or `path.to.Class` or `module:Class` of a torch optimiser.
 
     Options follow after a colon, separated by commas outside brackets: `name=value`, values in Python's notation.
     `lr=auto`, the default, takes the rate from the curvature. A class is called as Class(parameters, lr=…, options).
 
-    Raises ValueError, with one line that says what is wrong.
+    Raises ValueError, with one line that says what is wrong; `known` are the names that it then tells.
     """
     path, options = _parse(text)
     rate = options.pop("lr", "auto")
@@ -33,7 +34,7 @@ def find_method(text: str) -> MethodSpec:
         if fixed is None:
             return spec
         return MethodSpec(text, f"{spec.title}, lr {fixed:g}", _fixed(spec, fixed), "unit", batch_size=spec.batch_size)
-    optimiser = _load(path, text)
+    optimiser = _load(path, text, known)
     takes_rate = "lr" in inspect.signature(optimiser).parameters
     if not takes_rate and fixed is not None:
         raise ValueError(f"{text}: {optimiser.__name__} has no lr")
@@ -78,10 +79,10 @@ def _options(words: str, text: str) -> dict[str, Any]:
     return found
 
 
-def _load(path: str, text: str) -> type[Optimizer]:
+def _load(path: str, text: str, known: Collection[str]) -> type[Optimizer]:
     module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
     if not module:
-        raise ValueError(f"{text} is no method; known are {', '.join(METHODS)}, path.to.Class and module:Class")
+        raise ValueError(f"{text} is no method; known are {', '.join(known)}, path.to.Class and module:Class")
     try:
         found = getattr(importlib.import_module(module), name)
     except ImportError as error:

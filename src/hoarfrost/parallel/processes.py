@@ -91,7 +91,7 @@ class ProcessTeam(Team):
         for tensor, part in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
-    def from_first(self, compute: Callable[[], Tensor], like: Tensor) -> Tensor:
+    def once(self, compute: Callable[[], Tensor], like: Tensor) -> Tensor:
         """What the first process computes: of the shape, type and device of `like`, which stays as it is."""
         value = compute().contiguous() if self.is_first else like.new_empty(like.shape)
         with _contact():

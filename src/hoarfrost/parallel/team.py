@@ -3,11 +3,12 @@
 `Team` is one process alone, for which nothing has to be done; `parallel.join` gives the team that torchrun started. All
 processes draw the same random numbers and take their share of them, and all see the same sums, to the last bit: a sum
 is made in one place and sent to all. What is computed from sums (a map, a decision) could still differ in its last
-bits between unlike machines; so the first process computes it and the others take it over (`from_first`).
+bits between unlike machines; so the first process computes it and the others take it over (`once`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Protocol, Self, TypeVar
 
@@ -28,6 +29,7 @@ class Rows(Protocol):
 
 
 AnyRows = TypeVar("AnyRows", bound=Rows)
+RowsOfTensors = TypeVar("RowsOfTensors")
 
 
 class Team:
@@ -54,6 +56,11 @@ class Team:
         """All `n` rows, (n, …), of which each process has the rows of its share, in order."""
         return rows
 
+    def gather_rows(self, value: RowsOfTensors, n: int) -> RowsOfTensors:
+        """A dataclass whose fields are tensors (share, …), with all `n` rows in each."""
+        names = [field.name for field in dataclasses.fields(value)]  # type: ignore[arg-type]  # it is a dataclass
+        return type(value)(**{name: self.gather(getattr(value, name), n) for name in names})
+
     def gather_all(self, rows: Tensor) -> Tensor:
         """The rows of all processes, those of the first first, however many each has."""
         return rows
@@ -61,14 +68,18 @@ class Team:
     def sum_(self, *tensors: Tensor) -> None:
         """Turn each tensor into its sum over the processes; all are of one type."""
 
-    def from_first(self, compute: Callable[[], Tensor], like: Tensor) -> Tensor:
+    def once(self, compute: Callable[[], Tensor], like: Tensor) -> Tensor:
         """What the first process computes: of the shape, type and device of `like`, which stays as it is."""
         return compute()
 
-    def number_from_first(self, compute: Callable[[], float]) -> float:
+    def same(self, value: Tensor) -> Tensor:
+        """The first process's value, where all have one that may differ in its last bits."""
+        return self.once(lambda: value, value)
+
+    def once_number(self, compute: Callable[[], float]) -> float:
         """The number that the first process computes."""
         place = torch.zeros((), dtype=torch.float64)
-        return float(self.from_first(lambda: place + compute(), place))
+        return float(self.once(lambda: place + compute(), place))
 
     def agree(self, work: Callable[[], Result]) -> Result:
         """Do `work` in every process, and go on only if it was done in all.

@@ -19,18 +19,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from hoarfrost.maths.fourier import FourierDisc
+from hoarfrost.options import ContrastChoice
 
 ContrastName = Literal["white", "black"]
 """What particles are in their images."""
-ContrastChoice = Literal["auto", "white", "black"]
-"""The same, or to be found out."""
-CONTRASTS: tuple[str, ...] = get_args(ContrastChoice)
 
 # Noise alone goes beyond this once in 16,000 times; particles read 9 to 19 from 500 images, also of a high-pass filter.
 CLEAR_Z = 4.0

@@ -1,13 +1,17 @@
-"""Which particles are held out and which come next: functions of the seed alone."""
+"""Which particles are held out and which come next: functions of the seed alone.
+
+A sampler is a value: `next` returns minibatch and sampler after it, so that what comes next can be looked at ahead.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from hoarfrost.maths.seeds import named_generator
+from hoarfrost.maths.seeds import generator_at, named_generator
 
 
 def split_held_out(n_images: int, held_out: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -16,71 +20,80 @@ def split_held_out(n_images: int, held_out: int, seed: int) -> tuple[Tensor, Ten
     return order[:held_out].sort().values, order[held_out:].sort().values
 
 
+@dataclass(frozen=True)
 class MinibatchSampler:
-    """Random minibatches of the indices given, every particle once an epoch, in a new order each epoch.
+    """Random minibatches of `batch_size`, every particle once an epoch, in a new order each epoch.
 
-    The indices are dealt into `folds`, or fewer so that each holds a minibatch; a minibatch is of one fold, `number`,
-    and they take turns.
+    Particles are dealt into `parts`, the folds. A minibatch is of one fold, `number`, and folds take turns. `queues`
+    holds what is left of each fold's epoch, `generator` (bytes,) the state that further orders follow from.
     """
 
-    def __init__(self, indices: Tensor, batch_size: int, generator: torch.Generator, folds: int = 1) -> None:
-        self.batch_size = min(batch_size, len(indices))
-        self._generator = generator
-        self.folds = max(1, min(folds, len(indices) // self.batch_size))
-        dealt = indices if self.folds == 1 else indices[torch.randperm(len(indices), generator=generator)]
-        self._parts = dealt.tensor_split(self.folds)
-        self._queues = [part[:0] for part in self._parts]
-        self.number = self.folds - 1
+    batch_size: int
+    parts: tuple[Tensor, ...]
+    queues: tuple[Tensor, ...]
+    number: int
+    generator: Tensor
 
-    def next(self) -> Tensor:
-        """Indices of the next minibatch, (batch_size,) int64; `number` then tells its fold."""
-        self.number = (self.number + 1) % self.folds
-        part, queue = self._parts[self.number], self._queues[self.number]
+    @classmethod
+    def of(cls, indices: Tensor, batch_size: int, generator: torch.Generator, folds: int = 1) -> MinibatchSampler:
+        """Of all `indices` (n,) int64, dealt into `folds`, or fewer so that each holds a minibatch."""
+        size = min(batch_size, len(indices))
+        folds = max(1, min(folds, len(indices) // size))
+        dealt = indices if folds == 1 else indices[torch.randperm(len(indices), generator=generator)]
+        parts = dealt.tensor_split(folds)
+        return cls(size, tuple(parts), tuple(part[:0] for part in parts), folds - 1, generator.get_state())
+
+    @property
+    def folds(self) -> int:
+        """Number of folds."""
+        return len(self.parts)
+
+    def next(self) -> tuple[Tensor, MinibatchSampler]:
+        """Indices of the next minibatch, (batch_size,) int64, and the sampler after it, whose `number` is its fold."""
+        number = (self.number + 1) % self.folds
+        part, queue = self.parts[number], self.queues[number]
+        generator = generator_at(self.generator)
         while len(queue) < self.batch_size:
-            queue = torch.cat([queue, part[torch.randperm(len(part), generator=self._generator)]])
-        batch, self._queues[self.number] = queue[: self.batch_size], queue[self.batch_size :]
-        return batch
-
-    def state(self) -> dict[str, Any]:
-        """What all further minibatches follow from, for `restore`."""
-        return {"generator": self._generator.get_state(), "queues": list(self._queues), "number": self.number}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from where another sampler of the same indices and seed was."""
-        self._generator.set_state(state["generator"])
-        self._queues, self.number = list(state["queues"]), state["number"]
+            queue = torch.cat([queue, part[torch.randperm(len(part), generator=generator)]])
+        left = queue[self.batch_size :]
+        queues = (*self.queues[:number], left, *self.queues[number + 1 :])
+        after = dataclasses.replace(self, queues=queues, number=number, generator=generator.get_state())
+        return queue[: self.batch_size], after
 
 
+@dataclass(frozen=True)
 class FixedMinibatchSampler:
     """Minibatches that stay the same, as SAG needs them; each once an epoch, in a new order each epoch.
 
-    The indices are shuffled once and split into the fewest parts of at most `batch_size`, equal to within one. They
-    are of no `folds`.
+    `number` is that of the latest, `queue` the numbers of those that are left of the epoch.
     """
 
-    folds = 1
+    parts: tuple[Tensor, ...]
+    queue: tuple[int, ...]
+    number: int
+    generator: Tensor
 
-    def __init__(self, indices: Tensor, batch_size: int, generator: torch.Generator) -> None:
-        self._generator = generator
-        shuffled = indices[torch.randperm(len(indices), generator=self._generator)]
-        self.n_batches = -(-len(indices) // batch_size)
-        self._parts = torch.tensor_split(shuffled, self.n_batches)
-        self._queue: list[int] = []
-        self.number = 0
+    @classmethod
+    def of(cls, indices: Tensor, batch_size: int, generator: torch.Generator) -> FixedMinibatchSampler:
+        """All `indices` (n,), shuffled once and split into the fewest parts of at most `batch_size`."""
+        shuffled = indices[torch.randperm(len(indices), generator=generator)]
+        parts = torch.tensor_split(shuffled, -(-len(indices) // batch_size))
+        return cls(tuple(parts), (), 0, generator.get_state())
 
-    def next(self) -> Tensor:
-        """Indices of the next minibatch, int64; `number` then tells which it is."""
-        if not self._queue:
-            self._queue = torch.randperm(self.n_batches, generator=self._generator).tolist()
-        self.number = self._queue.pop(0)
-        return self._parts[self.number]
+    @property
+    def folds(self) -> int:
+        """These minibatches are of no folds."""
+        return 1
 
-    def state(self) -> dict[str, Any]:
-        """What all further minibatches follow from, for `restore`."""
-        return {"generator": self._generator.get_state(), "queue": self._queue, "number": self.number}
+    @property
+    def n_batches(self) -> int:
+        """Number of minibatches."""
+        return len(self.parts)
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from where another sampler of the same indices and seed was."""
-        self._generator.set_state(state["generator"])
-        self._queue = list(state["queue"])
-        self.number = state["number"]
+    def next(self) -> tuple[Tensor, FixedMinibatchSampler]:
+        """Indices of the next minibatch, int64, and the sampler after it, whose `number` says which it is."""
+        queue, generator = self.queue, generator_at(self.generator)
+        if not queue:
+            queue = tuple(torch.randperm(self.n_batches, generator=generator).tolist())
+        after = dataclasses.replace(self, queue=queue[1:], number=queue[0], generator=generator.get_state())
+        return self.parts[queue[0]], after

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import threading
 from collections import Counter
@@ -46,8 +47,8 @@ class ParticleSource:
     are images enough to know it: it counts as many as there are, and the mean of all groups 20. `dust_share` is the
     share of these that hold dust. Where that is large, what looks like dust is the particles themselves, and nothing is
     removed. `cache` keeps packed images of the band limit that was last asked for, which are the same bits as without
-    it. `sign` is what every image is multiplied by, 1 or −1 where particles are dark; it is set before the first images
-    are asked for. The noise has none. Raises DataError where there is no noise to be found.
+    it. `sign` is what every image is multiplied by, 1 or −1 where particles are dark: see `in_use`. The noise has none.
+    Raises DataError where there is no noise to be found.
     """
 
     def __init__(
@@ -57,10 +58,9 @@ class ParticleSource:
         training: Tensor,
         generator: torch.Generator,
         device: torch.device | str = "cpu",
-        cache: PackedCache | None = None,
     ) -> None:
         self.stack = stack
-        self.cache = PackedCache.none(stack.n_images) if cache is None else cache
+        self.cache = PackedCache.none(stack.n_images)
         self._lock = threading.Lock()
         self._at_once = max(2, PIXELS_AT_ONCE // stack.box**2)
         self.sign = 1
@@ -106,6 +106,19 @@ class ParticleSource:
                 found="the same value there, or no noise at some frequencies",
                 hint="give particles as they were extracted: not masked, padded or made without noise",
             )
+
+    def in_use(self, sign: int, cache: PackedCache) -> ParticleSource:
+        """The same source of images times `sign`, which keeps prepared ones in the cache."""
+        source = copy.copy(self)
+        source._take(sign, cache)
+        return source
+
+    def _take(self, sign: int, cache: PackedCache) -> None:
+        self.sign, self.cache = sign, cache
+
+    def close(self) -> None:
+        """Let go of the images that are kept."""
+        self.cache.close()
 
     def _noise_mean(self, normalised: Tensor, indices: Tensor) -> Tensor:
         """What the spectrum of the noise in images is made of, a mean over images."""

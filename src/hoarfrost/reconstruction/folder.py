@@ -21,8 +21,8 @@ from hoarfrost.io.mrc import write_volume
 from hoarfrost.io.noise_star import NoiseSpectra, write_noise
 from hoarfrost.io.posed_star import write_posed_particles
 from hoarfrost.particles.stack import ParticleStack
-from hoarfrost.reconstruction.refinement.final_passes import ClassMaps, FinalPass
-from hoarfrost.reconstruction.settings.options import Settings
+from hoarfrost.reconstruction.refinement.final_passes import ClassMaps, FinalMaps
+from hoarfrost.reconstruction.settings.settings import Settings
 from hoarfrost.reconstruction.state.store import FOLDER as CHECKPOINTS
 from hoarfrost.reconstruction.state.store import CheckpointFolder
 from hoarfrost.reconstruction.watch.events import EventLog
@@ -118,25 +118,26 @@ def has_finished(output: Path, *, has_checkpoint: bool) -> bool:
     return (output / RESULTS_ARE_THERE).exists() and not has_checkpoint
 
 
-def write_results(output: Path, stack: ParticleStack, settings: Settings, final: FinalPass) -> None:
+def write_results(output: Path, stack: ParticleStack, settings: Settings, final: FinalMaps) -> None:
     """Write the maps, how well their halves agree, the particles, and the settings with what was found out since."""
-    best = final.class_probability.argmax(dim=1)
+    found = final.poses
+    best = found.class_probability.argmax(dim=1)
     columns = {
-        "rlnMaxValueProbDistribution": final.probability.numpy(),
-        "rlnLogLikeliContribution": final.log_evidence.numpy(),
-        "hoarfrostJunkProbability": final.junk.numpy(),
+        "rlnMaxValueProbDistribution": found.probability.numpy(),
+        "rlnLogLikeliContribution": found.log_evidence.numpy(),
+        "hoarfrostJunkProbability": found.junk.numpy(),
     }
     if settings.classes > 1:
         columns["rlnClassNumber"] = (best + 1).numpy()
-        for number, probability in enumerate(final.class_probability.unbind(1)):
+        for number, probability in enumerate(found.class_probability.unbind(1)):
             columns[f"hoarfrostClassProbability{number + 1}"] = probability.numpy()
-    poses = final.rotations.numpy(), final.shifts_A.numpy()
+    poses = found.rotations.numpy(), found.shifts_A.numpy()
     for number, of_class in enumerate(final.maps):
         folder, map_path = places(output, number, settings.classes)
         folder.mkdir(exist_ok=True)
         rows = (best == number).nonzero().squeeze(1)
         if len(rows):
-            own = Matches(rows, best[rows], final.rotations[rows], final.shifts_A[rows], final.probability[rows])
+            own = Matches(rows, best[rows], found.rotations[rows], found.shifts_A[rows], found.probability[rows])
             write_matches(folder, stack, own.typical())
         _write_maps(folder, of_class, settings)
         if settings.classes > 1:

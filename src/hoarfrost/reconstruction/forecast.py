@@ -7,6 +7,7 @@ of iterations is the expected one: stages end when the data say so.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 import time
@@ -21,19 +22,22 @@ from hoarfrost.model.all_poses.band import VOLUME_MARGIN, BandModel
 from hoarfrost.model.few_poses.likelihood import LocalModel
 from hoarfrost.model.images import WhitenedImages
 from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature, make_shift_quadrature
+from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FOLDS
 from hoarfrost.reconstruction.schedule import (
     EXPECTED_SHARE_OF_EXACT,
     EXPECTED_SWEEPS,
     LEAST_GROWTH,
     SEARCHED_SHARE,
+    WARM_SHARE,
     last_stage_of_starts,
     plan_stage,
     search_stage,
     sweep_size,
 )
-from hoarfrost.reconstruction.settings.options import Settings
-from hoarfrost.reconstruction.starts.annealing import MINIBATCHES, WARM_SHARE
+from hoarfrost.reconstruction.settings.settings import Settings
+from hoarfrost.reconstruction.starts.annealing import MINIBATCHES
+from hoarfrost.reconstruction.watch.progress import FractionDone
 
 # Before a machine is measured: that of two cores.
 USUAL_PRODUCT_S, USUAL_EVALUATION_S = 1e-11, 5e-8
@@ -41,8 +45,8 @@ USUAL_PRODUCT_S, USUAL_EVALUATION_S = 1e-11, 5e-8
 PRODUCTS_OF_LIKELIHOOD = 200
 # To find the likely poses of an image takes such a share of a sum with statistics.
 SEARCHED_SUM = 0.6
-# Of one image in refinement: so many evaluations of one coefficient at one pose, and so many more for each coefficient
-# that it has; for one that is searched for as well as the sum. Measured on 70S and hard particles from r_max 10 to 36.
+# Evaluations of one coefficient at one pose that an image takes in refinement: so many, and so many more for each of
+# its coefficients. A search takes these besides its sum.
 VISIT = 2900, 11.0
 VISIT_OF_FINAL = 2900, 25.0
 SEARCH = 10_000, 5.0
@@ -124,8 +128,8 @@ def expected_seconds(settings: Settings, rates: Rates) -> list[float]:
         seconds.append(visits + judged + maps * rates.evaluation_s)
     last = last if s.refined_r_max else s.stages_r_max[-1]
     passes = EXPECTED_SWEEPS if s.refined_r_max else 1
-    known.n = s.n_particles
-    visits = known.seconds(passes * s.n_particles, last, VISIT_OF_FINAL)
+    everyone = dataclasses.replace(known, n=s.n_particles)
+    visits = everyone.seconds(passes * s.n_particles, last, VISIT_OF_FINAL)
     maps = passes * (3 + 2 * FOLDS) * s.classes * _map_evaluations(last)
     return [*seconds, visits + maps * rates.evaluation_s]
 
@@ -133,6 +137,24 @@ def expected_seconds(settings: Settings, rates: Rates) -> list[float]:
 def expected_starts(settings: Settings) -> int:
     """Random starts that a run will need: two that agree, or as many as were asked for."""
     return min(2, settings.starts) if settings.until_two_agree else settings.starts
+
+
+def total_seconds(settings: Settings, seconds: list[float]) -> float:
+    """What a run takes whose stages take those `seconds`, with all its starts."""
+    n_exact = len(settings.stages_r_max)
+    return expected_starts(settings) * sum(seconds[:n_exact]) + sum(seconds[n_exact:])
+
+
+def fraction_done_of(settings: Settings, seconds: list[float]) -> FractionDone:
+    """The estimate of how much is done, by the `seconds` that stages are expected to take."""
+    return FractionDone.of(seconds, len(settings.stages_r_max), expected_starts(settings))
+
+
+def measured_seconds(env: Env) -> list[float]:
+    """As `expected_seconds`, by the rates of this machine, which are measured in about two seconds."""
+    band = env.band(0, env.first_symmetry)
+    images = env.sample(band.disc, IMAGES_TO_TIME)
+    return expected_seconds(env.settings, measure(env.settings, band, images, env.generator("forecast")))
 
 
 def measure(settings: Settings, band: BandModel, images: WhitenedImages, generator: torch.Generator) -> Rates:

@@ -1,13 +1,8 @@
-"""The verb `resume`: a run that was stopped, or killed, goes on from its last checkpoint.
-
-From Python::
-
-    import hoarfrost
-    result = hoarfrost.resume("run/")
-"""
+"""The verb `resume`: a run that was stopped, or killed, goes on from its last checkpoint."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,13 +13,19 @@ from hoarfrost.parallel.launch import is_first
 from hoarfrost.parallel.team import Team
 from hoarfrost.particles.contrast import Contrast
 from hoarfrost.particles.stack import ParticleStack
+from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.folder import RESULTS_ARE_THERE, has_finished, remove_leftovers
-from hoarfrost.reconstruction.run import RunResult, carry_out, how_to_go_on, make_checkpoints, open_source
+from hoarfrost.reconstruction.phases import Run
+from hoarfrost.reconstruction.result import RunResult
+from hoarfrost.reconstruction.run import Watching, begun, cache_of, carry_out, how_to_go_on, open_source
 from hoarfrost.reconstruction.same_run import check_data, check_fits, check_programs, check_settings
-from hoarfrost.reconstruction.settings.options import Settings
+from hoarfrost.reconstruction.settings.settings import Settings
 from hoarfrost.reconstruction.state.checkpoints import INTERVAL_S, check_interval
 from hoarfrost.reconstruction.state.store import Checkpoint, CheckpointFolder
+from hoarfrost.reconstruction.state.tree import restored
 from hoarfrost.reconstruction.watch.events import EventLog, Progress
+
+BEGINS_AGAIN = "No checkpoint had been written yet: the run begins again"
 
 
 def resume(
@@ -34,22 +35,15 @@ def resume(
     progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> RunResult:
-    """Go on with the run in a folder: it ends with the files, to the last bit, that it would have ended with.
-
-    It goes on from the newest checkpoint that is whole, or from the beginning where there is none. `checkpoint_every_s`
-    is what it was unless given; `progress` and `stop` are as in `hoarfrost.reconstruct`. Several processes, as many as
-    the run began with, must all see the folder.
-
-    Raises UsageError for a folder without a run, one whose settings have changed and one that another process works on,
-    FinishedError for a run that has finished, DataError for particles that have changed, and what `reconstruct` raises.
-    """
+    """The verb `hoarfrost.resume`, which documents arguments and errors."""
     started = time.monotonic()
     output = Path(run)
     if checkpoint_every_s is not None:
         check_interval(checkpoint_every_s)
     settings = _read_settings(output)
+    watching = Watching(progress, stop, INTERVAL_S if checkpoint_every_s is None else checkpoint_every_s, started)
     with joined(settings.device, settings.threads) as team:
-        return _resume(output, settings, team, started, checkpoint_every_s, progress, stop)
+        return _resume(output, settings, team, watching, keeps_interval=checkpoint_every_s is None)
 
 
 def _read_settings(output: Path) -> Settings:
@@ -64,15 +58,7 @@ def _read_settings(output: Path) -> Settings:
         raise ToldElsewhereError(error.exit_code) from error
 
 
-def _resume(
-    output: Path,
-    settings: Settings,
-    team: Team,
-    started: float,
-    checkpoint_every_s: float | None,
-    progress: Progress | None,
-    stop: Callable[[], bool] | None,
-) -> RunResult:
+def _resume(output: Path, settings: Settings, team: Team, watching: Watching, *, keeps_interval: bool) -> RunResult:
     command = how_to_go_on(output, settings.processes)
     team.agree(lambda: check_programs(settings, team.size, command))
     last, complaints = CheckpointFolder(output).newest()
@@ -83,14 +69,17 @@ def _resume(
     team.agree(lambda: _check_same(output, settings, began_with, last, stack) if team.is_first else None)
     source = team.agree(lambda: open_source(stack, began_with))
     contrast = _contrast(began_with)
-    source.sign = contrast.sign
     log = team.agree(lambda: _go_on_writing(output, last) if team.is_first else None)
-    every_s = checkpoint_every_s
-    if every_s is None:
-        every_s = INTERVAL_S if last is None else last.facts["every_s"]
-    checkpoints = team.agree(lambda: make_checkpoints(output, began_with, stack, team, log, every_s, stop, last))
-    notes = [*complaints, _from_where(last)]
-    return carry_out(output, stack, began_with, source, contrast, team, log, checkpoints, started, progress, notes)
+    source = source.in_use(contrast.sign, cache_of(output, began_with))
+    if last is None:
+        watching = dataclasses.replace(watching, notes=(*complaints, BEGINS_AGAIN))
+        env = Env(began_with, source, team, watching.started)
+        return carry_out(begun(env, contrast), env, output, watching, log)
+    run = restored(Run, last.state)
+    every_s = last.facts["every_s"] if keeps_interval else watching.checkpoint_every_s
+    watching = dataclasses.replace(watching, checkpoint_every_s=every_s, notes=(*complaints, _from_where(run)))
+    env = Env(began_with, source, team, watching.started - run.seconds)
+    return carry_out(run, env, output, watching, log, last)
 
 
 def _check_unfinished(output: Path, last: Checkpoint | None) -> None:
@@ -126,9 +115,8 @@ def _go_on_writing(output: Path, last: Checkpoint | None) -> EventLog:
     return log
 
 
-def _from_where(last: Checkpoint | None) -> str:
+def _from_where(run: Run) -> str:
     """What the user is told."""
-    if last is None or "" not in last.state:
-        return "No checkpoint had been written yet: the run begins again"
-    of_run = last.state[""]
-    return f"Going on from the checkpoint after iteration {of_run['iteration']}, {of_run['seconds']:.0f} s into the run"
+    if run.tally.iteration == 0:
+        return BEGINS_AGAIN
+    return f"Going on from the checkpoint after iteration {run.tally.iteration}, {run.seconds:.0f} s into the run"

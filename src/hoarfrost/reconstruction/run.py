@@ -1,53 +1,47 @@
-"""The verb `reconstruct`: a particle STAR file in, a run folder out.
-
-From Python::
-
-    import hoarfrost
-    result = hoarfrost.reconstruct("particles.star", "run/")
-    print(result.map_path, result.resolution_A)
-"""
+"""The verb `reconstruct`: a particle STAR file in, a run folder out."""
 
 from __future__ import annotations
 
 import contextlib
 import shlex
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from hoarfrost._version import __version__
 from hoarfrost.durations import about
 from hoarfrost.errors import StoppedError, UsageError
-from hoarfrost.evaluation.half_maps import HalfMapFSC
 from hoarfrost.maths.seeds import named_generator
-from hoarfrost.optim.names import MethodName
 from hoarfrost.parallel.join import joined
 from hoarfrost.parallel.team import Team
 from hoarfrost.particles.cache import PackedCache
-from hoarfrost.particles.contrast import Contrast, ContrastChoice
+from hoarfrost.particles.contrast import Contrast
 from hoarfrost.particles.masked import told_of_mask
 from hoarfrost.particles.preprocess import Preprocessor
 from hoarfrost.particles.sampling import split_held_out
 from hoarfrost.particles.source import ParticleSource
 from hoarfrost.particles.stack import ParticleStack
+from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.folder import check_output, places, prepare_output, write_results
-from hoarfrost.reconstruction.refinement.final_passes import final_passes
-from hoarfrost.reconstruction.refinement.march import march
-from hoarfrost.reconstruction.refinement.sweep import Refinement
+from hoarfrost.reconstruction.forecast import fraction_done_of, measured_seconds, total_seconds
+from hoarfrost.reconstruction.observer import Observer
+from hoarfrost.reconstruction.phases import Run
+from hoarfrost.reconstruction.refinement.final_passes import FinalPasses
+from hoarfrost.reconstruction.result import ClassResult, RunResult
 from hoarfrost.reconstruction.same_run import describe_data
 from hoarfrost.reconstruction.settings.memory import GB
-from hoarfrost.reconstruction.settings.options import Options, Settings, resolve
-from hoarfrost.reconstruction.starts.agreement import StartsResult, run_starts
-from hoarfrost.reconstruction.starts.loop import Reconstruction
-from hoarfrost.reconstruction.state.checkpoints import INTERVAL_S, Checkpoints, State, check_interval
+from hoarfrost.reconstruction.settings.options import Options
+from hoarfrost.reconstruction.settings.plan import check, resolve
+from hoarfrost.reconstruction.settings.settings import Settings
+from hoarfrost.reconstruction.state.checkpoints import INTERVAL_S, Checkpoints
+from hoarfrost.reconstruction.state.phase import News, drive
 from hoarfrost.reconstruction.state.store import Checkpoint, CheckpointFolder
-from hoarfrost.reconstruction.symmetry.impose import impose_symmetry
-from hoarfrost.reconstruction.watch.events import Event, EventLog, Progress
+from hoarfrost.reconstruction.watch.events import EventLog, Progress
 from hoarfrost.reconstruction.watch.live import Live
 
 # Noise alone looks like a speck in one image of a hundred.
@@ -56,215 +50,107 @@ IMAGES_PER_CHECK = 256
 
 
 @dataclass(frozen=True)
-class ClassResult:
-    """One of the structures that a run found: its map, and how well its half maps agree.
+class Watching:
+    """How a run is watched: whom its events are told, whether it is to `stop`, and how often it is written down.
 
-    `folder` has what belongs to it alone; `share` is the share of the particles that show it.
+    `started` is the time by `time.monotonic` at which this process began with it. The user is told `notes` first, which
+    are not logged.
     """
 
-    folder: Path
-    map_path: Path
-    halves: HalfMapFSC
-    share: float
+    progress: Progress | None = None
+    stop: Callable[[], bool] | None = None
+    checkpoint_every_s: float = INTERVAL_S
+    started: float = field(default_factory=time.monotonic)
+    notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class RunResult:
-    """What a run made.
-
-    `resolution_A` is where the FSC of two half maps falls below 0.143, without mask or in one and corrected for it,
-    whichever is coarser, and never finer than the band limit; optimistic unless `independent_halves`, when the halves
-    were refined apart. `converged` is False where `epochs` ended the run first. `classes` has one structure, or as many
-    as were asked for, the one of most particles first; what is said of one map is said of that.
-    """
-
-    output: Path
-    classes: tuple[ClassResult, ...]
-    particles_path: Path
-    independent_halves: bool
-    converged: bool
-    starts: StartsResult
-    seconds: float
-    settings: Settings
-
-    @property
-    def map_path(self) -> Path:
-        """The map."""
-        return self.classes[0].map_path
-
-    @property
-    def halves(self) -> HalfMapFSC:
-        """How well the half maps agree."""
-        return self.classes[0].halves
-
-    @property
-    def resolution_A(self) -> float:
-        """What the half maps claim, in Å."""
-        return self.halves.resolution_A
-
-    @property
-    def band_limit_A(self) -> float:
-        """The finest detail of the images that was used, in Å."""
-        return self.halves.band_limit_A
-
-
-def reconstruct(
-    particles: str | Path,
-    output: str | Path,
-    *,
-    seed: int = 0,
-    classes: int = 1,
-    starts: int | None = None,
-    max_resolution_A: float | None = None,
-    diameter_A: float | None = None,
-    symmetry: str = "C1",
-    method: MethodName = "auto",
-    epochs: float | None = None,
-    batch_size: int | None = None,
-    shift_sigma_A: float | None = None,
-    shift_extent_A: float | None = None,
-    device: str = "auto",
-    threads: int | None = None,
-    held_out: int | None = None,
-    datadir: str | Path | None = None,
-    rotate_grid: bool = False,
-    memory: str | None = None,
-    contrast: ContrastChoice = "auto",
-    overwrite: bool = False,
-    progress: Progress | None = None,
-    checkpoint_every_s: float = INTERVAL_S,
-    stop: Callable[[], bool] | None = None,
-) -> RunResult:
-    """Reconstruct a map from the particles of a RELION STAR file, from a random start, into the folder `output`.
-
-    The folder gets map.mrc (box and voxel size of the input), half1.mrc and half2.mrc, mask.mrc and fsc.star
-    (how well the halves agree, see `hoarfrost.evaluation.half_maps`), particles.star (the input's rows with the most
-    probable pose, its probability and the log-evidence), events.jsonl and config.toml.
-    None means: choose from the data. Lengths are in Å. `classes` is the number of structures that the particles show;
-    with several there are class001.mrc, class002.mrc, … instead of the map, and for each a folder of the same name with
-    its files, its particles among them. `starts` is the number of random starts; None goes on until
-    two agree, up to four. `rotate_grid` turns the quadrature of orientations at each iteration rather than at each
-    stage. `memory` is what each process may use, like "2GB". `contrast` tells whether particles are white or black in
-    the images; auto finds out, and black ones are inverted. `progress` is called with every Event. The same seed,
-    device, threads and processes give the same bits.
-
-    A checkpoint is written every `checkpoint_every_s` seconds, from which `hoarfrost.resume` goes on. `stop` is asked
-    after each minibatch: where it says so, the run writes one more and ends with StoppedError.
-
-    In each of several processes that torchrun started, a call takes its share of the work; the first process writes
-    the folder and calls `progress`. All return the same result.
-
-    Raises UsageError for options that make no sense and for an `output` that exists without `overwrite` (which
-    replaces only what a run wrote before), DataError for particles that cannot be used, LostProcessError where one of
-    several processes is lost, and ToldElsewhereError in all but one of the processes that fail together.
-    """
+def reconstruct(particles: Path, output: Path, options: Options) -> RunResult:
+    """The verb `hoarfrost.reconstruct`, which documents arguments and errors."""
     started = time.monotonic()
-    options = Options(
-        seed=seed,
-        classes=classes,
-        starts=starts,
-        max_resolution_A=max_resolution_A,
-        diameter_A=diameter_A,
-        symmetry=symmetry,
-        method=method,
-        epochs=epochs,
-        batch_size=batch_size,
-        shift_sigma_A=shift_sigma_A,
-        shift_extent_A=shift_extent_A,
-        device=device,
-        threads=threads,
-        held_out=held_out,
-        rotate_grid=rotate_grid,
-        memory=memory,
-        contrast=contrast,
-    )
-    options.check()
-    check_interval(checkpoint_every_s)
-    with joined(device, threads) as team:
-        return _reconstruct(
-            Path(particles),
-            Path(output),
-            options,
-            team,
-            started,
-            datadir,
-            overwrite,
-            progress,
-            checkpoint_every_s,
-            stop,
-        )
+    check(options)
+    watching = Watching(options.progress, options.stop, options.checkpoint_every_s, started)
+    with joined(options.device, options.threads) as team:
+        return _reconstruct(particles, output, options, team, watching)
 
 
-def _reconstruct(
-    particles: Path,
-    output: Path,
-    options: Options,
-    team: Team,
-    started: float,
-    datadir: str | Path | None,
-    overwrite: bool,
-    progress: Progress | None,
-    checkpoint_every_s: float,
-    stop: Callable[[], bool] | None,
-) -> RunResult:
-    team.agree(lambda: check_output(output, overwrite) if team.is_first else None)
-    stack = team.agree(lambda: ParticleStack.open(particles, datadir))
-    settings = team.agree(
-        lambda: resolve(
-            stack,
-            options,
-            output=output,
-            datadir=None if datadir is None else str(datadir),
-            version=__version__,
-            processes=team.size,
-        )
-    )
+def _reconstruct(particles: Path, output: Path, options: Options, team: Team, watching: Watching) -> RunResult:
+    team.agree(lambda: check_output(output, options.overwrite) if team.is_first else None)
+    stack = team.agree(lambda: ParticleStack.open(particles, options.datadir))
+    settings = team.agree(lambda: resolve(stack, options, output=output, processes=team.size))
     _check_shares(settings, team)
 
-    def check(chunk: Tensor) -> None:
-        if stop is not None and stop():
+    def look(chunk: Tensor) -> None:
+        if watching.stop is not None and watching.stop():
             raise StoppedError("Stopped before the work began: give the same command to start again")
         stack.read(team.share(chunk))
 
     for chunk in torch.split(torch.arange(stack.n_images), IMAGES_PER_CHECK * team.size):
-        team.agree(partial(check, chunk))
+        team.agree(partial(look, chunk))
     source = team.agree(lambda: open_source(stack, settings))
-    contrast = Contrast.decide(settings.contrast, team.number_from_first(source.contrast_z))
-    settings, source.sign = settings.with_contrast(contrast), contrast.sign
+    contrast = Contrast.decide(settings.contrast, team.once_number(source.contrast_z))
+    settings = settings.with_contrast(contrast)
     log = team.agree(lambda: prepare_output(output, settings, source.noise) if team.is_first else None)
-    checkpoints = team.agree(lambda: make_checkpoints(output, settings, stack, team, log, checkpoint_every_s, stop))
-    return carry_out(output, stack, settings, source, contrast, team, log, checkpoints, started, progress)
+    source = source.in_use(contrast.sign, cache_of(output, settings))
+    env = Env(settings, source, team, watching.started)
+    return carry_out(begun(env, contrast), env, output, watching, log)
 
 
-def make_checkpoints(
-    output: Path,
-    settings: Settings,
-    stack: ParticleStack,
-    team: Team,
-    log: EventLog | None,
-    every_s: float,
-    stop: Callable[[], bool] | None,
-    last: Checkpoint | None = None,
-) -> Checkpoints:
-    """The checkpoints of a run that began with `settings`, which goes on from the `last` one if there is one.
+def begun(env: Env, contrast: Contrast) -> Run:
+    """A run before its first start, with what is known of the particles and the machine."""
+    seconds = measured_seconds(env)
+    return Run.begin(env, fraction_done_of(env.settings, seconds), what_is_known(env, contrast, seconds))
 
-    Raises DataError where a file of the particles cannot be read.
+
+def carry_out(
+    run: Run, env: Env, output: Path, watching: Watching, log: EventLog | None, last: Checkpoint | None = None
+) -> RunResult:
+    """From a run at any moment to the files in `output`; `last` is the checkpoint that it goes on from, if it does.
+
+    Raises as `reconstruct` does.
     """
-    facts = {"settings": settings.model_dump(mode="json"), "data": describe_data(stack), "every_s": every_s}
+    try:
+        checkpoints = env.team.agree(lambda: _checkpoints(env, output, watching, log, last))
+        live = Live(env.settings, env.source.stack) if env.team.is_first else None
+        observer = Observer(log, None if log is None else watching.progress, live, checkpoints)
+        for note in watching.notes:
+            observer.note(run, env, note)
+        if last is None:
+            observer.after(run, env)
+        run = drive(run, env, observer)
+        return _finished(run, env, output, observer, watching)
+    except UsageError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        # The message says what the system refused, not what to do about it.
+        hint = f"when that is mended, go on with: {how_to_go_on(output, env.team.size)}"
+        raise UsageError(f"{error}; {hint}") from error
+    finally:
+        env.memo.close()
+        if log is not None:
+            log.close()
+        env.source.close()
+
+
+def _checkpoints(
+    env: Env, output: Path, watching: Watching, log: EventLog | None, last: Checkpoint | None
+) -> Checkpoints:
+    """The checkpoints of a run. Raises DataError where a file of the particles cannot be read."""
+    every_s = watching.checkpoint_every_s
+    settings, data = env.settings.model_dump(mode="json"), describe_data(env.source.stack)
     folder = CheckpointFolder(output)
 
-    def write(state: State) -> None:
+    def write(run: Any) -> None:
         assert log is not None  # only the first process writes
         log.flush_to_disk()
-        folder.write({**facts, "events_bytes": log.n_bytes}, state)
+        folder.write({"settings": settings, "data": data, "every_s": every_s, "events_bytes": log.n_bytes}, run)
 
     return Checkpoints(
         write,
         every_s=every_s,
-        stop=stop,
-        how_to_go_on=how_to_go_on(output, team.size),
-        kept=None if last is None else last.state,
-        team=team,
+        stop=watching.stop,
+        how_to_go_on=how_to_go_on(output, env.team.size),
+        goes_on=last is not None,
+        team=env.team,
     )
 
 
@@ -274,99 +160,58 @@ def how_to_go_on(output: Path, processes: int) -> str:
     return f"{launcher}hoarfrost resume {shlex.quote(str(output))}"
 
 
-def carry_out(
-    output: Path,
-    stack: ParticleStack,
-    settings: Settings,
-    source: ParticleSource,
-    contrast: Contrast,
-    team: Team,
-    log: EventLog | None,
-    checkpoints: Checkpoints,
-    started: float,
-    progress: Progress | None,
-    notes: Sequence[str] = (),
-) -> RunResult:
-    """From settings and particles to the files of the run, from the beginning or from a checkpoint.
-
-    The user is told `notes`, which are not logged. Raises as `reconstruct` does.
-    """
-    # Only the first process is sure to have the folder.
-    source.cache = PackedCache(settings.n_particles, settings.cache_bytes, output if output.is_dir() else None)
-    is_logged = False
-
-    def report(event: Event) -> None:
-        if log is None:
-            return
-        ended = event.fraction_done > 1 - 1e-9
-        tells = ended or event.batch_nll is not None or event.nll is not None or event.message is not None
-        if is_logged and tells:
-            log.write(event)
-        if progress is not None:
-            progress(event)
-
-    try:
-        live = Live(settings, stack) if team.is_first else None
-        run = Reconstruction(settings, source, report, team, live, checkpoints)
-        goes_on = checkpoints.begin(run.state, run.restore)
-        for note in notes:
-            run.say(note)
-        is_logged = True
-        if not goes_on:
-            _say_what_is_known(run, stack, contrast)
-        optimised, starts = run_starts(run)
-        optimised = impose_symmetry(run, optimised)
-        settings = run.settings
-        with Refinement.of(run) as refinement:
-            refined = march(refinement, optimised)
-            final = final_passes(run, refinement, refined)
-        junk, r_max = float(final.junk.mean()), final.maps[0].halves.r_max
-        if junk > WORTH_SAYING:
-            run.say(f"About {junk:.0%} of the images hold nothing that the map explains", run.final_stage, r_max)
-        if team.is_first:
-            write_results(output, stack, settings, final)
-        run.report(run.final_stage, r_max, 1.0)
-        if team.is_first:
-            # What is left of them does no harm.
-            with contextlib.suppress(UsageError):
-                CheckpointFolder(output).remove()
-    except UsageError as error:
-        if not isinstance(error.__cause__, OSError):
-            raise
-        # The message says what the system refused, not what to do about it.
-        hint = f"when that is mended, go on with: {how_to_go_on(output, team.size)}"
-        raise UsageError(f"{error}; {hint}") from error
-    finally:
-        if log is not None:
-            log.close()
-        source.cache.close()
+def _finished(run: Run, env: Env, output: Path, observer: Observer, watching: Watching) -> RunResult:
+    """Write the results of a run that is over, and remove its checkpoints."""
+    assert isinstance(run.phase, FinalPasses)
+    final, refined = run.phase.result(env), run.phase.refined
+    settings = env.settings.model_copy(update={"symmetry": run.symmetry})
+    junk, r_max = float(final.poses.junk.mean()), final.maps[0].halves.r_max
+    if junk > WORTH_SAYING:
+        message = f"About {junk:.0%} of the images hold nothing that the map explains"
+        run = run.telling(env, [News(env.final_stage, r_max, message=message)])
+        observer.after(run, env)
+    if env.team.is_first:
+        write_results(output, env.source.stack, settings, final)
+    run = run.telling(env, [News(env.final_stage, r_max, 1.0)])
+    observer.tell(run, env)
+    if env.team.is_first:
+        # What is left of them does no harm.
+        with contextlib.suppress(UsageError):
+            CheckpointFolder(output).remove()
+    classes = [
+        ClassResult(*places(output, number, settings.classes), of_class.halves, of_class.share)
+        for number, of_class in enumerate(final.maps)
+    ]
     return RunResult(
         output=output,
-        classes=tuple(
-            ClassResult(*places(output, number, settings.classes), of_class.halves, of_class.share)
-            for number, of_class in enumerate(final.maps)
-        ),
+        classes=tuple(classes),
         particles_path=output / "particles.star",
         independent_halves=refined.independent,
         converged=refined.converged,
-        starts=starts,
-        seconds=time.monotonic() - started + run.seconds_before,
+        starts=run.starts,
+        seconds=run.seconds,
         settings=settings,
     )
 
 
-def _say_what_is_known(run: Reconstruction, stack: ParticleStack, contrast: Contrast) -> None:
-    """Tell what the particles are like, and how long the run will take."""
-    source = run.source
-    for warning in stack.table.warnings:
-        run.say(warning)
+def what_is_known(env: Env, contrast: Contrast, seconds: list[float]) -> list[str]:
+    """What the user is told at first: what the particles are like, and how long the run will take."""
+    source, stack = env.source, env.source.stack
+    messages = [*stack.table.warnings]
     if contrast.message is not None:
-        run.say(contrast.message)
+        messages.append(contrast.message)
     if source.preprocessor.untouched_px is not None:
-        run.say(told_of_mask(2 * source.preprocessor.untouched_px * stack.pixel_size_A))
+        messages.append(told_of_mask(2 * source.preprocessor.untouched_px * stack.pixel_size_A))
     if source.dust_share > WORTH_SAYING and source.preprocessor.removes_dust:
-        run.say(f"Specks that stand out from the noise are blanked out, in about {source.dust_share:.0%} of the images")
-    run.say(forecast_line(run.forecast(), run.settings))
+        messages.append(
+            f"Specks that stand out from the noise are blanked out, in about {source.dust_share:.0%} of the images"
+        )
+    return [*messages, forecast_line(total_seconds(env.settings, seconds), env.settings)]
+
+
+def cache_of(output: Path, settings: Settings) -> PackedCache:
+    """Where prepared images are kept; only the first process is sure to have the folder."""
+    return PackedCache(settings.n_particles, settings.cache_bytes, output if output.is_dir() else None)
 
 
 def forecast_line(seconds: float, settings: Settings) -> str:

@@ -15,7 +15,7 @@ import torch
 from hoarfrost._version import __version__
 from hoarfrost.errors import DataError, UsageError
 from hoarfrost.particles.stack import ParticleStack
-from hoarfrost.reconstruction.settings.options import Settings
+from hoarfrost.reconstruction.settings.settings import Settings
 
 HINT = "a run goes on with the data it began with: bring them back, or start again with hoarfrost reconstruct"
 

@@ -13,10 +13,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
-# A rise in the gain counts if it exceeds this share of it. With half of it, and twice the patience in the first stage,
-# all of eleven starts went on for 20 to 80 iterations, at the median for 70 of 240, for a gain of 0.1 nats at most.
+# A rise in the gain counts if it exceeds this part of it.
 LEAST_RISE = 2e-3
 
 
@@ -46,13 +44,11 @@ class StagePlan:
     clear_iterations: int | None = None
 
 
-# The first stage finds the shape of the molecule from nothing; some starts wander for a hundred iterations first.
+# The first stage finds the shape of the molecule from nothing. Some starts wander for a hundred iterations first.
 FIRST_STAGE = StagePlan(
     steps=(0.3, 0.15), least_iterations=120, most_iterations=500, patience=20, check_every=10, expected_iterations=180
 )
-# Later stages add detail to a map that is right already. Ten iterations of each led to the same maps of 70S (34 nats at
-# r_max 7.4) and of the hard sets (12 to 17 there, 16 to 22 at 9.2), a sixth sooner; but 808 real particles of
-# beta-galactosidase (9 and 13) came to 33.7 Å in place of 22.7. So the other ten are for images that are not clear.
+# Later stages add detail to a map that is right already. Clear images need ten iterations, others twenty.
 CLEAR_GAIN = 15.0
 LATER_STAGE = StagePlan(
     steps=(0.15, 0.08), least_iterations=10, most_iterations=20, patience=5, check_every=5, expected_iterations=20
@@ -69,20 +65,20 @@ GRADIENT_STAGE = StagePlan(
 )
 
 
-# A refinement stage goes so many times over the particles, or over as many of them as a sweep takes: as long as a sweep
-# raises what the map explains of an image by more than this share. Where images know their poses well two sweeps are
-# enough (70S); on beta-galactosidase a start that two sweeps took to 42 Å came to 28 Å with six.
+# While a start is warm posteriors are wide: a quadrature for this share of the band limit will do, of a fifth as many
+# poses.
+WARM_SHARE = 2 / 3
+
+# Sweeps per band limit: 2 to 8. They stop when what the map explains of an image rises by less than 2 %.
 LEAST_SWEEPS, EXPECTED_SWEEPS, MOST_SWEEPS = 2, 3, 8
 LEAST_RISE_OF_SWEEP = 0.02
 MOST_IMAGES_OF_SWEEP = 4000
-# Of the images that a sweep or a final pass visits, those looked for everywhere though their poses are known.
+# Part of the images of a sweep or a final pass that is searched everywhere though their poses are known.
 SEARCHED_SHARE = 0.15
-# Of the last pass: a checkpoint holds the poses drawn for what is not summed yet, 2 kB for each particle.
+# Particles whose draws a checkpoint holds at most, at 2 kB each.
 LARGEST_PORTION = 10_000
 
-# All particles are seen against their common map until it stands still: its mean FSC with the one before exceeds this,
-# or so often. Of 70S it is 0.993 at once, and the map as good; of the hard sets it comes to 0.92 to 0.97, and each of
-# the first three passes makes a better map.
+# Final passes go on until the mean FSC of a map with the one before exceeds this, or so often.
 STANDS_STILL = 0.98
 MOST_COMMON_PASSES = 3
 
@@ -109,8 +105,8 @@ def sweep_size(n_training: int) -> int:
     return min(n_training, MOST_IMAGES_OF_SWEEP)
 
 
-# Of 60 ribosomes in wrong poses 7 % find the right one on a quadrature of r_max 6, 57 % on one of 7.4, and 73 % on one
-# of 9.2: at 6 it is often not among the best. Up to here the sums take no longer than the climbs that follow.
+# The finest quadrature that poses are searched on. Up to here the sums take no more time than the climbs that follow; a
+# coarser one often misses the right pose.
 SEARCH_R_MAX = 9.5
 
 
@@ -134,23 +130,18 @@ def last_stage_of_starts(stages_r_max: Sequence[float], refined_r_max: Sequence[
     return search_stage(stages_r_max, refined_r_max[-1] / LEAST_GROWTH)
 
 
-# An image's pose is one of about exp(12) at the first band limit. Images that a map explains much less well do not yet
-# know theirs: on beta-galactosidase (1 nat at the first limit, 9 at the next but one) refinement that began at the
-# first ended at 40 Å. Nor does refinement find its way back from the mistakes of a coarse map, also where images are
-# clear: of GroEL-GroES with a tenth of the images showing something else (10 nats at r_max 6), begun at r_max 6 it
-# stayed at a mean FSC of 0.84 with the truth up to r_max 10.9, begun at 9.2 it came to 0.95.
+# An image's pose is one of about exp(12) at the first band limit. Images that the map explains much less well do not
+# know theirs yet, and refinement does not mend the mistakes of a map that began from them.
 LEAST_GAIN_TO_REFINE = 8.0
-# Sums over all poses beyond those that refinement searches with are needed for some data only; progress counts on so
-# much of them.
+# Part of the sums over all poses beyond those that refinement searches with, which only some data need.
 EXPECTED_SHARE_OF_EXACT = 0.3
 
 
 def r_max_of_final(r_max: float, refined_r_max: Sequence[float]) -> float:
     """The band limit of the final passes after a refinement that ended at r_max: a step of its march beyond.
 
-    Half maps cease to agree where refinement ends, but the map of all particles holds more. Simulated GroEL-GroES
-    refined to 10.8 Å comes to 9.9 Å with a final limit of 8 Å, and to 11.0 Å without; refined to 8 Å, in half as long
-    again, to 9.7 Å with the same mean FSC. For that reason refinement leaves out the last of its band limits.
+    Half maps cease to agree where refinement ends, but the map of all particles holds more. For that reason refinement
+    leaves out the last of its band limits.
     """
     return next((finer for finer in refined_r_max if finer > r_max), r_max)
 
@@ -168,53 +159,39 @@ def plan_stage(
     return REFINED_LATER_STAGE if refined_r_max else LATER_STAGE
 
 
+@dataclass(frozen=True)
 class StageControl:
-    """Follows one stage: feed it the held-out gain at each check."""
+    """Where a stage is in its plan: which step size it uses since when, and the best held-out gain and when it was."""
 
-    def __init__(self, plan: StagePlan) -> None:
-        self.plan = plan
-        self._step_index = 0
-        self._best_gain = float("-inf")
-        self._best_at = 0
-        self._step_began = 0
-
-    def state(self) -> dict[str, Any]:
-        """What decisions follow from, for `restore`."""
-        return {
-            "step_index": self._step_index,
-            "best_gain": self._best_gain,
-            "best_at": self._best_at,
-            "step_began": self._step_began,
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from where another one with the same plan was."""
-        self._step_index, self._best_gain = state["step_index"], state["best_gain"]
-        self._best_at, self._step_began = state["best_at"], state["step_began"]
+    plan: StagePlan
+    step_index: int = 0
+    best_gain: float = -math.inf
+    best_at: int = 0
+    step_began: int = 0
 
     @property
     def step_size(self) -> float:
         """The step size to use now."""
-        return self.plan.steps[self._step_index]
+        return self.plan.steps[self.step_index]
 
     def is_check(self, iteration: int) -> bool:
         """Whether the held-out particles are to be looked at after this iteration of the stage, counted from 1."""
         return iteration % self.plan.check_every == 0
 
-    def decide(self, iteration: int, gain: float) -> Decision:
-        """What to do, given the held-out gain in nats per image after `iteration` of the stage."""
-        if gain > self._best_gain + LEAST_RISE * abs(gain):
-            self._best_gain, self._best_at = gain, iteration
+    def decide(self, iteration: int, gain: float) -> tuple[Decision, StageControl]:
+        """What to do, given the held-out gain in nats an image after `iteration` of the stage, and the control then."""
+        control = self
+        if gain > self.best_gain + LEAST_RISE * abs(gain):
+            control = dataclasses.replace(self, best_gain=gain, best_at=iteration)
         enough = self.plan.clear_iterations
         is_clear = enough is not None and iteration >= enough and gain >= CLEAR_GAIN
         if is_clear or iteration >= self.plan.most_iterations:
-            return Decision.STAGE_DONE
-        if self._step_index == 0 and iteration < self.plan.least_iterations:
-            return Decision.GO_ON
-        if iteration - max(self._best_at, self._step_began) < self.plan.patience:
-            return Decision.GO_ON
-        if self._step_index + 1 == len(self.plan.steps):
-            return Decision.STAGE_DONE
-        self._step_index += 1
-        self._step_began = iteration
-        return Decision.SMALLER_STEP
+            return Decision.STAGE_DONE, control
+        if self.step_index == 0 and iteration < self.plan.least_iterations:
+            return Decision.GO_ON, control
+        if iteration - max(control.best_at, self.step_began) < self.plan.patience:
+            return Decision.GO_ON, control
+        if self.step_index + 1 == len(self.plan.steps):
+            return Decision.STAGE_DONE, control
+        smaller = dataclasses.replace(control, step_index=self.step_index + 1, step_began=iteration)
+        return Decision.SMALLER_STEP, smaller

@@ -5,7 +5,6 @@ Each is drawn from a generator of its own, so that none disturbs the other choic
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,39 +13,21 @@ from torch import Tensor
 
 from hoarfrost.errors import UsageError
 from hoarfrost.maths.seeds import named_generator
+from hoarfrost.simulation.options import Difficulties
 
 SMALLEST_SCALE, LARGEST_SCALE = 0.2, 2.0
 SHARES_TOLERANCE = 0.01
 
 
-@dataclass(frozen=True)
-class Difficulties:
-    """How far a data set is from an ideal one; the defaults are an ideal one.
-
-    `shares` of the structures, which add up to 1, are equal where None. `scale_sigma` is the deviation of the
-    particles' signal about 1, `preferred` the κ of the viewing directions, `junk` the share of images that hold no
-    particle.
-    """
-
-    shares: Sequence[float] | None = None
-    scale_sigma: float = 0.0
-    preferred: float = 0.0
-    junk: float = 0.0
-
-    def check(self, n_structures: int) -> None:
-        """Raise UsageError where a number makes no sense."""
-        if self.shares is not None:
-            text = " ".join(f"{share:g}" for share in self.shares)
-            if len(self.shares) != n_structures:
-                raise UsageError(f"each of {n_structures} structures needs a share, and {len(self.shares)} are given")
-            if not all(0 < share <= 1 for share in self.shares) or abs(sum(self.shares) - 1) > SHARES_TOLERANCE:
-                raise UsageError(f"the shares of the structures must be positive and add up to 1, not {text}")
-        if not (math.isfinite(self.scale_sigma) and self.scale_sigma >= 0):
-            raise UsageError(f"the deviation of the signal's scale must be 0 or more, not {self.scale_sigma:g}")
-        if not (math.isfinite(self.preferred) and self.preferred >= 0):
-            raise UsageError(f"the concentration of preferred views must be 0 or more, not {self.preferred:g}")
-        if not 0 <= self.junk < 1:
-            raise UsageError(f"the share of junk must be 0 or more and less than 1, not {self.junk:g}")
+def check_shares(shares: Sequence[float] | None, n_structures: int) -> None:
+    """Raise UsageError for shares that are not one for each structure, positive, with a sum of 1."""
+    if shares is None:
+        return
+    text = " ".join(f"{share:g}" for share in shares)
+    if len(shares) != n_structures:
+        raise UsageError(f"each of {n_structures} structures needs a share, and {len(shares)} are given")
+    if not all(0 < share <= 1 for share in shares) or abs(sum(shares) - 1) > SHARES_TOLERANCE:
+        raise UsageError(f"the shares of the structures must be positive and add up to 1, not {text}")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,31 +13,17 @@ from hoarfrost.io.star_optics import read_optics
 from hoarfrost.maths.rotations import random_rotations
 from hoarfrost.maths.seeds import named_generator
 from hoarfrost.model.ctf import CTFParameters
+from hoarfrost.simulation.options import Optics
 from hoarfrost.simulation.preferred_views import preferred_rotations
 
 LARGEST_ASTIGMATISM_A = 500.0
 
 
-@dataclass(frozen=True)
-class Optics:
-    """Ranges to draw CTFs from: defocus uniform in `defocus_range_A`, the rest the same for all particles."""
-
-    defocus_range_A: tuple[float, float] = (10_000.0, 30_000.0)
-    voltage_kV: float = 300.0
-    cs_mm: float = 2.7
-    amplitude_contrast: float = 0.1
-
-    def check(self) -> None:
-        """Raise UsageError where a number makes no sense."""
-        low, high = self.defocus_range_A
-        if not 0 <= low <= high < float("inf"):
-            raise UsageError(f"the defocus range must be two numbers in Å, the smaller first, not {low:g} {high:g}")
-        if not 1 <= self.voltage_kV <= 5000:
-            raise UsageError(f"the voltage must lie between 1 and 5000 kV, not {self.voltage_kV:g}")
-        if not 0 <= self.cs_mm <= 100:
-            raise UsageError(f"the spherical aberration must lie between 0 and 100 mm, not {self.cs_mm:g}")
-        if not 0 <= self.amplitude_contrast <= 1:
-            raise UsageError(f"the amplitude contrast must lie between 0 and 1, not {self.amplitude_contrast:g}")
+def check_defocus(optics: Optics) -> None:
+    """Raise UsageError for a defocus range that is none."""
+    low, high = optics.defocus_range_A
+    if not 0 <= low <= high:
+        raise UsageError(f"the defocus range must be two numbers in Å, the smaller first, not {low:g} {high:g}")
 
 
 def draw_poses(n: int, shift_sigma_A: float, seed: int, preferred: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -52,7 +37,12 @@ def draw_poses(n: int, shift_sigma_A: float, seed: int, preferred: float = 0.0) 
 
 
 def draw_ctfs(n: int, optics: Optics, seed: int) -> CTFParameters:
-    """n CTFs from ranges: defocus uniform, astigmatism (U − V) uniform up to 500 Å, in any direction."""
+    """n CTFs: of the file that `optics` names, or of its ranges, with astigmatism (U − V) uniform up to 500 Å.
+
+    Raises DataError for a file without any that can be used.
+    """
+    if optics.ctf_from is not None:
+        return _draw_from_star(n, optics.ctf_from, seed)
     generator = named_generator(seed, "ctf")
     defocus, astigmatism, angle = torch.rand(3, n, generator=generator, dtype=torch.float64)
     low, high = optics.defocus_range_A
@@ -70,11 +60,8 @@ def draw_ctfs(n: int, optics: Optics, seed: int) -> CTFParameters:
     )
 
 
-def draw_ctfs_from_star(n: int, path: str | Path, seed: int) -> CTFParameters:
-    """n CTFs of the particles of a STAR file, drawn with replacement; no images are needed.
-
-    Raises DataError where the file has none that can be used.
-    """
+def _draw_from_star(n: int, path: str | Path, seed: int) -> CTFParameters:
+    """n CTFs of the particles of a STAR file, drawn with replacement; no images are needed."""
     optics = read_optics(read_star(path))
     rows = torch.randint(len(optics.defocus_u_A), (n,), generator=named_generator(seed, "ctf"))
     return CTFParameters(

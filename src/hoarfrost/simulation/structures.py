@@ -21,8 +21,8 @@ from hoarfrost.io.mrc import read_volume
 from hoarfrost.maths.fourier import centred_window, fourier_resize
 from hoarfrost.maths.rotations import rotation_grid
 from hoarfrost.simulation.image_formation import ImageFormation
+from hoarfrost.simulation.options import SMALLEST_BOX
 
-SMALLEST_BOX = 16
 SAME_LENGTH = 0.005  # lengths this close, relatively, count as one
 LARGEST_LOSS = 0.05  # of the squares of a map, outside the box that it is cropped to
 PADDINGS = 64

@@ -1,11 +1,4 @@
-"""The verb `benchmark`: optimisers and baselines on one data set, from the same starts, into a study folder.
-
-From Python::
-
-    import hoarfrost
-    study = hoarfrost.benchmark("study/", preset="quick", methods=["auto", "sgd", "torch.optim.RMSprop"])
-    print(study.results_path)
-"""
+"""The verb `benchmark`: optimisers and baselines on one data set, from the same starts, into a study folder."""
 
 from __future__ import annotations
 
@@ -17,7 +10,6 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,9 +23,11 @@ from hoarfrost.errors import UsageError
 from hoarfrost.io.atomic import write_text_atomically
 from hoarfrost.io.mrc import write_volume
 from hoarfrost.optim.registry import MethodSpec
+from hoarfrost.options import DeviceName
 from hoarfrost.study.choices import check, choose_methods, choose_preset
 from hoarfrost.study.data import StudyData, particle_data, synthetic_data
 from hoarfrost.study.examples import write_example_images
+from hoarfrost.study.options import StudyOptions
 from hoarfrost.study.presets import Preset
 from hoarfrost.study.results import MapScore, score, summarise, trial_record
 from hoarfrost.study.trial import BASELINES, Trial, run_trial
@@ -61,53 +55,22 @@ class StudyResult:
     results: dict[str, Any]
 
 
-def benchmark(
-    output: str | Path,
-    *,
-    preset: str = "quick",
-    methods: Sequence[str] | None = None,
-    particles: str | Path | None = None,
-    datadir: str | Path | None = None,
-    reference: str | Path | None = None,
-    seeds: int = 1,
-    epochs: float | None = None,
-    n_images: int | None = None,
-    band_limit: float | None = None,
-    baseline_iterations: int | None = None,
-    ctf_from: str | Path | None = None,
-    sensitivity: bool = True,
-    device: str = "auto",
-    threads: int | None = None,
-    overwrite: bool = False,
-    progress: Callable[[Progress], None] | None = None,
-) -> StudyResult:
-    """Compare optimisers on one data set from the same random starts, and write results.json and maps to `output`.
-
-    `methods` are names of `hoarfrost.optim.registry.METHODS`, `auto`, `projection-matching`, `batch-em`, or any torch
-    optimiser as `path.to.Class:option=value` or `module:Class`; by default all of ours. `particles` is a STAR file
-    to use in place of synthetic images, `reference` its known map in the units of the images. `band_limit` is a share
-    of Nyquist. `sensitivity` runs each method with a rate again at a third and three times its rate.
-    Each trial's results are on disk as soon as it ends.
-
-    Raises UsageError for what makes no sense, DataError for particles that cannot be used.
-    """
-    study = choose_preset(
-        preset, epochs=epochs, n_images=n_images, band_limit=band_limit, iterations=baseline_iterations
-    )
-    chosen = choose_methods(methods)
-    check(study, seeds=seeds, particles=particles, reference=reference, device=device, threads=threads)
-    output = Path(output)
-    _check_output(output, overwrite)
-    if threads is not None:
-        torch.set_num_threads(threads)
+def benchmark(output: Path, options: StudyOptions) -> StudyResult:
+    """The verb `hoarfrost.benchmark`, which documents arguments and errors."""
+    preset, methods = choose_preset(options), choose_methods(options.methods)
+    check(preset, options)
+    _check_output(output, options.overwrite)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    device: DeviceName = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if particles is None:
-        data = synthetic_data(study, ctf_from, device)
+    if options.particles is None:
+        data = synthetic_data(preset, options.ctf_from, device)
     else:
-        data = particle_data(study, particles, datadir, reference, device)
+        data = particle_data(preset, options.particles, options.datadir, options.reference, device)
     _prepare_output(output)
-    return _Study(output, study, data, chosen, seeds, sensitivity, progress or (lambda _: None)).run()
+    return _Study(output, preset, data, methods, options).run()
 
 
 class _Study:
@@ -117,20 +80,18 @@ class _Study:
         preset: Preset,
         data: StudyData,
         methods: list[MethodSpec | str],
-        seeds: int,
-        sensitivity: bool,
-        progress: Callable[[Progress], None],
+        options: StudyOptions,
     ) -> None:
         self._output, self._preset, self._data, self._methods = output, preset, data, methods
-        self._seeds, self._sensitivity, self._progress = seeds, sensitivity, progress
+        self._seeds, self._sensitivity, self._progress = options.seeds, options.sensitivity, options.progress
         n = len(data.images)
         self._epoch = n
         self._budget = round(preset.epochs * n)
         self._trials: list[dict[str, Any]] = []
         self._starts: list[MapScore] = []
         self._tests: list[dict[str, Any]] = []
-        searched = [m for m in methods if isinstance(m, MethodSpec)] if sensitivity else []
-        self._total = seeds * sum(self._budget_of(m) for m in methods)
+        searched = [m for m in methods if isinstance(m, MethodSpec)] if options.sensitivity else []
+        self._total = options.seeds * sum(self._budget_of(m) for m in methods)
         self._total += len(searched) * len(SENSITIVITY_FACTORS) * self._test_budget
         self._done = 0
         self._started = time.monotonic()
@@ -201,8 +162,9 @@ class _Study:
         self._write()
 
     def _say(self, doing: str, budget: int, done: int) -> None:
-        # The last minibatch may go beyond the budget.
-        self._progress(Progress((self._done + min(done, budget)) / self._total, doing))
+        if self._progress is not None:
+            # The last minibatch may go beyond the budget.
+            self._progress(Progress((self._done + min(done, budget)) / self._total, doing))
 
     def _keep_map(self, volume: Tensor, gradients: int, name: str) -> MapScore:
         """Judge a map and write it, turned onto the truth if there is one."""

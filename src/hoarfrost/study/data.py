@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hoarfrost._version import __version__
 from hoarfrost.errors import UsageError
 from hoarfrost.io.mrc import read_volume
 from hoarfrost.maths.fourier import FourierDisc, fourier_resize
@@ -19,17 +18,21 @@ from hoarfrost.model.ctf import CTFParameters
 from hoarfrost.model.images import WhitenedImages, whiten
 from hoarfrost.model.map_prior import ExponentialCubicPrior
 from hoarfrost.model.quadrature import PosePrior
+from hoarfrost.options import DeviceName
+from hoarfrost.particles.cache import PackedCache
 from hoarfrost.particles.contrast import Contrast
 from hoarfrost.particles.sampling import split_held_out
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruction.run import open_source
-from hoarfrost.reconstruction.settings.options import DEFAULT_DIAMETER, Options, resolve
+from hoarfrost.reconstruction.settings.options import Options
+from hoarfrost.reconstruction.settings.plan import DEFAULT_DIAMETER, resolve
 from hoarfrost.reconstruction.starts.gradient import Objective
 from hoarfrost.reconstruction.starts.initial_map import initial_volume
 from hoarfrost.reconstruction.starts.step_size import Start
 from hoarfrost.simulation.dumbbell import make_dumbbell
+from hoarfrost.simulation.options import Optics
 from hoarfrost.simulation.packed import simulate_packed
-from hoarfrost.simulation.parameters import Optics, draw_ctfs, draw_ctfs_from_star
+from hoarfrost.simulation.parameters import draw_ctfs
 from hoarfrost.study.presets import Preset
 
 # The data are one set whatever the start: seeds of the study choose starts and the order of minibatches.
@@ -95,10 +98,10 @@ def synthetic_data(preset: Preset, ctf_from: str | Path | None, device: str) -> 
     band = BandModel(preset.box, preset.band_limit * preset.box / 2, PosePrior(0.0, 0.0), _turn(), device=device)
     disc = FourierDisc(preset.box, band.r_max)
     n = preset.n_images + preset.held_out
-    if ctf_from is None:
-        ctf, source = draw_ctfs(n, Optics(), DATA_SEED), "ranges: defocus 1 to 3 µm, 300 kV, Cs 2.7 mm"
-    else:
-        ctf, source = draw_ctfs_from_star(n, ctf_from, DATA_SEED), f"the fits in {Path(ctf_from).name}"
+    ctf = draw_ctfs(n, Optics(ctf_from=ctf_from), DATA_SEED)
+    source = (
+        "ranges: defocus 1 to 3 µm, 300 kV, Cs 2.7 mm" if ctf_from is None else f"the fits in {Path(ctf_from).name}"
+    )
     volume = make_dumbbell(preset.box)
     particles = simulate_packed(volume, preset.pixel_size_A, disc, ctf, preset.snr, DATA_SEED)
     noise = torch.ones(disc.size, dtype=torch.float64)
@@ -120,21 +123,19 @@ def synthetic_data(preset: Preset, ctf_from: str | Path | None, device: str) -> 
 
 
 def particle_data(
-    preset: Preset, particles: str | Path, datadir: str | Path | None, reference: str | Path | None, device: str
+    preset: Preset,
+    particles: str | Path,
+    datadir: str | Path | None,
+    reference: str | Path | None,
+    device: DeviceName,
 ) -> StudyData:
     """Particles of a STAR file, prepared as `reconstruct` prepares them, all read into memory packed."""
     stack = ParticleStack.open(particles, datadir)
-    settings = resolve(
-        stack,
-        Options(seed=DATA_SEED, device=device),
-        output=Path(),
-        datadir=None if datadir is None else str(datadir),
-        version=__version__,
-    )
+    settings = resolve(stack, Options(seed=DATA_SEED, device=device, datadir=datadir), output=Path())
     stack.check_images()
     source = open_source(stack, settings)
     contrast = Contrast.decide("auto", source.contrast_z())
-    source.sign = contrast.sign
+    source = source.in_use(contrast.sign, PackedCache.none(len(stack)))
     remark = ", inverted" if contrast.sign < 0 else "" if contrast.is_clear else ", whether white or dark is not clear"
     pixel_A = settings.pixel_size_A
     poses = PosePrior(settings.shift_sigma_A / pixel_A, settings.shift_extent_A / pixel_A)

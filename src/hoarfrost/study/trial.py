@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +18,9 @@ from hoarfrost.optim.registry import Facts, MethodSpec
 from hoarfrost.optim.schedules import settling
 from hoarfrost.particles.sampling import FixedMinibatchSampler
 from hoarfrost.reconstruction.starts.curvature import largest_curvature
-from hoarfrost.reconstruction.starts.gradient import GradientStage
-from hoarfrost.reconstruction.starts.online_em import AutoStage
+from hoarfrost.reconstruction.starts.gradient import descend
+from hoarfrost.reconstruction.starts.method import Ground, Minibatch
+from hoarfrost.reconstruction.starts.online_em import OnlineMethod
 from hoarfrost.reconstruction.starts.step_size import ChosenRate, Start, choose_rate
 from hoarfrost.study.data import StudyData
 
@@ -85,22 +88,13 @@ def run_trial(
         steps = _auto(data, start, seed, budget) if method == "auto" else _baseline(data, start, method)
     else:
         trial = Trial(method.name, method.title, seed)
-        sampler = FixedMinibatchSampler(
-            torch.arange(len(data.images)), method.batch_size, named_generator(seed, "minibatches")
-        )
+        sampler = _sampler(data, method.batch_size, seed)
         curvature = largest_curvature(start.band, start.sample, named_generator(seed, "curvature"))
         facts = Facts(curvature, sampler.n_batches)
         trial.rate = choose_rate(method, start, facts) if rate is None else rate
-        stage = GradientStage(
-            start.band,
-            start.support,
-            start.volume,
-            spec=method,
-            rate=trial.rate.rate * factor,
-            facts=facts,
-            objective=data.objective,
-        )
-        steps = _gradient_steps(data, stage, sampler)
+        parameter = torch.nn.Parameter(start.volume * start.support)
+        optimiser = method.build([parameter], trial.rate.rate * factor, facts)
+        steps = _gradient_steps(data, start, sampler, parameter, optimiser)
     watch = _Watch(data, trial, budget, map_marks, map_growth)
     watch.look(start.volume, 0)
     done = 0
@@ -125,29 +119,37 @@ def _auto(data: StudyData, start: Start, seed: int, budget: int) -> Iterator[tup
 
     With the bound kept, 50,000 images ended 0.6 nats an image above SGD, and a hair below it without.
     """
-    stage = AutoStage(start.band, start.support, start.volume)
+    ground = Ground(start.band, start.support)
     hold = min(max(SHORTEST_HOLD, budget // AUTO_MINIBATCH // 6), LONGEST_HOLD)
-    stage.optimiser.param_groups[0]["warm_up"] = hold
-    sampler = FixedMinibatchSampler(
-        torch.arange(len(data.images)), AUTO_MINIBATCH, named_generator(seed, "minibatches")
-    )
-    iteration = 0
-    while True:
-        stage.set_step(settling(iteration, hold=hold))
+    method = dataclasses.replace(OnlineMethod.begin(ground, start.volume), warm_up=hold)
+    sampler = _sampler(data, AUTO_MINIBATCH, seed)
+    for iteration in itertools.count():
         if iteration == hold // 2:
-            stage.allow_negative()
-        report = stage.step(data.images[sampler.next()])
-        iteration += 1
-        yield stage.volume, report.image_gradients
+            method = method.allowing_negative()
+        indices, sampler = sampler.next()
+        sized = method.sized(settling(iteration, hold=hold))
+        method, report = sized.step(ground, Minibatch.whole(data.images[indices]))
+        method = method.solved(ground)
+        yield method.volumes[0], report.image_gradients
 
 
 def _gradient_steps(
-    data: StudyData, stage: GradientStage, sampler: FixedMinibatchSampler
+    data: StudyData,
+    start: Start,
+    sampler: FixedMinibatchSampler,
+    parameter: torch.nn.Parameter,
+    optimiser: torch.optim.Optimizer,
 ) -> Iterator[tuple[Tensor, int]]:
+    ground = Ground(start.band, start.support)
     while True:
-        images = data.images[sampler.next()]
-        report = stage.step(images, sampler.number)
-        yield stage.volume, report.image_gradients
+        indices, sampler = sampler.next()
+        minibatch = Minibatch.whole(data.images[indices], sampler.number)
+        report = descend(optimiser, parameter, ground, minibatch, data.objective)
+        yield parameter.detach(), report.image_gradients
+
+
+def _sampler(data: StudyData, batch_size: int, seed: int) -> FixedMinibatchSampler:
+    return FixedMinibatchSampler.of(torch.arange(len(data.images)), batch_size, named_generator(seed, "minibatches"))
 
 
 def _baseline(data: StudyData, start: Start, name: str) -> Iterator[tuple[Tensor, int]]:

@@ -13,6 +13,7 @@ from hoarfrost.model.all_poses.marginal import Posterior, marginalise, mean_nll
 from hoarfrost.model.all_poses.mixture import MixturePosterior, marginalise_mixture
 from hoarfrost.model.all_poses.pose_model import PoseModel
 from hoarfrost.model.images import WhitenedImages
+from hoarfrost.model.quadratic import Quadratic
 from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature, make_shift_quadrature
 from hoarfrost.model.slices.operator import SliceOperator
 from hoarfrost.symmetry.point_group import PointGroup
@@ -96,16 +97,15 @@ class BandModel:
         slices: Tensor = _Slices.apply(volume, self.operator)  # type: ignore[no-untyped-call]
         return mean_nll(slices, images, self.poses)
 
-    def quadratic(self, posterior: Posterior, n_images: int) -> tuple[Tensor, Tensor]:
+    def quadratic(self, posterior: Posterior, n_images: int) -> Quadratic:
         """b (box,)³ and kernel of T (2 box,)³ per image, where Σ γ ‖…‖² = const + n (Vᵀ T V − 2 bᵀ V)."""
         assert posterior.numerator is not None
         assert posterior.weight is not None
         return self.quadratic_of(posterior.numerator, posterior.weight, n_images)
 
-    def quadratic_of(self, numerator: Tensor, weight: Tensor, n_images: float) -> tuple[Tensor, Tensor]:
+    def quadratic_of(self, numerator: Tensor, weight: Tensor, n_images: float) -> Quadratic:
         """The same from summed statistics (n_base, K)."""
-        linear, kernel = self.operator.adjoint_and_kernel(numerator, weight)
-        return linear / n_images, kernel / n_images
+        return Quadratic(*self.operator.adjoint_and_kernel(numerator, weight)) / n_images
 
 
 class _Slices(torch.autograd.Function):

@@ -10,6 +10,7 @@ from hoarfrost.model.few_poses.importance import Draws
 from hoarfrost.model.few_poses.likelihood import COEFFICIENTS_AT_ONCE, LocalModel
 from hoarfrost.model.few_poses.pose_kernel import spread_poses
 from hoarfrost.model.images import WhitenedImages
+from hoarfrost.model.quadratic import Quadratic
 from hoarfrost.model.slices.operator import AdjointGrid
 from hoarfrost.nufft.sampler import WindowTaps
 from hoarfrost.nufft.window import KaiserBessel
@@ -66,7 +67,7 @@ class LocalStatistics:
         weight = (scale * images.ctf).flatten()
         self._taps.spread(points, data, weight, (self._data, self._weight))
 
-    def quadratic(self, n_images: float) -> tuple[Tensor, Tensor]:
+    def quadratic(self, n_images: float) -> Quadratic:
         """b (box,)³ and kernel of T (2 box,)³ per image, as `BandModel.quadratic_of`; to be asked for once.
 
         The grids, hundreds of megabytes for a fine map, are let go of: a caller may hold on to this for a while.
@@ -75,4 +76,4 @@ class LocalStatistics:
         del self._data
         kernel = self._grid.kernel(self._weight) / n_images
         del self._weight
-        return linear, kernel
+        return Quadratic(linear, kernel)

@@ -1,4 +1,4 @@
-"""What the loop comes to: maps at a band limit, and how well they explain particles that they are not made from."""
+"""How well maps explain particles that they are not made from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from hoarfrost.parallel.team import Team
-from hoarfrost.reconstruction.state.checkpoints import KeptWhole
 
 
 @dataclass(frozen=True)
@@ -26,25 +25,8 @@ class HeldOut:
         gain, root = empty - nll, len(nll) ** 0.5
         # Of a single particle both errors are NaN.
         errors = [each.std() / root if len(nll) > 1 else torch.full_like(nll[0], torch.nan) for each in (nll, gain)]
-        numbers = torch.stack([nll.mean(), errors[0], gain.mean(), errors[1]])
-        return HeldOut(*team.from_first(lambda: numbers, numbers).tolist())
+        return HeldOut(*team.same(torch.stack([nll.mean(), errors[0], gain.mean(), errors[1]])).tolist())
 
     def surely_below(self, gain: float) -> bool:
         """Whether the gain is lower than another by more than two standard errors."""
         return self.gain + 2 * self.gain_standard_error < gain
-
-
-@dataclass(frozen=True)
-class Optimised(KeptWhole):
-    """Where the loop ended: the map of each class (C, box, box, box) at stage number `stage`.
-
-    `log_shares` (C,) float64 is the log of each class's share of the images; `converged` unless epochs ran out.
-
-    The stage's model is not kept: with its quadrature and matrices it takes hundreds of megabytes.
-    """
-
-    volumes: Tensor
-    log_shares: Tensor
-    stage: int
-    gain: float
-    converged: bool

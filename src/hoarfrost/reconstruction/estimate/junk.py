@@ -13,9 +13,9 @@ objects are believed in only where the map explains most images better.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -42,52 +42,47 @@ class JunkEvidence:
     of_other: Tensor
 
 
+@dataclass(frozen=True)
 class Junk:
-    """What is known of junk. `share` is π, zero before `begin`: then no image is taken for junk."""
+    """What is known of junk. `share` is π, zero before `begun`: then no image is taken for junk.
 
-    def __init__(self, mask_power: float) -> None:
-        self.share, self.other = 0.0, FIRST_OTHER
-        self._mask_power = mask_power
-        self._spectrum = Outliers(torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64))
-        self._leads = torch.zeros(0, dtype=torch.float64)
-        self._forget()
+    `other` is o, `spectrum` that of other objects, `leads` the latest leads log p(Ĩ | V) − log p(Ĩ | junk). `sums`
+    (5, shells), `n_junk`, `n_other` and `n_images` are counted since it was last learnt. `mask_power` is the share of
+    the noise's power that the images' mask leaves.
+    """
 
-    @classmethod
-    def like(cls, sample: WhitenedImages, disc: FourierDisc, mask_power: float) -> Junk:
-        """Junk of which nothing is known but the spectrum of a sample of all images."""
-        junk = cls(mask_power)
-        junk.cover(sample, disc)
-        return junk
+    mask_power: float
+    share: float = 0.0
+    other: float = FIRST_OTHER
+    spectrum: Outliers = field(default_factory=lambda: Outliers(_none(), _none()))
+    leads: Tensor = field(default_factory=lambda: _none())
+    sums: Tensor = field(default_factory=lambda: torch.zeros(N_MOMENTS, 0, dtype=torch.float64))
+    n_junk: float = 0.0
+    n_other: float = 0.0
+    n_images: float = 0.0
 
-    def _forget(self, keep: float = 0.0) -> None:
-        if keep == 0:
-            self._sums = torch.zeros(N_MOMENTS, 0, dtype=torch.float64)
-            self._junk = self._other = self._count = 0.0
-            return
-        self._sums = self._sums * keep
-        self._junk, self._other, self._count = keep * self._junk, keep * self._other, keep * self._count
+    def begun(self) -> Junk:
+        """Junk that is told from now on."""
+        return dataclasses.replace(self, share=self.share or FIRST_SHARE)
 
-    def begin(self) -> None:
-        """Begin to tell junk."""
-        self.share = self.share or FIRST_SHARE
-
-    def cover(self, sample: WhitenedImages, disc: FourierDisc) -> None:
-        """Take the spectrum of a sample of all images for that of junk in shells that are new."""
+    def covering(self, sample: WhitenedImages, disc: FourierDisc) -> Junk:
+        """With the spectrum of a sample of all images in shells that are new."""
         everyone = torch.ones(len(sample), dtype=torch.float64, device=sample.data.device)
-        self._spectrum = self._spectrum.extended(Outliers.of(moments(sample, disc, everyone, self._mask_power)))
+        of_sample = Outliers.of(moments(sample, disc, everyone, self.mask_power))
+        return dataclasses.replace(self, spectrum=self.spectrum.extended(of_sample))
 
     def covers(self, disc: FourierDisc) -> bool:
         """Whether the spectrum has all shells of the disc."""
-        return len(self._spectrum.mean) >= n_shells(disc)
+        return len(self.spectrum.mean) >= n_shells(disc)
 
     @property
     def is_told_by_kind(self) -> bool:
         """Whether the map explains most of the latest images better than junk's spectrum does."""
-        return len(self._leads) >= LEAST_LATEST and float(self._leads.median()) > LEAST_LEAD
+        return len(self.leads) >= LEAST_LATEST and float(self.leads.median()) > LEAST_LEAD
 
     def evidence(self, images: WhitenedImages, disc: FourierDisc) -> JunkEvidence:
-        """How well junk explains images; `cover` must have been called for the disc."""
-        ratio = self._spectrum.log_ratio(images, disc, self._mask_power)
+        """How well junk explains images; the spectrum has to cover the disc."""
+        ratio = self.spectrum.log_ratio(images, disc, self.mask_power)
         other = math.log(self.other) + ratio
         joint = torch.logaddexp(torch.full_like(other, math.log(1 - self.other)), other)
         return JunkEvidence(joint, (other - joint).exp())
@@ -109,48 +104,46 @@ class Junk:
     ) -> Tensor:
         """What images with those probabilities of being junk add to what is learnt: (5, shells + 1) float64."""
         of_other = probability * evidence.of_other
-        sums = moments(images, disc, of_other, self._mask_power)
+        sums = moments(images, disc, of_other, self.mask_power)
         counts = sums.new_zeros(N_MOMENTS, 1)
         counts[:3, 0] = torch.stack([probability.sum(), of_other.sum(), probability.new_tensor(len(images))]).cpu()
         return torch.cat([sums, counts], dim=1)
 
-    def count(self, sums: Tensor, lead: Tensor) -> None:
-        """Take note of images of all processes: what they add, and their lead log p(Ĩ | V) − log p(Ĩ | junk), (n,)."""
+    def counting(self, sums: Tensor, lead: Tensor) -> Junk:
+        """With images of all processes counted: what `sums_over` says they add, and their lead (n,)."""
         fresh, counts = sums[:, :-1], sums[:3, -1].tolist()
-        missing = fresh.shape[1] - self._sums.shape[1]
-        if missing > 0:
-            self._sums = torch.cat([self._sums, fresh.new_zeros(N_MOMENTS, missing)], dim=1)
-        self._sums = self._sums.clone()
-        self._sums[:, : fresh.shape[1]] += fresh
-        self._junk, self._other, self._count = self._junk + counts[0], self._other + counts[1], self._count + counts[2]
-        self._leads = torch.cat([self._leads, lead.to("cpu", torch.float64)])[-LATEST:]
+        total = torch.zeros(N_MOMENTS, max(fresh.shape[1], self.sums.shape[1]), dtype=torch.float64)
+        total[:, : self.sums.shape[1]] = self.sums
+        total[:, : fresh.shape[1]] += fresh
+        return dataclasses.replace(
+            self,
+            sums=total,
+            n_junk=self.n_junk + counts[0],
+            n_other=self.n_other + counts[1],
+            n_images=self.n_images + counts[2],
+            leads=torch.cat([self.leads, lead.to("cpu", torch.float64)])[-LATEST:],
+        )
 
-    def learn(self, keep: float = 0.0) -> None:
-        """Set what is known by the images counted since it was last set; of earlier ones `keep` of their weight."""
-        if self._count == 0:
-            return
-        self.share = min(LARGEST_SHARE, max(LEAST_SHARE, self._junk / self._count))
-        if self.is_told_by_kind and self._junk > 0:
-            self.other = min(LARGEST_OTHER, max(LEAST_OTHER, self._other / self._junk))
-            if self._other > LEAST_IMAGES:
-                self._spectrum = Outliers.of(self._sums).extended(self._spectrum)
-        self._forget(keep)
+    def learnt(self, keep: float = 0.0) -> Junk:
+        """Set by the images counted since it was last learnt; of what is counted `keep` of its weight stays."""
+        if self.n_images == 0:
+            return self
+        other, spectrum = self.other, self.spectrum
+        if self.is_told_by_kind and self.n_junk > 0:
+            other = min(LARGEST_OTHER, max(LEAST_OTHER, self.n_other / self.n_junk))
+            if self.n_other > LEAST_IMAGES:
+                spectrum = Outliers.of(self.sums).extended(self.spectrum)
+        return dataclasses.replace(
+            self,
+            share=min(LARGEST_SHARE, max(LEAST_SHARE, self.n_junk / self.n_images)),
+            other=other,
+            spectrum=spectrum,
+            sums=self.sums * keep if keep else self.sums.new_zeros(N_MOMENTS, 0),
+            n_junk=keep * self.n_junk,
+            n_other=keep * self.n_other,
+            n_images=keep * self.n_images,
+        )
 
-    def state(self) -> dict[str, Any]:
-        """All that is known and has been counted, for `restore`."""
-        return {
-            "share": self.share,
-            "other": self.other,
-            "mean": self._spectrum.mean,
-            "variance": self._spectrum.variance,
-            "leads": self._leads,
-            "sums": self._sums,
-            "counts": [self._junk, self._other, self._count],
-        }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from where another one was."""
-        self.share, self.other = state["share"], state["other"]
-        self._spectrum = Outliers(state["mean"], state["variance"])
-        self._leads, self._sums = state["leads"], state["sums"]
-        self._junk, self._other, self._count = state["counts"]
+def _none() -> Tensor:
+    return torch.zeros(0, dtype=torch.float64)

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from hoarfrost.maths.fourier import radius_grid
+from hoarfrost.model.quadratic import Quadratic
 from hoarfrost.model.slices.operator import apply_normal, transform_normal_kernel
 
-# μ as a share of the largest curvature. On 300 images, 1e-4 and 1e-5 let the map grow and fitted the noise faster.
+# μ as a part of the largest curvature. Weaker ridges let the map grow and fit the noise sooner.
 RIDGE = 1e-3
 ITERATIONS = 12
 TOLERANCE = 1e-3
@@ -39,12 +40,11 @@ class MStep:
     shell_ridge: Tensor | None = None
     iterations: int = ITERATIONS
 
-    def __call__(self, statistics: tuple[Tensor, ...], current: Tensor) -> Tensor:
-        """The map that averaged (b (box,)³, kernel of T (2 box,)³) ask for: real (box, box, box)."""
-        linear, kernel = statistics
-        spectrum = transform_normal_kernel(kernel)
+    def __call__(self, quadratic: Quadratic, current: Tensor) -> Tensor:
+        """The map (box, box, box) that averaged statistics ask for."""
+        spectrum = transform_normal_kernel(quadratic.kernel)
         ridge = RIDGE * spectrum.max()
-        curvature = mean_curvature(kernel, self.support) + ridge
+        curvature = mean_curvature(quadratic.kernel, self.support) + ridge
         shells = None
         if self.shell_ridge is not None:
             shells = self.shell_ridge[half_spectrum_shells(current).clamp(max=len(self.shell_ridge) - 1)]
@@ -59,7 +59,7 @@ class MStep:
         def solve(start: Tensor, free: Tensor) -> Tensor:
             return conjugate_gradients(
                 lambda v: free * (apply_normal(spectrum, v) + regularise(v)),
-                free * linear,
+                free * quadratic.linear,
                 start * free,
                 lambda v: free * torch.fft.irfftn(torch.fft.rfftn(v) / curvature, s=v.shape),
                 iterations=self.iterations,
@@ -94,7 +94,7 @@ def mean_curvature(kernel: Tensor, support: Tensor) -> Tensor:
     return transform_normal_kernel(kernel * taper)[::2, ::2, ::2].clamp(min=0)
 
 
-def wiener_ridge(halves: list[tuple[Tensor, Tensor]], fsc: Tensor, support: Tensor) -> Tensor:
+def wiener_ridge(halves: list[Quadratic], fsc: Tensor, support: Tensor) -> Tensor:
     """μ of each shell for the map of all particles, from the statistics and the FSC of two half sets: (shells,).
 
     With F the FSC of the halves, the signal over the noise in the map of all is 2 F / (1 − F), and the best linear
@@ -103,7 +103,7 @@ def wiener_ridge(halves: list[tuple[Tensor, Tensor]], fsc: Tensor, support: Tens
     """
     shells = half_spectrum_shells(support).flatten()
     fsc = fsc.to(support).clamp(LEAST_FSC, MOST_FSC)
-    curvature = torch.stack([mean_curvature(kernel, support) for _, kernel in halves]).mean(dim=0)
+    curvature = torch.stack([mean_curvature(half.kernel, support) for half in halves]).mean(dim=0)
     mean = torch.bincount(shells, curvature.flatten()) / torch.bincount(shells)
     ridge = mean[: len(fsc)].to(support.dtype) * (1 - fsc) / (2 * fsc)
     ridge[0] = 0

@@ -1,183 +1,183 @@
 """The march of refinement: sweeps at ever higher band limits, until the data hold no more detail.
 
-Each sweep is an E-step over particles (`refine`) and an M-step on what it found. From the start of refinement the
-particles form two halves with a map each, which never meet above the band limit that refinement began with (the "gold
-standard": Scheres & Chen 2012, Nat. Methods 9, 853). So their FSC tells signal from fitted noise: it sets how much each
-shell is trusted, and ends the march where it comes down to 0.143. Within its half each particle is seen against the map
-of those in other folds (`folds`).
+From the start of refinement the particles form two halves with a map each, which never meet above the band limit that
+refinement began with (the "gold standard": Scheres & Chen 2012, Nat. Methods 9, 853). So their FSC tells signal from
+fitted noise: it sets how much each shell is trusted, and ends the march where it comes down to 0.143.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import final
 
-import torch
 from torch import Tensor
 
 from hoarfrost.evaluation.half_maps import FSC_THRESHOLD
-from hoarfrost.maths.fsc import fourier_shell_correlation
-from hoarfrost.model.all_poses.band import VOLUME_MARGIN
-from hoarfrost.reconstruction.estimate.folds import FOLDS, FoldSums, common, in_all_folds, resized
-from hoarfrost.reconstruction.estimate.held_out import HeldOut, Optimised
-from hoarfrost.reconstruction.estimate.m_step import MStep
-from hoarfrost.reconstruction.refinement.gold_standard import filtered_halves, joined_below
-from hoarfrost.reconstruction.refinement.sweep import Refinement
-from hoarfrost.reconstruction.schedule import LEAST_GROWTH, is_last_sweep, share_of_sweeps
-from hoarfrost.reconstruction.state.checkpoints import KeptWhole, State
-from hoarfrost.reconstruction.watch.matches import matches_of_known
+from hoarfrost.reconstruction.env import Env
+from hoarfrost.reconstruction.estimate.folds import FoldMaps
+from hoarfrost.reconstruction.estimate.held_out import HeldOut
+from hoarfrost.reconstruction.refinement.refining import Refining
+from hoarfrost.reconstruction.refinement.sweep import Sweep
+from hoarfrost.reconstruction.refinement.visit import Visit
+from hoarfrost.reconstruction.schedule import LEAST_GROWTH, SEARCHED_SHARE, is_last_sweep, share_of_sweeps
+from hoarfrost.reconstruction.starts.agreement import StartMaps
+from hoarfrost.reconstruction.state.phase import LeftOut, News, Tally
+from hoarfrost.reconstruction.watch.live import Shown
 
 EDGE_SHELLS = 2
 
 
 @dataclass(frozen=True)
-class Refined(KeptWhole):
-    """Where refinement ended: maps (2, folds, C, box, box, box) of each half, without each of its folds, up to `r_max`.
+class Refined:
+    """Where refinement ended: `maps` of each half, without each of its folds, up to `r_max`.
 
     `independent` tells whether the halves were refined apart; without any refinement all maps are the start.
     `converged` is False where the epochs that the user allows ended it.
     """
 
-    volumes: Tensor
+    maps: FoldMaps
     r_max: float
     independent: bool
     converged: bool
 
 
-def march(refinement: Refinement, start: Optimised, last_r_max: float = math.inf) -> Refined:
-    """Through the local stages up to `last_r_max`, or until the half maps differ at the band limit.
+@final
+@dataclass(frozen=True)
+class March:
+    """Refinement from the maps of the starts, `given`, up to `last_r_max`.
 
-    The last band limit is left to the final passes, which come to the same map there without its sweeps.
+    `found` are the maps at the last band limit that is done; `number` that of the one under way. There, sweeps have
+    come to `maps` and `fsc` (C, shells); `gains` are those of the sweeps, in nats an image, and `sweep` the one under
+    way. `judged` is how well the latest maps explain the held-out particles.
     """
-    return refinement.run.checkpoints.once("march", partial(_march, refinement, start, last_r_max), Refined)
 
-
-def _march(refinement: Refinement, start: Optimised, last_r_max: float) -> Refined:
-    run = refinement.run
-    s = run.settings
-    first = s.stages_r_max[start.stage]
-    found = Refined(in_all_folds(start.volumes), first, independent=False, converged=start.converged)
+    given: StartMaps
+    last_r_max: float
+    refining: Refining
+    found: Refined
+    number: int = 0
+    maps: FoldMaps | None = None
+    fsc: Tensor | None = None
+    gains: tuple[float, ...] = ()
+    sweep: Sweep | None = None
     judged: HeldOut | None = None
+    is_over: bool = False
+    news: tuple[News, ...] = ()
 
-    def state() -> State:
-        return {"number": number, "found": found.state()}
+    @classmethod
+    def begin(cls, env: Env, given: StartMaps, symmetry: str, tally: Tally, last_r_max: float = math.inf) -> March:
+        """From the maps of the starts."""
+        env.memo.close()  # their models take hundreds of megabytes
+        refining = Refining.begin(env, given.maps.log_shares, symmetry, tally.start)
+        first = env.settings.stages_r_max[given.stage]
+        found = Refined(FoldMaps.alike(given.maps.volumes), first, independent=False, converged=given.converged)
+        return cls(given, last_r_max, refining, found)
 
-    with run.checkpoints.part("band limits", state) as kept:
-        if kept is None:
-            refinement.known.log_shares = start.log_shares
-        else:
-            found = Refined.restored(kept["found"])
-        for number, r_max in enumerate(s.refined_r_max):
-            if kept is not None and number < kept["number"]:
+    def step(self, env: Env, tally: Tally) -> March:
+        """A batch of a sweep; or the M-step after it; or what follows from a band limit that is done."""
+        if self.sweep is not None:
+            return self._swept(env, self.sweep)
+        if self.maps is None:
+            return self._begun(env, tally)
+        if is_last_sweep(self.gains):
+            return self._at_next(env, self.maps, tally)
+        sweep = Sweep.begin(env, self.maps, self._r_max(env), self.refining)
+        return dataclasses.replace(self, sweep=sweep, news=())
+
+    def _r_max(self, env: Env) -> float:
+        return env.settings.refined_r_max[self.number]
+
+    def _stage(self, env: Env) -> int:
+        return len(env.settings.stages_r_max) + self.number
+
+    def _begun(self, env: Env, tally: Tally) -> March:
+        """At the next band limit that is worth it, or at the end. The last is left to the final passes.
+
+        They come to the same map there without its sweeps.
+        """
+        limits, first = env.settings.refined_r_max, env.settings.stages_r_max[self.given.stage]
+        for number in range(self.number, len(limits)):
+            if limits[number] < LEAST_GROWTH * first or env.is_out_of_epochs(tally.since_start):
                 continue
-            if kept is None or number > kept["number"]:
-                if r_max < LEAST_GROWTH * first or run.out_of_epochs():
-                    continue
-                is_for_final = number > 0 and number == len(s.refined_r_max) - 1
-                if found.independent and (r_max > last_r_max or is_for_final):
-                    break
-                if not found.independent:
-                    refinement.junk.begin()
-            stage = len(s.stages_r_max) + number
-            volumes, fsc = _sweeps(refinement, stage, r_max, found.volumes)
-            found = Refined(volumes, r_max, independent=True, converged=not run.out_of_epochs())
-            sum_error = refinement.spot_check(common(volumes), r_max, stage)
-            judged = refinement.judge(common(volumes), r_max)
-            run.report(stage, r_max, 1.0, judged=judged, sum_error=sum_error)
-            edge = fsc[:, math.floor(r_max) - EDGE_SHELLS + 1 : math.floor(r_max) + 1].mean(dim=1)
-            if edge.max() < FSC_THRESHOLD:
-                limit_A = s.box * s.pixel_size_A / r_max
-                run.say(f"Half maps refined apart do not agree at {limit_A:.1f} Å: no more detail", stage)
-                run.share_done.skip_to_last(stage + 1)
+            is_for_final = number > 0 and number == len(limits) - 1
+            if self.found.independent and (limits[number] > self.last_r_max or is_for_final):
                 break
-    if judged is not None and judged.surely_below(start.gain):
-        run.say(
-            f"Refined, the map explains held-out particles less well than before ({judged.gain:z.1f} nats an "
-            f"image, {start.gain:z.1f} before): its detail, or a symmetry that was imposed, may not be there",
-            stage,
-        )
-    return found
-
-
-def _sweeps(refinement: Refinement, stage: int, r_max: float, volumes: Tensor) -> tuple[Tensor, Tensor]:
-    """Sweeps at one band limit, until the stage is over: new maps, and the FSC of the halves, as of `_sweep`."""
-    fsc, run = torch.zeros(1, 0), refinement.run
-    gains: list[float] = []
-    with run.checkpoints.part("sweeps", lambda: {"volumes": volumes, "gains": gains}) as kept:
-        if kept is not None:
-            volumes, gains = kept["volumes"], kept["gains"]
-        while not is_last_sweep(gains):
-            volumes, fsc, gain = _sweep(refinement, stage, r_max, volumes, len(gains))
-            gains.append(gain)
-    return volumes, fsc
-
-
-def _solved(refinement: Refinement, sums: FoldSums, start: Tensor) -> Tensor:
-    """The maps that sums ask for: (2, 1 + folds, C, box, box, box), of each half and of it without each fold.
-
-    They are empty where those that they `start` from, (2, folds, C, box, box, box), show solvent: of the noise in a
-    ball most is there. On GroEL-GroES the mean FSC with the truth up to r_max 26.7 rises from 0.85 to 0.88 so. Each
-    half has a mask of its own, which tells it nothing of the other.
-    """
-    maps = []
-    for half, of_half in enumerate(start.mean(dim=1)):
-        solve = [MStep(refinement.particle(of_class), positive=False) for of_class in of_half]
-        whole = [solve[c](sums.of_half(half, c), of_class) for c, of_class in enumerate(of_half)]
-        maps.append(torch.stack(whole))
-        for fold in range(FOLDS):
-            without = [solve[c](sums.without(half, fold, c), of_class) for c, of_class in enumerate(whole)]
-            maps.append(torch.stack(without))
-    return torch.stack(maps).view(2, 1 + FOLDS, *start.shape[2:])
-
-
-def _sweep(
-    refinement: Refinement, stage: int, r_max: float, volumes: Tensor, sweep: int
-) -> tuple[Tensor, Tensor, float]:
-    """New maps (2, folds, C, box, box, box), filtered by what each half can be trusted, by their FSC (C, shells).
-
-    Also how much better than an empty map the old ones explain an image that is none of theirs, in nats.
-    """
-    run = refinement.run
-    box = 2 * math.floor(r_max) + VOLUME_MARGIN
-    sums = FoldSums()
-    shares: list[Tensor] = []
-    done, gain = 0, 0.0
-
-    def state() -> State:
-        return {"members": members, "sums": sums.state(), "shares": shares, "done": done, "gain": gain}
-
-    with run.checkpoints.part("sweep", state) as kept:
-        if kept is None:
-            members = refinement.next_members()
-        else:
-            members, shares, done, gain = (kept[n] for n in ("members", "shares", "done", "gain"))
-            sums.restore(kept["sums"])
-        for visit in refinement.add_up_folds(volumes, r_max, box, members, sums):
-            done += len(visit.everyone)
-            gain += float((visit.log_evidence - visit.log_constant).sum())
-            shares.append(visit.probability)
-            run.iteration += 1
-            run.image_gradients += len(visit.everyone)
-            run.report(
-                stage,
-                r_max,
-                share_of_sweeps(sweep + done / len(members)),
-                batch_nll=-float(visit.log_evidence.mean()),
-                ess=float(visit.ess.median()),
+            refining = self.refining
+            if not self.found.independent:
+                refining = dataclasses.replace(refining, junk=refining.junk.begun())
+            return dataclasses.replace(
+                self, number=number, refining=refining, maps=self.found.maps, fsc=None, gains=(), news=()
             )
-            run.checkpoints.offer()
-    refinement.junk.learn()
-    refinement.known.learn_shares(torch.cat(shares))
-    start = resized(volumes, box)
-    maps = run.team.from_first(partial(_solved, refinement, sums, start), torch.cat([start[:, :1], start], dim=1))
-    halves, maps = maps[:, 0], maps[:, 1:]
-    fsc = torch.stack([fourier_shell_correlation(a, b) for a, b in zip(*halves, strict=True)])
-    fsc = run.team.from_first(lambda: fsc, fsc)
-    lowest = run.settings.stages_r_max[0]
-    joined = [joined_below(filtered_halves(maps[:, fold], fsc), lowest) for fold in range(FOLDS)]
-    maps = torch.stack(joined, dim=1)
-    maps = run.team.from_first(lambda: maps, maps)
-    find_matches = partial(matches_of_known, refinement.known, members, run.settings.pixel_size_A)
-    run.live.offer(r_max, partial(common, maps), refinement.known.log_shares, run.image_gradients, find_matches)
-    return maps, fsc, gain / len(members)
+        return self._ended(env)
+
+    def _swept(self, env: Env, sweep: Sweep) -> March:
+        """One batch further; after the last one with new maps."""
+        if not sweep.fold_pass.is_over(env):
+            after, visit = sweep.step(env)
+            return dataclasses.replace(self, sweep=after, news=(self._news(env, after, visit),))
+        maps, fsc = sweep.solved(env)
+        return dataclasses.replace(
+            self,
+            refining=sweep.learnt(),
+            maps=maps,
+            fsc=fsc,
+            gains=(*self.gains, sweep.gain / len(sweep.fold_pass.members)),
+            sweep=None,
+            news=(),
+        )
+
+    def _news(self, env: Env, sweep: Sweep, visit: Visit) -> News:
+        return News(
+            self._stage(env),
+            self._r_max(env),
+            share_of_sweeps(len(self.gains) + sweep.fraction_done),
+            batch_nll=-float(visit.of_all.log_evidence.mean()),
+            ess=float(visit.of_all.ess.median()),
+            images=len(visit.everyone),
+            is_iteration=True,
+        )
+
+    def _at_next(self, env: Env, maps: FoldMaps, tally: Tally) -> March:
+        """Checked and judged at a band limit that is done, and on to the next unless the halves no longer agree."""
+        stage, r_max, common = self._stage(env), self._r_max(env), maps.common
+        found = Refined(maps, r_max, independent=True, converged=not env.is_out_of_epochs(tally.since_start))
+        refining, sum_error = self.refining.spot_checked(env, common, r_max, SEARCHED_SHARE)
+        news: tuple[News, ...] = ()
+        if refining.effort != self.refining.effort:
+            message = f"Sums miss {-sum_error.mean:.1f} nats an image: twice as many poses are followed now"
+            news = (News(stage, r_max, message=message),)
+        refining, judged = refining.judged(env, common, r_max)
+        news = (*news, News(stage, r_max, 1.0, judged=judged, sum_error=sum_error))
+        after = dataclasses.replace(
+            self, refining=refining, found=found, number=self.number + 1, maps=None, judged=judged, news=news
+        )
+        assert self.fsc is not None
+        last = math.floor(r_max)
+        edge = self.fsc[:, last - EDGE_SHELLS + 1 : last + 1].mean(dim=1)
+        if edge.max() >= FSC_THRESHOLD:
+            return after
+        message = f"Half maps refined apart do not agree at {env.length_A / r_max:.1f} Å: no more detail"
+        told = News(stage, r_max, message=message, left_out=LeftOut("up to the last", stage + 1))
+        return dataclasses.replace(after, number=len(env.settings.refined_r_max), news=(*news, told))
+
+    def _ended(self, env: Env) -> March:
+        news: tuple[News, ...] = ()
+        if self.judged is not None and self.judged.surely_below(self.given.gain):
+            message = (
+                f"Refined, the map explains held-out particles less well than before ({self.judged.gain:z.1f} nats an "
+                f"image, {self.given.gain:z.1f} before): its detail, or a symmetry that was imposed, may not be there"
+            )
+            stage = len(env.settings.stages_r_max) + env.settings.refined_r_max.index(self.found.r_max)
+            news = (News(stage, self.found.r_max, message=message),)
+        return dataclasses.replace(self, is_over=True, news=news)
+
+    def shown(self, env: Env) -> Shown | None:
+        """The maps after a sweep, and some particles with their best poses."""
+        maps, known = self.maps, self.refining.known
+        if maps is None or not self.gains or self.sweep is not None:
+            return None
+        matches = partial(known.matches, env.training, env.settings.pixel_size_A)
+        return Shown(self._r_max(env), lambda: maps.common, known.log_shares, matches)

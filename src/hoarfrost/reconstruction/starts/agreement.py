@@ -8,7 +8,8 @@ poses, and refinement goes on from the mean of those that agree.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -16,19 +17,16 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from hoarfrost.evaluation.align import align
-from hoarfrost.maths.fourier import fourier_resize
 from hoarfrost.maths.fsc import fourier_shell_correlation, resolution_A
-from hoarfrost.reconstruction.estimate.held_out import Optimised
-from hoarfrost.reconstruction.starts.loop import Reconstruction
-from hoarfrost.reconstruction.state.checkpoints import State
+from hoarfrost.model.quadratic import Mixture
+from hoarfrost.reconstruction.env import Env
 
 STARTS = "starts.json"
 # Maps agree up to the shell where their FSC falls below this, as a map does with a known structure.
 FSC_OF_TWO_MAPS = 0.5
-# Any two lumps of the same size agree in the lowest shells after alignment. On beta-galactosidase right starts agree
-# up to shell 5.5 to 6.5.
+# Any two lumps of the same size agree in the lowest shells after alignment; right starts agree further.
 LEAST_SHELLS_IN_COMMON = 5.0
-# Annealed starts on nothing but noise all come to one and the same ball, which explains nothing; in nats a particle.
+# In nats a particle. Annealed starts on pure noise all come to one ball, which explains nothing.
 LEAST_GAIN = 0.5
 
 
@@ -59,88 +57,50 @@ class StartsResult:
 
 
 @dataclass(frozen=True)
-class Started:
-    """Maps to go on with, and how the starts that led to them compare."""
+class StartMaps:
+    """What a start, or several that agree, came to: `maps` good up to stage number `stage`.
 
-    optimised: Optimised
-    result: StartsResult
-
-    def state(self) -> State:
-        """All there is to know of it."""
-        return {"optimised": self.optimised.state(), "result": dict(vars(self.result))}
-
-    @classmethod
-    def restored(cls, state: State) -> Started:
-        """The one whose state that was."""
-        gains, resolution_A, agrees, chosen = (state["result"][field.name] for field in fields(StartsResult))
-        result = StartsResult(tuple(gains), tuple(resolution_A), tuple(agrees), chosen)
-        return cls(Optimised.restored(state["optimised"]), result)
-
-
-def run_starts(run: Reconstruction) -> tuple[Optimised, StartsResult]:
-    """Optimise from one random start after the other; go on with the mean of those that agree, or with the best.
-
-    Unless their number was asked for, they end as soon as the best so far agrees with another.
+    `gain` is the held-out one, in nats an image; `converged` is False where epochs ran out.
     """
-    started = run.checkpoints.once("starts", partial(_run_starts, run), Started)
-    return started.optimised, started.result
+
+    maps: Mixture
+    stage: int
+    gain: float
+    converged: bool
 
 
-def _run_starts(run: Reconstruction) -> Started:
-    settings = run.settings
-    found: list[Optimised] = []
+def compare(env: Env, found: Sequence[StartMaps], start: int) -> tuple[StartMaps, StartsResult]:
+    """The best of several starts and how they compare, at the coarsest band limit of any; `start` is the latest.
 
-    def compared() -> Started:
-        started = Started(*compare(run, found))
-        run.live.keep(STARTS, asdict(started.result))
-        run.say(f"Random starts so far: {started.result.summary()}")
-        return started
-
-    for number in range(settings.starts):
-        found.append(run.checkpoints.once(f"start {number}", partial(run.optimise, number), Optimised))
-        if number == 0:
-            started = Started(found[0], StartsResult())
-            continue
-        started = run.checkpoints.once(f"comparison {number}", compared, Started)
-        if settings.until_two_agree and started.result.n_agreeing > 1:
-            run.share_done.skip_starts(number + 1)
-            break
-    return started
-
-
-def compare(run: Reconstruction, found: list[Optimised]) -> tuple[Optimised, StartsResult]:
-    """Judge the starts by the same particles at the same band limit, and each map against the best.
-
-    Returns what to go on with: the mean of the maps that agree, if it explains held-out particles better than the best
-    of them. What is wrong in each is wrong in its own way, and refinement is slow to mend it: on beta-galactosidase one
-    start ended at 37 Å by itself, from the mean with another at 29 Å.
+    What is given back is the mean of those that agree where that explains held-out particles better.
     """
-    stage = min(start.stage for start in found)
-    band = run.make_band(stage)
-    held_out = run.source.images(run.team.share(run.held_out), band.disc)
-    every = [torch.stack([fourier_resize(volume, band.box) for volume in start.volumes]) for start in found]
-    gains = [run.judge(band, v, start.log_shares, held_out).gain for v, start in zip(every, found, strict=True)]
+    stage = min(of_start.stage for of_start in found)
+    band = env.band(stage, env.first_symmetry, start=start)
+    every = [of_start.maps.resized(band.box) for of_start in found]
+    gains = [env.judge(band, maps.volumes, maps.log_shares).gain for maps in every]
     chosen = max(range(len(found)), key=gains.__getitem__)
-    best = found[chosen]
-    length_A = run.settings.box * run.settings.pixel_size_A
-    coarsest_A = length_A / min(LEAST_SHELLS_IN_COMMON, band.r_max - 0.5)
+    best, reference = found[chosen], every[chosen].volumes
+    coarsest_A = env.length_A / min(LEAST_SHELLS_IN_COMMON, band.r_max - 0.5)
+    aligned: list[Tensor] = []
     resolutions: list[float | None] = []
-    for number, volumes in enumerate(every):
+    for number, maps in enumerate(every):
         if number == chosen:
+            aligned.append(reference)
             resolutions.append(None)
             continue
-        every[number] = run.team.from_first(partial(onto, every[chosen], volumes), volumes)
-        found_A = run.team.number_from_first(partial(agreement_A, every[number], every[chosen], length_A))
+        volumes = env.team.once(partial(onto, reference, maps.volumes), maps.volumes)
+        aligned.append(volumes)
+        found_A = env.team.once_number(partial(agreement_A, volumes, reference, env.length_A))
         # Maps hold a little beyond the band limit, which their ends in space put there.
-        resolutions.append(max(found_A, length_A / band.r_max))
+        resolutions.append(max(found_A, env.length_A / band.r_max))
     say_something = gains[chosen] > LEAST_GAIN
     agrees = tuple(a is None or (say_something and a < coarsest_A) for a in resolutions)
     result = StartsResult(tuple(gains), tuple(resolutions), agrees, chosen)
     if result.n_agreeing > 1:
-        mean = torch.stack([volumes for volumes, agree in zip(every, agrees, strict=True) if agree]).mean(dim=0)
-        gain = run.judge(band, mean, best.log_shares, held_out).gain
+        mean = torch.stack([volumes for volumes, agree in zip(aligned, agrees, strict=True) if agree]).mean(dim=0)
+        gain = env.judge(band, mean, best.maps.log_shares).gain
         if gain > gains[chosen]:
-            return Optimised(mean, best.log_shares, stage, gain, best.converged), result
+            return StartMaps(Mixture(mean, best.maps.log_shares), stage, gain, best.converged), result
     return best, result
 
 

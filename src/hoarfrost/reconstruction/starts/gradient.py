@@ -1,12 +1,9 @@
-"""The optimisation methods, each as a thing that takes a minibatch and moves the map of one stage.
-
-`auto` is in `hoarfrost.reconstruction.starts.online_em`.
-"""
+"""Methods that follow gradients: any torch optimiser, on the mean NLL plus the prior's part of one image."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -16,21 +13,10 @@ from torch import Tensor
 from hoarfrost.model.all_poses.band import BandModel
 from hoarfrost.model.images import WhitenedImages
 from hoarfrost.model.map_prior import ExponentialCubicPrior
-from hoarfrost.optim.registry import Facts, MethodSpec
+from hoarfrost.optim.registry import Facts
 from hoarfrost.optim.sag import SAG
-from hoarfrost.parallel.team import Team
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """Mean NLL of the minibatch before the step, and the median effective number of poses (None if not known).
-
-    `image_gradients` counts each image each time that its gradient was taken.
-    """
-
-    nll: float
-    ess: float | None
-    image_gradients: int
+from hoarfrost.optim.third_party import find_method
+from hoarfrost.reconstruction.starts.method import Ground, Minibatch, StepReport
 
 
 @dataclass(frozen=True)
@@ -46,132 +32,121 @@ class Objective:
         return nll, nll + self.prior.negative_log(volume) / self.n_images
 
 
-class StageMethod(ABC):
-    """One method at one band limit. `volume` is the map (box, box, box), already inside `support`.
+@dataclass(frozen=True)
+class Descent:
+    """How a gradient method goes down: its name for `optim.third_party`, rate, what it may know, and the objective."""
 
-    A method for several structures has `volumes` (C, box, box, box), others one. Every process of `team` has the same
-    map and steps with its share of each minibatch. What it remembers of earlier steps its `optimiser` knows.
-    """
+    name: str
+    rate: float
+    facts: Facts
+    objective: Objective
 
-    optimiser: torch.optim.Optimizer
-
-    def __init__(self, band: BandModel, support: Tensor, volume: Tensor, team: Team | None = None) -> None:
-        self.band = band
-        self.support = support
-        self.team = team or Team()
-        self.parameter = torch.nn.Parameter(volume * support)
-
-    def state(self) -> dict[str, Any]:
-        """The map, and what the optimiser remembers, for `restore`."""
-        return {"map": self.parameter.detach(), "optimiser": self.optimiser.state_dict()}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from where another one of the same method and band limit was; `state` may have been through JSON."""
-        self.parameter.data = state["map"]
-        optimiser = state["optimiser"]
-        of_parameters = {int(number): of_one for number, of_one in optimiser["state"].items()}
-        self.optimiser.load_state_dict({**optimiser, "state": of_parameters})
-
-    @property
-    def volumes(self) -> Tensor:
-        """The current map of each class, (C, box, box, box), detached."""
-        return self.parameter.detach().view(-1, *self.support.shape)
-
-    def shown(self) -> Tensor:
-        """`volumes`, for this process of the team alone."""
-        return self.volumes
-
-    @property
-    def volume(self) -> Tensor:
-        """The current map, or that of the first class, detached."""
-        return self.volumes[0]
-
-    @property
-    def log_shares(self) -> Tensor:
-        """Log of the share of the images that show each class, (C,) float64."""
-        return torch.full((len(self.volumes),), -math.log(len(self.volumes)), dtype=torch.float64)
-
-    @abstractmethod
-    def step(self, images: WhitenedImages, batch: int = 0, n_images: int | None = None) -> StepReport:
-        """Move the map by one minibatch, `batch` being its number where minibatches stay the same.
-
-        `images` are the team's share of it that is this process's, and `n_images` the number of all of them.
-        """
-
-    @property
-    def is_warm(self) -> bool:
-        """Whether noise is taken for stronger than it is, so that a coarser sum over poses will do."""
-        return False
-
-    def judged(self, gain: float) -> bool:
-        """Take note of how much better than an empty map the present one explains a held-out particle, in nats.
-
-        Returns whether it has become so much worse that the stage should end.
-        """
-        return False
-
-    def go_back(self) -> float | None:
-        """Go back to the best map that was judged, if the method keeps it; its gain, or None."""
-        return None
-
-    @abstractmethod
-    def set_step(self, size: float) -> None:
-        """Use the step size that the stage asks for, a share of a full step; a method with its own schedule may not."""
-
-    @property
-    @abstractmethod
-    def step_size(self) -> float:
-        """The step size of the next step, in the method's own units."""
+    def optimiser(self, parameter: torch.nn.Parameter) -> torch.optim.Optimizer:
+        """A torch optimiser of that map."""
+        return find_method(self.name).build([parameter], self.rate, self.facts)
 
 
 @final
-class GradientStage(StageMethod):
-    """Any torch optimiser, on the mean NLL plus the prior's share of one image, −log p(V) / n_images."""
+@dataclass(frozen=True)
+class GradientMethod:
+    """A gradient method and where it is: the map (box, box, box), and what its torch `optimiser` remembers."""
 
-    def __init__(
-        self,
-        band: BandModel,
-        support: Tensor,
-        volume: Tensor,
-        *,
-        spec: MethodSpec,
-        rate: float,
-        facts: Facts,
-        objective: Objective,
-        team: Team | None = None,
-    ) -> None:
-        super().__init__(band, support, volume, team)
-        self._objective = objective
-        self.optimiser = spec.build([self.parameter], rate, facts)
+    descent: Descent
+    volume: Tensor
+    optimiser: dict[str, Any]
+    step_size: float
 
-    def step(self, images: WhitenedImages, batch: int = 0, n_images: int | None = None) -> StepReport:
+    @classmethod
+    def begin(cls, ground: Ground, volume: Tensor, descent: Descent) -> GradientMethod:
+        """From a map (box, box, box), cut off by its support."""
+        start = volume * ground.support
+        optimiser = descent.optimiser(torch.nn.Parameter(start))
+        return cls(descent, start, optimiser.state_dict(), _step_size(optimiser))
+
+    def step(self, ground: Ground, minibatch: Minibatch) -> tuple[GradientMethod, StepReport]:
         """One step; the map stays inside its support."""
-        n = len(images) if n_images is None else n_images
-        share = len(images) / n
-        found: list[float] = []
+        parameter = torch.nn.Parameter(self.volume)
+        optimiser = self.descent.optimiser(parameter)
+        optimiser.load_state_dict(_with_numbers(self.optimiser))
+        report = descend(optimiser, parameter, ground, minibatch, self.descent.objective)
+        after = dataclasses.replace(
+            self, volume=parameter.detach(), optimiser=optimiser.state_dict(), step_size=_step_size(optimiser)
+        )
+        return after, report
 
-        def closure() -> Tensor:
-            self.optimiser.zero_grad()
-            means = torch.stack(self._objective(self.band, self.parameter * self.support, images)) * share
-            torch.autograd.backward(means[1])
-            assert self.parameter.grad is not None
-            sums = means.detach()
-            self.team.sum_(self.parameter.grad, sums)
-            found.append(float(sums[0]))
-            return sums[1]
-
-        if isinstance(self.optimiser, SAG):
-            self.optimiser.batch = batch
-        self.optimiser.step(closure)  # type: ignore[arg-type]  # torch wants a float, and takes a tensor
-        # Gradients are symmetric, but steps scaled voxel by voxel are so only as far as the grid is.
-        self.parameter.data = self.team.from_first(lambda: self.band.group(self.parameter.data), self.parameter.data)
-        return StepReport(found[0], None, len(found) * n)
-
-    def set_step(self, size: float) -> None:
-        """The methods have schedules of their own."""
+    def solved(self, ground: Ground) -> GradientMethod:
+        """The map is always there."""
+        return self
 
     @property
-    def step_size(self) -> float:
-        """η of the next step, in the method's units."""
-        size = getattr(self.optimiser, "step_size", None)
-        return float(self.optimiser.param_groups[0].get("lr", float("nan")) if size is None else size)
+    def volumes(self) -> Tensor:
+        """The map, (1, box, box, box)."""
+        return self.volume[None]
+
+    def shown(self, ground: Ground) -> Tensor:
+        """The same."""
+        return self.volume[None]
+
+    @property
+    def log_shares(self) -> Tensor:
+        """One class holds all images."""
+        return torch.full((1,), -math.log(1), dtype=torch.float64)
+
+    @property
+    def is_warm(self) -> bool:
+        """Noise is taken for what it is."""
+        return False
+
+    def sized(self, size: float) -> GradientMethod:
+        """The methods have schedules of their own."""
+        return self
+
+    def judged(self, gain: float) -> tuple[GradientMethod, bool]:
+        """It keeps no map but the current one."""
+        return self, False
+
+    def at_best(self) -> tuple[GradientMethod, float | None]:
+        """It goes nowhere."""
+        return self, None
+
+
+def descend(
+    optimiser: torch.optim.Optimizer,
+    parameter: torch.nn.Parameter,
+    ground: Ground,
+    minibatch: Minibatch,
+    objective: Objective,
+) -> StepReport:
+    """One step of an optimiser of a map (box, box, box), which stays inside its support."""
+    part = len(minibatch.images) / minibatch.n_images
+    found: list[float] = []
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        means = torch.stack(objective(ground.band, parameter * ground.support, minibatch.images)) * part
+        torch.autograd.backward(means[1])
+        assert parameter.grad is not None
+        sums = means.detach()
+        ground.team.sum_(parameter.grad, sums)
+        found.append(float(sums[0]))
+        return sums[1]
+
+    if isinstance(optimiser, SAG):
+        optimiser.take(minibatch.number)
+    optimiser.step(closure)  # type: ignore[arg-type]  # torch wants a float, and takes a tensor
+    # Gradients are symmetric, but steps scaled voxel by voxel are so only as far as the grid is.
+    moved = parameter.detach()
+    with torch.no_grad():
+        parameter.copy_(ground.team.once(lambda: ground.band.group(moved), moved))
+    return StepReport(found[0], None, len(found) * minibatch.n_images)
+
+
+def _step_size(optimiser: torch.optim.Optimizer) -> float:
+    """η of the next step, in the method's units."""
+    size = getattr(optimiser, "step_size", None)
+    return float(optimiser.param_groups[0].get("lr", math.nan) if size is None else size)
+
+
+def _with_numbers(optimiser: dict[str, Any]) -> dict[str, Any]:
+    """A torch optimiser's state, whose parameters are numbers again where a checkpoint made texts of them."""
+    return {**optimiser, "state": {int(number): of_one for number, of_one in optimiser["state"].items()}}

@@ -25,7 +25,8 @@ from hoarfrost.model.slices.operator import apply_normal, transform_normal_kerne
 from hoarfrost.optim.registry import Facts, MethodSpec
 from hoarfrost.parallel.team import Team
 from hoarfrost.reconstruction.starts.curvature import expected_kernel
-from hoarfrost.reconstruction.starts.gradient import GradientStage, Objective
+from hoarfrost.reconstruction.starts.gradient import Objective, descend
+from hoarfrost.reconstruction.starts.method import Ground, Minibatch
 
 SEARCH_FACTOR = 3.0
 LARGEST_FACTOR = 27.0
@@ -92,7 +93,7 @@ def choose_rate(spec: MethodSpec, start: Start, facts: Facts) -> ChosenRate:
 
 def base_rate(spec: MethodSpec, start: Start, facts: Facts) -> float:
     """The rate that the curvature gives, before any search."""
-    return start.team.number_from_first(lambda: _base_rate(spec, start, facts))
+    return start.team.once_number(lambda: _base_rate(spec, start, facts))
 
 
 def _base_rate(spec: MethodSpec, start: Start, facts: Facts) -> float:
@@ -132,27 +133,21 @@ def _reached(spec: MethodSpec, start: Start, facts: Facts, rate: float) -> tuple
     """
     n_seen = max(1, 2 * len(start.sample) // 3)
     seen, fresh = start.sample[:n_seen], start.sample[n_seen:]
-    stage = GradientStage(
-        start.band,
-        start.support,
-        start.volume,
-        spec=spec,
-        rate=rate,
-        facts=facts,
-        objective=start.objective,
-        team=start.team,
-    )
+    ground = Ground(start.band, start.support, start.team)
+    parameter = torch.nn.Parameter(start.volume * start.support)
+    optimiser = spec.build([parameter], rate, facts)
     n_batches = max(1, n_seen // spec.batch_size)
     spent = 0
     for step in range(SEARCH_STEPS):
         batch = step % n_batches
         images = seen[batch * spec.batch_size : (batch + 1) * spec.batch_size]
-        spent += stage.step(start.team.share(images), batch, len(images)).image_gradients
-        if not bool(stage.volume.isfinite().all()):
+        minibatch = Minibatch(start.team.share(images), batch, len(images))
+        spent += descend(optimiser, parameter, ground, minibatch, start.objective).image_gradients
+        if not bool(parameter.isfinite().all()):
             return math.inf, spent
     own = start.team.share(fresh)
     with torch.no_grad():
-        _, value = start.objective(start.band, stage.volume * start.support, own)
+        _, value = start.objective(start.band, parameter * start.support, own)
     value *= len(own) / len(fresh)
     start.team.sum_(value)
     reached = float(value)

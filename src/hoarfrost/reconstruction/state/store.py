@@ -23,19 +23,21 @@ from torch import Tensor
 
 from hoarfrost.errors import UsageError
 from hoarfrost.io.atomic import atomic_output, is_leftover, write_text_atomically
-from hoarfrost.reconstruction.state.checkpoints import State
+
+State = Any
+"""Tensors, numbers, texts and None, in dicts and lists of these: see `state.tree`."""
 
 FOLDER = "checkpoints"
 N_KEPT = 2
 # Of files that another version wrote nothing is known.
-FORMAT = 2
+FORMAT = 3
 _SUFFIXES = ("sha256", "json", "safetensors")
 _NAME = re.compile(r"([0-9]{6,})\.(?:sha256|json|safetensors)")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read: `facts` about the run as plain JSON, the `state` of its parts, and its `sums`."""
+    """A checkpoint that was read: `facts` about the run as plain JSON, its `state` as a plain value, and its `sums`."""
 
     number: int
     facts: dict[str, Any]

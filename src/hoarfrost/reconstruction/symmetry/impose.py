@@ -1,131 +1,138 @@
-"""A point group imposed on a map that was found without it.
+"""The second phase: a point group imposed on a map that was found without it.
 
 Random starts with a symmetry of their own are caught in wrong solutions more often than starts without, and so are
 maps whose axes were placed while they were still vague. So `auto` sums over all poses and refines in C1 for a while,
-finds the axes in the refined map (`symmetry.axes`), moves it there, averages it over the group and refines it
-again, from the band limit where refinement began. Where there was no refinement it goes on with the sums over all
-poses. Which group it is can be found out as well (`symmetry_search`).
+finds the axes in the refined map (`symmetry.axes`), moves it there, averages it over the group and refines it again,
+from the band limit where refinement began. Where there was no refinement it goes on with the sums over all poses.
+Which group it is can be found out as well (`reconstruction.symmetry.search`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from functools import partial
+from typing import final
 
 import torch
 from torch import Tensor
 
 from hoarfrost.maths.fourier import fourier_resize
-from hoarfrost.reconstruction.estimate.folds import common
-from hoarfrost.reconstruction.estimate.held_out import Optimised
+from hoarfrost.model.quadratic import Mixture
+from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.junk import Junk
-from hoarfrost.reconstruction.refinement.march import march
-from hoarfrost.reconstruction.refinement.sweep import Refinement
-from hoarfrost.reconstruction.starts.loop import Reconstruction
-from hoarfrost.reconstruction.starts.online_em import AutoStage
-from hoarfrost.reconstruction.state.checkpoints import KeptWhole, State
-from hoarfrost.reconstruction.symmetry.search import impose, try_groups
+from hoarfrost.reconstruction.refinement.march import March
+from hoarfrost.reconstruction.starts.agreement import StartMaps
+from hoarfrost.reconstruction.starts.method import Ground
+from hoarfrost.reconstruction.starts.online_em import OnlineMethod
+from hoarfrost.reconstruction.starts.reader import Sampler
+from hoarfrost.reconstruction.starts.stage import Stage
+from hoarfrost.reconstruction.state.phase import LeftOut, News, Tally
+from hoarfrost.reconstruction.symmetry.search import GroupSearch, impose
+from hoarfrost.reconstruction.watch.live import Shown
 from hoarfrost.symmetry.point_group import PointGroup
 
 # Axes are found by what is coarser, and tested up to here; to refine in C1 any further takes time for nothing.
 LAST_R_MAX = 14.0
 
 
+@final
 @dataclass(frozen=True)
-class Symmetric(KeptWhole):
-    """Maps (C, box, box, box) with the symmetry of a point group, and whether they come from a refinement."""
+class ImposeSymmetry:
+    """From the maps of the starts, `given`, to `result`, which has the point group `symmetry`.
 
-    symmetry: str
-    volumes: Tensor
-    is_refined: bool
+    Between them come a `march` without symmetry, a `search` for the group where it is to be found, and, where there was
+    no refinement, a `stage` with the symmetry, on the minibatches that `sampler` has left.
+    """
 
-
-@dataclass(frozen=True)
-class Imposed:
-    """Maps to go on with, and the name of the point group that they keep to from now on."""
-
-    symmetry: str
-    optimised: Optimised
-
-    def state(self) -> State:
-        """All there is to know of it."""
-        return {"symmetry": self.symmetry, "optimised": self.optimised.state()}
+    given: StartMaps
+    sampler: Sampler
+    march: March | None = None
+    search: GroupSearch | None = None
+    stage: Stage | None = None
+    symmetry: str = "C1"
+    result: StartMaps | None = None
+    news: tuple[News, ...] = ()
 
     @classmethod
-    def restored(cls, state: State) -> Imposed:
-        """The one whose state that was."""
-        return cls(state["symmetry"], Optimised.restored(state["optimised"]))
+    def begin(cls, env: Env, given: StartMaps, sampler: Sampler) -> ImposeSymmetry:
+        """Over at once where the maps have the symmetry that is asked for."""
+        asked = env.settings.symmetry
+        if asked != "auto" and PointGroup(asked).order == PointGroup(env.first_symmetry).order:
+            return cls(given, sampler, symmetry=asked, result=given)
+        return cls(given, sampler)
 
+    def step(self, env: Env, tally: Tally) -> ImposeSymmetry:
+        """A step of what is under way."""
+        if self.stage is not None:
+            return self._with_stage(env, self.stage, tally)
+        if self.march is None:
+            march = March.begin(env, self.given, "C1", tally, LAST_R_MAX)
+            return dataclasses.replace(self, march=march, news=())
+        if not self.march.is_over:
+            march = self.march.step(env, tally)
+            return dataclasses.replace(self, march=march, news=march.news)
+        if env.settings.symmetry != "auto":
+            return self._with_axes(env, self.march)
+        if self.search is None:
+            found = self.march.found
+            search = GroupSearch(found.maps.common[0], found.r_max, self.march.refining)
+            return dataclasses.replace(self, search=search, news=())
+        if not self.search.is_over:
+            return dataclasses.replace(self, search=self.search.step(env), news=())
+        return self._with_group(env, self.march, self.search)
 
-def impose_symmetry(run: Reconstruction, found: Optimised) -> Optimised:
-    """The maps with the symmetry that the settings ask for, which `run` keeps to from now on."""
-    imposed = run.checkpoints.once("symmetry", partial(_impose, run, found), Imposed)
-    run.keep_to(imposed.symmetry)
-    return imposed.optimised
+    def _with_axes(self, env: Env, march: March) -> ImposeSymmetry:
+        """With the group that was asked for, about the axes that the maps have."""
+        group = PointGroup(env.settings.symmetry)
+        imposed = [impose(of_class, group, march.found.r_max, env.team) for of_class in march.found.maps.common]
+        correlations = " and ".join(f"{correlation:.2f}" for _, correlation in imposed)
+        told = f"Axes of {group.name} found: turned about them, the map correlates by {correlations}"
+        news = News(self.given.stage, env.r_max_of(self.given.stage), message=told)
+        return self._gone_on(env, march, group.name, torch.stack([volume for volume, _ in imposed]), news)
 
+    def _with_group(self, env: Env, march: March, search: GroupSearch) -> ImposeSymmetry:
+        """With the group that was found out, C1 and the maps of the starts where there is none."""
+        message = "No symmetry: the map does not look like itself about any axis"
+        best = search.best
+        if search.trials:
+            told = ", ".join(trial.summary() for trial in search.trials)
+            name = "C1" if best is None else best.group
+            message = f"Symmetry: {name} (held-out particles are explained better, in nats, by {told})"
+        news = News(env.final_stage, search.r_max, message=message)
+        if best is None:
+            return dataclasses.replace(self, march=None, search=None, result=self.given, news=(news,))
+        return self._gone_on(env, march, best.group, best.volume[None], news)
 
-def _impose(run: Reconstruction, found: Optimised) -> Imposed:
-    asked = run.settings.symmetry
-    if asked != "auto" and PointGroup(asked).order == run.group.order:
-        return Imposed(asked, found)
-    symmetric = run.checkpoints.once("axes", partial(_symmetric, run, found), Symmetric)
-    run.keep_to(symmetric.symmetry)
-    if asked == "auto" and symmetric.symmetry == "C1":
-        return Imposed("C1", found)
-    band = run.make_band(found.stage)
-    support = band.support(run.diameter)
-    volumes = torch.stack([fourier_resize(volume, band.box) for volume in symmetric.volumes]) * support
-    if symmetric.is_refined:
-        run.share_done.begin_again(len(run.settings.stages_r_max))
-        return Imposed(symmetric.symmetry, dataclasses.replace(found, volumes=volumes))
-    junk = Junk.like(run.sample(band.disc), band.disc, run.source.mask_power)
-    method = AutoStage(band, support, volumes.clamp(min=0), team=run.team, junk=junk, folds=run.folds)
-    gain = run.run_stage(found.stage, band, method)
-    optimised = dataclasses.replace(
-        found,
-        volumes=method.volumes,
-        log_shares=method.log_shares,
-        gain=found.gain if gain is None else gain,
-        converged=not run.out_of_epochs(),
-    )
-    return Imposed(symmetric.symmetry, optimised)
+    def _gone_on(self, env: Env, march: March, symmetry: str, volumes: Tensor, news: News) -> ImposeSymmetry:
+        """From maps that have the symmetry: to be refined, or to go on with the sums over all poses."""
+        band = env.band(self.given.stage, symmetry, start=march.refining.start)
+        support = env.support(band.box)
+        maps = torch.stack([fourier_resize(volume, band.box) for volume in volumes]) * support
+        after = dataclasses.replace(self, march=None, search=None, symmetry=symmetry)
+        if march.found.independent:
+            again = LeftOut("again", len(env.settings.stages_r_max))
+            result = dataclasses.replace(self.given, maps=Mixture(maps, self.given.maps.log_shares))
+            return dataclasses.replace(after, result=result, news=(dataclasses.replace(news, left_out=again),))
+        junk = Junk(env.source.mask_power).covering(env.sample(band.disc), band.disc)
+        ground = Ground(band, support, env.team)
+        method = OnlineMethod.begin(ground, maps.clamp(min=0), self.sampler.folds, junk=junk)
+        stage = Stage.begin(env, self.given.stage, march.refining.start, symmetry, method, self.sampler)
+        return dataclasses.replace(after, stage=stage, news=(news,))
 
+    def _with_stage(self, env: Env, stage: Stage, tally: Tally) -> ImposeSymmetry:
+        if not stage.is_over:
+            stage = stage.step(env, tally)
+            return dataclasses.replace(self, stage=stage, news=stage.news)
+        result = dataclasses.replace(
+            self.given,
+            maps=stage.maps,
+            gain=self.given.gain if stage.gain is None else stage.gain,
+            converged=not env.is_out_of_epochs(tally.since_start),
+        )
+        return dataclasses.replace(self, stage=None, result=result, news=())
 
-def _symmetric(run: Reconstruction, found: Optimised) -> Symmetric:
-    """Refine without symmetry, find the axes, and average over the group."""
-    with Refinement.of(run) as refinement:
-        refined = march(refinement, found, LAST_R_MAX)
-        volumes = common(refined.volumes)
-        if run.settings.symmetry == "auto":
-            name, volume = _found_out(run, refinement, volumes[0], refined.r_max)
-            return Symmetric(name, volume[None], refined.independent)
-    group = PointGroup(run.settings.symmetry)
-    imposed = [impose(volume, group, refined.r_max, run.team) for volume in volumes]
-    correlations = " and ".join(f"{correlation:.2f}" for _, correlation in imposed)
-    told = f"Axes of {group.name} found: turned about them, the map correlates by {correlations}"
-    run.say(told, found.stage)
-    return Symmetric(group.name, torch.stack([volume for volume, _ in imposed]), refined.independent)
-
-
-def _found_out(run: Reconstruction, refinement: Refinement, volume: Tensor, r_max: float) -> tuple[str, Tensor]:
-    """The name of the point group of a map, and the map that has it; C1 and the map itself where it has none."""
-    found = try_groups(
-        volume,
-        r_max,
-        lambda v: refinement.held_out_nll(v[None], r_max)[0],
-        run.team,
-        run.checkpoints,
-    )
-    trials = list(found)
-    if not trials:
-        run.say("No symmetry: the map does not look like itself about any axis", run.final_stage, r_max)
-        return "C1", volume
-    told = ", ".join(trial.summary() for trial in trials)
-    right = [trial for trial in trials if trial.is_right]
-    name, symmetric = "C1", volume
-    if right:
-        best = max(right, key=lambda trial: (trial.group.order, trial.gain))
-        name, symmetric = best.group.name, best.volume
-    run.say(f"Symmetry: {name} (held-out particles are explained better, in nats, by {told})", run.final_stage, r_max)
-    return name, symmetric
+    def shown(self, env: Env) -> Shown | None:
+        """The current maps of what is under way."""
+        if self.stage is not None:
+            return self.stage.shown(env)
+        return None if self.march is None else self.march.shown(env)

@@ -9,21 +9,22 @@ is right is taken.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import final
 
 from torch import Tensor
 
 from hoarfrost.parallel.team import Team
-from hoarfrost.reconstruction.state.checkpoints import Checkpoints, State
+from hoarfrost.reconstruction.env import Env
+from hoarfrost.reconstruction.refinement.refining import Refining
 from hoarfrost.symmetry.axes import find_axes, in_frame
 from hoarfrost.symmetry.point_group import PointGroup
 
-# Maps of GroEL turned about its axes correlate by 0.95 to 1.0, about those of groups that it has not by 0.3 to 0.6;
-# of the ribosome, which has none, by 0.45 to 0.56. Noise in a map takes from the former.
+# A map turned about axes that it does not have correlates by less; noise takes from the correlation about those it has.
 LEAST_CORRELATION = 0.6
-# Clear images make a map that has no noise to take out, so that the right group helps little (a phantom of C3 by
-# 0.3 ± 2.7 nats, with a correlation of 0.99); a wrong one costs much all the same (C2: −37).
+# Clear images make a map that has no noise to take out, so that the right group explains them no better.
 ALIKE = 0.95
 # How much better a map is to explain an image, in standard errors of the mean over held-out particles.
 LEAST_STANDARD_ERRORS = 2.0
@@ -40,7 +41,7 @@ class Trial:
     `standard_error`.
     """
 
-    group: PointGroup
+    group: str
     volume: Tensor
     correlation: float
     gain: float
@@ -57,18 +58,70 @@ class Trial:
         """Whether the particles do not tell that the molecule has it not; a larger group may tell more clearly."""
         return self.gain > -LEAST_STANDARD_ERRORS * self.standard_error
 
-    def state(self) -> State:
-        """All there is to know of it."""
-        return {**vars(self), "group": self.group.name}
-
-    @classmethod
-    def restored(cls, state: State) -> Trial:
-        """The one whose state that was."""
-        return cls(**{**state, "group": PointGroup(state["group"])})
-
     def summary(self) -> str:
         """Like "D7 +12.3 ± 0.4"."""
-        return f"{self.group.name} {self.gain:+.1f} ± {self.standard_error:.1f}"
+        return f"{self.group} {self.gain:+.1f} ± {self.standard_error:.1f}"
+
+
+@final
+@dataclass(frozen=True)
+class GroupSearch:
+    """The groups that a `volume` (n, n, n), good up to `r_max`, may have, tried one after the other.
+
+    `before` (m,) is the NLL of each held-out particle under the map as it is. `outcomes` has what came of each group,
+    None where the map does not look like itself about its axes.
+    """
+
+    volume: Tensor
+    r_max: float
+    refining: Refining
+    before: Tensor | None = None
+    outcomes: tuple[tuple[str, Trial | None], ...] = ()
+    is_over: bool = False
+
+    def step(self, env: Env) -> GroupSearch:
+        """Try the next group."""
+        if self.before is None:
+            refining, before, _ = self.refining.held_out_nll(env, self.volume[None], self.r_max)
+            return dataclasses.replace(self, refining=refining, before=before)
+        name = next_group(dict(self.outcomes))
+        if name is None:
+            return dataclasses.replace(self, is_over=True)
+        symmetric, correlation = impose(self.volume, PointGroup(name), self.r_max, env.team)
+        refining, trial = self.refining, None
+        if correlation >= LEAST_CORRELATION:
+            refining, after, _ = self.refining.held_out_nll(env, symmetric[None], self.r_max)
+            gain = self.before - after
+            error = float(gain.std() / len(gain) ** 0.5)
+            trial = Trial(name, symmetric, correlation, float(gain.mean()), error)
+        return dataclasses.replace(self, refining=refining, outcomes=(*self.outcomes, (name, trial)))
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Those of the groups about whose axes the map looks like itself."""
+        return [trial for _, trial in self.outcomes if trial is not None]
+
+    @property
+    def best(self) -> Trial | None:
+        """The largest group that is right, None where none is."""
+        right = [trial for trial in self.trials if trial.is_right]
+        return max(right, key=lambda trial: (PointGroup(trial.group).order, trial.gain)) if right else None
+
+
+def next_group(outcomes: Mapping[str, Trial | None]) -> str | None:
+    """The next group that what came of others leaves possible, None where there is none left."""
+    possible: set[int] = set()
+    for n, needed in CYCLIC.items():
+        if not possible.issuperset(needed):
+            continue
+        if f"C{n}" not in outcomes:
+            return f"C{n}"
+        trial = outcomes[f"C{n}"]
+        if trial is not None and trial.may_be_right:
+            possible.add(n)
+    names = [f"D{n}" for n in sorted(possible) if 2 in possible]
+    names += [name for name, needed in PLATONIC.items() if possible.issuperset(needed)]
+    return next((name for name in names if name not in outcomes), None)
 
 
 def impose(volume: Tensor, group: PointGroup, r_max: float, team: Team) -> tuple[Tensor, float]:
@@ -80,70 +133,5 @@ def impose(volume: Tensor, group: PointGroup, r_max: float, team: Team) -> tuple
         found.append(axes.correlation)
         return group(in_frame(volume, axes))
 
-    symmetric = team.from_first(imposed, volume)
-    return symmetric, team.number_from_first(lambda: found[0])
-
-
-def try_groups(
-    volume: Tensor,
-    r_max: float,
-    held_out_nll: Callable[[Tensor], Tensor],
-    team: Team,
-    checkpoints: Checkpoints | None = None,
-) -> Iterator[Trial]:
-    """Try the groups that a map (n, n, n), good up to r_max, may have; `held_out_nll` is of each particle (m,).
-
-    A checkpoint is offered after each.
-    """
-    checkpoints = checkpoints or Checkpoints()
-    outcomes: dict[str, Trial | None] = {}
-
-    def state() -> State:
-        states = {name: None if trial is None else trial.state() for name, trial in outcomes.items()}
-        return {"before": before, "outcomes": states}
-
-    with checkpoints.part("groups", state) as kept:
-        if kept is None:
-            before = held_out_nll(volume)
-        else:
-            before = kept["before"]
-            for name, of_trial in kept["outcomes"].items():
-                outcomes[name] = None if of_trial is None else Trial.restored(of_trial)
-
-        def tried(name: str) -> Trial | None:
-            if name not in outcomes:
-                outcomes[name] = _try_group(PointGroup(name), volume, r_max, before, held_out_nll, team)
-                checkpoints.offer()
-            return outcomes[name]
-
-        yield from _possible(tried)
-
-
-def _try_group(
-    group: PointGroup,
-    volume: Tensor,
-    r_max: float,
-    before: Tensor,
-    held_out_nll: Callable[[Tensor], Tensor],
-    team: Team,
-) -> Trial | None:
-    symmetric, correlation = impose(volume, group, r_max, team)
-    if correlation < LEAST_CORRELATION:
-        return None
-    gain = before - held_out_nll(symmetric)
-    return Trial(group, symmetric, correlation, float(gain.mean()), float(gain.std() / len(gain) ** 0.5))
-
-
-def _possible(tried: Callable[[str], Trial | None]) -> Iterator[Trial]:
-    """The trials of all groups that those before them leave possible."""
-    possible: set[int] = set()
-    for n, needed in CYCLIC.items():
-        if possible.issuperset(needed) and (trial := tried(f"C{n}")):
-            yield trial
-            if trial.may_be_right:
-                possible.add(n)
-    names = [f"D{n}" for n in sorted(possible) if 2 in possible]
-    names += [name for name, needed in PLATONIC.items() if possible.issuperset(needed)]
-    for name in names:
-        if trial := tried(name):
-            yield trial
+    symmetric = team.once(imposed, volume)
+    return symmetric, team.once_number(lambda: found[0])

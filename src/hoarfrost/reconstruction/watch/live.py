@@ -11,6 +11,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
@@ -21,7 +22,7 @@ from hoarfrost.errors import UsageError
 from hoarfrost.io.atomic import write_text_atomically
 from hoarfrost.io.mrc import write_volume
 from hoarfrost.particles.stack import ParticleStack
-from hoarfrost.reconstruction.settings.options import Settings
+from hoarfrost.reconstruction.settings.settings import Settings
 from hoarfrost.reconstruction.watch.matches import Matches, write_matches
 
 FOLDER = "live"
@@ -29,6 +30,19 @@ STATE, MAP = "state.json", "map.mrc"
 LEAST_INTERVAL_S = 5.0
 # Of the run's time, for writing what stands; drawing it has a budget of its own.
 SHARE_OF_TIME = 0.005
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Maps as they are: `find_volumes` gives (C, box, box, box), good up to `r_max` Fourier pixels, of each class.
+
+    `log_shares` (C,) are the logs of the classes' shares; `find_matches` gives some particles with their poses.
+    """
+
+    r_max: float
+    find_volumes: Callable[[], Tensor]
+    log_shares: Tensor
+    find_matches: Callable[[], Matches]
 
 
 @final
@@ -42,30 +56,23 @@ class Live:
         self._settings, self._stack = settings, stack
         self._next, self._has_failed = time.monotonic(), False
 
-    def offer(
-        self,
-        r_max: float,
-        find_volumes: Callable[[], Tensor],
-        log_shares: Tensor,
-        image_gradients: int,
-        find_matches: Callable[[], Matches],
-    ) -> None:
-        """The maps (C, box, box, box) of each class, good up to `r_max` Fourier pixels, and log shares (C,).
+    def offer(self, shown: Shown, image_gradients: int) -> None:
+        """Write what is shown where there is time for it.
 
-        Maps and matches are found where there is time for it. What cannot be written is not, nor anything after it: a
-        run is worth more than the watching of it, and on a full disk its log or its results will tell.
+        What cannot be written is not, nor anything after it: a run is worth more than the watching of it, and on a full
+        disk its log or its results will tell.
         """
         started = time.monotonic()
         if self._settings is None or self._stack is None or self._has_failed or started < self._next:
             return
         folder = Path(self._settings.output) / FOLDER
         try:
-            self._write(folder, self._settings, self._stack, find_volumes(), find_matches())
+            self._write(folder, self._settings, self._stack, shown.find_volumes(), shown.find_matches())
             state = {
-                "r_max": r_max,
-                "resolution_A": self._settings.box * self._settings.pixel_size_A / r_max,
+                "r_max": shown.r_max,
+                "resolution_A": self._settings.box * self._settings.pixel_size_A / shown.r_max,
                 "image_gradients": image_gradients,
-                "shares": log_shares.exp().tolist(),
+                "shares": shown.log_shares.exp().tolist(),
             }
             write_text_atomically(folder / STATE, json.dumps(state) + "\n")
         except (UsageError, OSError):

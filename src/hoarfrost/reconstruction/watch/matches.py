@@ -7,6 +7,7 @@ wherever the stacks of the run have gone.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,6 @@ from hoarfrost.model.all_poses.score_tile import LikelyPoses
 from hoarfrost.model.few_poses.modes import modes_of_quadrature
 from hoarfrost.model.images import WhitenedImages
 from hoarfrost.particles.stack import ParticleStack
-from hoarfrost.reconstruction.refinement.visit import Known
 
 N_MATCHES = 8
 LEAST_SHARE = 1e-3
@@ -48,6 +48,11 @@ class Matches:
     def __getitem__(self, chosen: Tensor) -> Matches:
         """Some of them."""
         return Matches(*(getattr(self, field.name)[chosen] for field in dataclasses.fields(self)))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Matches]) -> Matches:
+        """All of several."""
+        return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in dataclasses.fields(cls)))
 
     def typical(self) -> Matches:
         """Up to eight: that of median probability in each eighth of them, so neither the best nor the worst."""
@@ -89,22 +94,6 @@ def _each_once(likely: LikelyPoses) -> LikelyPoses:
     columns = [column.cpu() for column in (likely.image, likely.node, likely.shift, likely.probability)]
     _, first = np.unique(torch.stack(columns[:3]).numpy(), axis=1, return_index=True)
     return LikelyPoses(*(column[torch.from_numpy(first)] for column in columns))
-
-
-def matches_of_known(known: Known, members: Tensor, pixel_size_A: float) -> Matches:
-    """Those of the particles `members` (m,) whose poses refinement knows."""
-    class_probability, classes = known.probability[members].max(dim=1)
-    found: list[Matches] = []
-    for c, memory in enumerate(known.modes):
-        indices = members[classes == c]
-        modes = memory[indices]
-        seen = modes.log_mass[:, 0].isfinite().cpu()
-        probability = modes.share()[:, 0].cpu().double() * class_probability[classes == c]
-        shifts_A = modes.shifts_px[:, 0].cpu() * pixel_size_A
-        of_class = torch.full_like(indices, c)
-        found.append(Matches(indices, of_class, modes.rotations[:, 0].cpu(), shifts_A, probability)[seen])
-    columns = (torch.cat([getattr(m, field.name) for m in found]) for field in dataclasses.fields(Matches))
-    return Matches(*columns)
 
 
 def write_matches(folder: Path, stack: ParticleStack, matches: Matches) -> None:

@@ -2,66 +2,66 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hoarfrost.reconstruction.state.phase import LeftOut
 
 
-class ShareDone:
-    """An estimate from the seconds that each part is expected to take.
+@dataclass(frozen=True)
+class FractionDone:
+    """An estimate from the `seconds` that each part is expected to take, and its `costs`, parts of the whole.
 
-    `seconds` are those of each stage. The first `n_repeated` are done for each of `starts`, one start after the other.
+    The first `n_repeated` stages are done for each of `starts`, one start after the other. `largest` is what was told.
     """
 
-    def __init__(self, seconds: list[float], n_repeated: int, starts: int) -> None:
-        self._n_repeated, self._starts = n_repeated, starts
-        self._largest = 0.0
-        self.expect(seconds)
+    seconds: tuple[float, ...]
+    costs: tuple[float, ...]
+    n_repeated: int
+    starts: int
+    largest: float = 0.0
 
-    def expect(self, seconds: list[float]) -> None:
-        """Take other seconds for the same parts."""
-        self._seconds = seconds[: self._n_repeated] * self._starts + seconds[self._n_repeated :]
-        self._costs = [part / sum(self._seconds) for part in self._seconds]
+    @classmethod
+    def of(cls, seconds: Sequence[float], n_repeated: int, starts: int) -> FractionDone:
+        """From the seconds of each stage."""
+        every = (*(tuple(seconds[:n_repeated]) * starts), *seconds[n_repeated:])
+        return cls(every, tuple(part / sum(every) for part in every), n_repeated, starts)
 
-    def state(self) -> dict[str, Any]:
-        """What it goes by, for `restore`."""
-        return {"largest": self._largest, "costs": self._costs, "seconds": self._seconds}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from where another one for the same parts was."""
-        self._largest, self._costs, self._seconds = state["largest"], list(state["costs"]), list(state["seconds"])
-
-    def at(self, start: int, stage: int, done: float) -> float:
-        """Share of the run that is done, when `done` of a stage is; of those not repeated it matters not for which."""
+    def at(self, start: int, stage: int, done: float) -> FractionDone:
+        """When `done` of a stage is; of those not repeated it matters not for which start."""
         part = self._part(start, stage)
-        self._largest = min(1.0, max(self._largest, sum(self._costs[:part]) + done * self._costs[part]))
-        return self._largest
+        largest = min(1.0, max(self.largest, sum(self.costs[:part]) + done * self.costs[part]))
+        return dataclasses.replace(self, largest=largest)
 
-    def skip_stages(self, start: int, first: int) -> None:
-        """A start leaves out its repeated stages from `first` on."""
-        if start < self._starts:
-            self._skip(start * self._n_repeated + first, (start + 1) * self._n_repeated)
+    def without(self, left_out: LeftOut, start: int) -> FractionDone:
+        """With work left out while `start` is the latest: its stages, further starts, or stages up to the last.
 
-    def skip_to_last(self, first: int) -> None:
-        """Of the stages not repeated, those from `first` on to before the last are left out."""
-        self._skip(self._part(0, first), len(self._costs) - 1)
-
-    def skip_starts(self, first: int) -> None:
-        """There are no starts from `first` on."""
-        if first < self._starts:
-            self._skip(first * self._n_repeated, self._starts * self._n_repeated)
-
-    def begin_again(self, first: int) -> None:
-        """Of the stages not repeated, those from `first` on follow once more: they share what is left of the whole."""
-        part = self._part(0, first)
-        left = sum(self._seconds[part:])
-        self._costs[:part] = [self._largest] + [0.0] * (part - 1)
-        self._costs[part:] = [(1 - self._largest) * seconds / left for seconds in self._seconds[part:]]
+        Or with stages that follow once "again": they share what is left of the whole.
+        """
+        first = left_out.first
+        if left_out.what == "again":
+            part = self._part(0, first)
+            left = sum(self.seconds[part:])
+            done = (self.largest, *([0.0] * (part - 1)))
+            return dataclasses.replace(
+                self, costs=(*done, *((1 - self.largest) * seconds / left for seconds in self.seconds[part:]))
+            )
+        if left_out.what == "up to the last":
+            return self._skipping(self._part(0, first), len(self.costs) - 1)
+        if left_out.what == "starts":
+            is_expected = first < self.starts
+            return self._skipping(first * self.n_repeated, self.starts * self.n_repeated) if is_expected else self
+        if start >= self.starts:
+            return self
+        return self._skipping(start * self.n_repeated + first, (start + 1) * self.n_repeated)
 
     def _part(self, start: int, stage: int) -> int:
         # A start more than expected is still the last one.
-        last = self._starts - 1
-        return (min(start, last) if stage < self._n_repeated else last) * self._n_repeated + stage
+        last = self.starts - 1
+        return (min(start, last) if stage < self.n_repeated else last) * self.n_repeated + stage
 
-    def _skip(self, first: int, end: int) -> None:
-        skipped, left = sum(self._costs[first:end]), sum(self._costs[end:])
-        self._costs[first:end] = [0.0] * (end - first)
-        self._costs[end:] = [cost * (1 + skipped / left) for cost in self._costs[end:]]
+    def _skipping(self, first: int, end: int) -> FractionDone:
+        skipped, left = sum(self.costs[first:end]), sum(self.costs[end:])
+        later = (cost * (1 + skipped / left) for cost in self.costs[end:])
+        return dataclasses.replace(self, costs=(*self.costs[:first], *([0.0] * (end - first)), *later))

@@ -1,4 +1,4 @@
-"""A spot check of the sums of refinement: what following few modes with few points costs, in nats per image."""
+"""What the economies of refinement cost: its sums over few poses against thorough ones, in nats per image."""
 
 from __future__ import annotations
 
@@ -6,11 +6,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from hoarfrost.reconstruction.refinement.e_step import Effort
-
-N_IMAGES = 16
-# Against this the economies of a sweep are judged: every image searched everywhere, hardly a mode dropped.
-THOROUGH = Effort(most_modes=48, least_share=1e-5, n_points=128)
 # A map is not moved by less; the quadrature of the first stages is wrong by as much (docs/mathematics.md).
 BUDGET_NATS = 0.3
 

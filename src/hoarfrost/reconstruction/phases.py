@@ -1,0 +1,96 @@
+"""The story of a run in four phases: random starts, symmetry, refinement, final passes. Each is a value.
+
+starts      random maps, sums over all poses, until two agree           → the maps of a start
+symmetry    axes found in the map, imposed on it                        → the same, with a point group
+refinement  two halves apart, few poses an image, band limit by limit   → maps of two halves
+final       every particle against the common map                       → maps, half maps, poses
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from hoarfrost.reconstruction.env import Env
+from hoarfrost.reconstruction.refinement.final_passes import FinalPasses
+from hoarfrost.reconstruction.refinement.march import March
+from hoarfrost.reconstruction.starts.agreement import StartsResult
+from hoarfrost.reconstruction.starts.starts import Starts
+from hoarfrost.reconstruction.state.phase import News, Tally
+from hoarfrost.reconstruction.symmetry.impose import ImposeSymmetry
+from hoarfrost.reconstruction.watch.live import Shown
+from hoarfrost.reconstruction.watch.progress import FractionDone
+
+
+@final
+@dataclass(frozen=True)
+class Run:
+    """All there is to know of a run at a moment: the `phase` that is under way, and what was done before it.
+
+    `symmetry` is the point group that maps keep to, once it is known; `starts` tells how the starts compared. `seconds`
+    are those that the run has taken. `news` is what the last step has to tell, each with the tally and the fraction
+    done then.
+    """
+
+    phase: Starts | ImposeSymmetry | March | FinalPasses
+    fraction_done: FractionDone
+    symmetry: str | None = None
+    starts: StartsResult = StartsResult()
+    tally: Tally = Tally()
+    seconds: float = 0.0
+    news: tuple[tuple[News, Tally, float], ...] = ()
+
+    @classmethod
+    def begin(cls, env: Env, fraction_done: FractionDone, messages: Sequence[str] = ()) -> Run:
+        """Before the first start, with something to tell the user."""
+        run = cls(Starts(), fraction_done)
+        return run.telling(env, [News(0, env.r_max_of(0), message=message) for message in messages])
+
+    @property
+    def comparison(self) -> StartsResult:
+        """How the starts compare, as far as there are any."""
+        return self.phase.comparison if isinstance(self.phase, Starts) else self.starts
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do."""
+        return isinstance(self.phase, FinalPasses) and self.phase.is_over
+
+    def step(self, env: Env) -> Run:
+        """One step of the phase, or over to the next."""
+        phase = self.phase.step(env, self.tally)
+        return dataclasses.replace(self, phase=phase).telling(env, phase.news)._at_next_phase(env)
+
+    def _at_next_phase(self, env: Env) -> Run:
+        phase, tally = self.phase, self.tally
+        if isinstance(phase, Starts) and phase.result is not None and phase.sampler is not None:
+            imposed = ImposeSymmetry.begin(env, phase.result, phase.sampler)
+            after = dataclasses.replace(self, phase=imposed, starts=phase.comparison)
+            return after._at_next_phase(env)
+        if isinstance(phase, ImposeSymmetry) and phase.result is not None:
+            march = March.begin(env, phase.result, phase.symmetry, tally)
+            return dataclasses.replace(self, phase=march, symmetry=phase.symmetry)
+        if isinstance(phase, March) and phase.is_over:
+            return dataclasses.replace(self, phase=FinalPasses.begin(env, phase.found, phase.refining))
+        return self
+
+    def telling(self, env: Env, news: Sequence[News]) -> Run:
+        """With news, and the tally and the fraction done that follow from news."""
+        tally, fraction_done = self.tally, self.fraction_done
+        told = []
+        for each in news:
+            tally = tally.after(each)
+            if each.is_told:
+                fraction_done = fraction_done.at(tally.start, each.stage, each.done)
+                told.append((each, tally, fraction_done.largest))
+            if each.left_out is not None:
+                fraction_done = fraction_done.without(each.left_out, tally.start)
+        seconds = time.monotonic() - env.started
+        return dataclasses.replace(self, tally=tally, fraction_done=fraction_done, seconds=seconds, news=tuple(told))
+
+    def shown(self, env: Env) -> Shown | None:
+        """The current maps, where the phase has any to show."""
+        return None if isinstance(self.phase, FinalPasses) else self.phase.shown(env)

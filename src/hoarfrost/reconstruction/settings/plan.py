@@ -1,0 +1,175 @@
+"""What a run does with its options: what is refused, and what is chosen where the user left it open."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import torch
+
+from hoarfrost._version import __version__
+from hoarfrost.errors import DataError, UsageError
+from hoarfrost.optim.registry import METHODS
+from hoarfrost.particles.stack import ParticleStack
+from hoarfrost.reconstruction.estimate.folds import FOLDS
+from hoarfrost.reconstruction.settings.memory import default_budget, parse_memory, plan_memory
+from hoarfrost.reconstruction.settings.options import Options, RecordedOptions
+from hoarfrost.reconstruction.settings.provenance import sources_of
+from hoarfrost.reconstruction.settings.settings import Settings
+from hoarfrost.symmetry.point_group import PointGroup
+
+# Fourier pixels. A map of a few resolution elements across settles from a random start in a minute.
+FIRST_R_MAX = 6.0
+STAGE_FACTOR = 1.24
+# Exact sums over all poses cost about r_max⁶; beyond the second number also more memory than a laptop has.
+DEFAULT_LAST_EXACT_R_MAX = 11.4
+LARGEST_EXACT_R_MAX = 14.0
+# Refinement takes longer steps; beyond the second number its grids would take the run past 2 GB.
+REFINING_FACTOR = 1.33
+LARGEST_REFINED_R_MAX = 36.0
+DEFAULT_DIAMETER = 0.85  # of the box
+DEFAULT_SHIFT_SIGMA = 0.03  # of the box, per axis
+SMALLEST_BOX = 16
+FEWEST_PARTICLES = 20
+
+MINIBATCH, LEAST_MINIBATCH = 100, 25
+HELD_OUT = 100
+# Random starts, unless two agree before.
+MOST_STARTS = 4
+
+
+def check(options: Options) -> None:
+    """Raise UsageError for options that make no sense whatever the data, and that no bounds of one field refuse."""
+    if not options.finds_symmetry:
+        PointGroup(options.symmetry)
+    elif options.method != "auto" or options.classes > 1:
+        raise UsageError("--symmetry auto needs the method auto and a single class; name the point group instead")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device cuda was asked for, but PyTorch finds no CUDA GPU; leave out --device")
+    if options.classes > 1 and options.method != "auto":
+        raise UsageError(f"several classes need the method auto, found {options.method}")
+    if options.memory is not None:
+        parse_memory(options.memory)
+
+
+def resolve(stack: ParticleStack, options: Options, *, output: Path, processes: int = 1) -> Settings:
+    """Choose what was left open, from the data.
+
+    Raises UsageError for a value that the data cannot meet, DataError for data too small to use.
+    """
+    path, n, box = stack.table.star.path, stack.n_images, stack.box
+    if box < SMALLEST_BOX:
+        raise DataError(path, expected=f"a box of {SMALLEST_BOX} pixels or more", found=f"{box}")
+    if n < FEWEST_PARTICLES:
+        raise DataError(path, expected=f"at least {FEWEST_PARTICLES} particles", found=f"{n}")
+    length_A = box * stack.pixel_size_A
+    lengths_A = _lengths(options, length_A)
+    held_out, batch_size, usual = _counts(options, n, path)
+    stages, refined = _bands(box, length_A, options.max_resolution_A, refines=options.method == "auto")
+    budget = None if options.memory is None else parse_memory(options.memory)
+    bands = {"stages_r_max": stages, "refined_r_max": refined}
+    plan = plan_memory(box=box, n_particles=n, **bands, budget=budget, classes=options.classes)
+    from_data = {
+        "symmetry": options.finds_symmetry,
+        "batch_size": options.batch_size is None and batch_size != usual,
+        "held_out": options.held_out is None and held_out != HELD_OUT,
+    }
+    resolved = {
+        # Absolute, so that the run can be resumed from any folder.
+        "particles": os.path.abspath(path),
+        "output": str(output),
+        "datadir": None if options.datadir is None else os.path.abspath(options.datadir),
+        "starts": MOST_STARTS if options.starts is None else options.starts,
+        "until_two_agree": options.starts is None,
+        "symmetry": "auto" if options.finds_symmetry else PointGroup(options.symmetry).name,
+        "contrast_z": None,
+        "max_resolution_A": length_A / (stages + refined)[-1],
+        "batch_size": batch_size,
+        "held_out": held_out,
+        "device": ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device,
+        "threads": options.threads or torch.get_num_threads(),
+        "processes": processes,
+        "memory_bytes": max(plan.needed_bytes, default_budget()) if budget is None else budget,
+        "expected_bytes": plan.expected_bytes,
+        "cache_bytes": plan.cache_bytes,
+        "box": box,
+        "pixel_size_A": stack.pixel_size_A,
+        "n_particles": n,
+        "version": __version__,
+        "torch_version": torch.__version__,
+        "sources": sources_of(
+            {**Settings.model_fields, **RecordedOptions.model_fields},
+            options.given | ({"processes"} if processes > 1 else set()),
+            [name for name, is_from_data in from_data.items() if is_from_data],
+        ),
+    }
+    asked = {name: getattr(options, name) for name in RecordedOptions.model_fields}
+    return Settings(**asked | lengths_A | bands | resolved)
+
+
+def _lengths(options: Options, length_A: float) -> dict[str, float]:
+    """The particle's diameter and its offsets in Å, in a box of this length."""
+    diameter_A, sigma_A, extent_A = options.diameter_A, options.shift_sigma_A, options.shift_extent_A
+    if diameter_A is None:
+        diameter_A = DEFAULT_DIAMETER * length_A
+    elif diameter_A > length_A:
+        raise UsageError(f"--diameter {diameter_A:g} Å exceeds the box of {length_A:.1f} Å")
+    sigma_A = DEFAULT_SHIFT_SIGMA * length_A if sigma_A is None else sigma_A
+    if extent_A is None:
+        extent_A = min(3 * sigma_A, length_A / 4)
+    elif extent_A > length_A / 4:
+        raise UsageError(f"--shift-extent {extent_A:g} Å exceeds a quarter of the box, {length_A / 4:.1f} Å")
+    return {"diameter_A": diameter_A, "shift_sigma_A": sigma_A, "shift_extent_A": extent_A}
+
+
+def _counts(options: Options, n: int, path: Path) -> tuple[int, int, int]:
+    """Particles held out, particles in a minibatch, and how many a minibatch of this method has unless they are few."""
+    held_out = min(HELD_OUT, n // 5) if options.held_out is None else options.held_out
+    if held_out > n // 2:
+        raise UsageError(
+            f"{path}: --held-out {held_out} leaves too few of {n} particles to train on; hold out at most {n // 2}"
+        )
+    training = n - held_out
+    usual = METHODS[options.method].batch_size if options.method in METHODS else MINIBATCH
+    if options.batch_size is None:
+        # Few particles are to make several folds.
+        of_a_fold = max(LEAST_MINIBATCH, training // FOLDS) if options.method == "auto" else usual
+        return held_out, min(usual, of_a_fold, training), usual
+    if options.batch_size > training:
+        raise UsageError(f"{path}: --batch-size {options.batch_size} exceeds the {training} particles to train on")
+    return held_out, options.batch_size, usual
+
+
+def _bands(
+    box: int, length_A: float, max_resolution_A: float | None, *, refines: bool
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Band limits in Fourier pixels, to the finest that was asked for: of sums over all poses, and of refinement.
+
+    Both begin at the first; a run goes over from the one to the other as soon as the images know their poses.
+    """
+    nyquist = box / 2 - 1
+    largest = min(LARGEST_REFINED_R_MAX if refines else LARGEST_EXACT_R_MAX, nyquist)
+    last = largest if refines else min(DEFAULT_LAST_EXACT_R_MAX, nyquist)
+    if max_resolution_A is not None:
+        last = length_A / max_resolution_A
+        if last > largest + 1e-9:
+            raise UsageError(
+                f"--max-resolution {max_resolution_A:g} Å is finer than {'refinement' if refines else 'this method'} "
+                f"can reach with this box; the finest is {length_A / largest:.1f} Å"
+            )
+        if last < 2:
+            raise UsageError(
+                f"--max-resolution {max_resolution_A:g} Å is coarser than half the box, {length_A / 2:.1f} Å"
+            )
+    first = min(FIRST_R_MAX, last)
+    exact_last = min(last, DEFAULT_LAST_EXACT_R_MAX) if refines else last
+    return (first, *_steps(first, exact_last, STAGE_FACTOR)), _steps(first, last, REFINING_FACTOR) if refines else ()
+
+
+def _steps(first: float, last: float, factor: float) -> tuple[float, ...]:
+    """Band limits from above the first to the last, in even ratios of about `factor`; none where they are the same."""
+    if last < first * 1.001:
+        return ()
+    n = max(1, round(math.log(last / first) / math.log(factor)))
+    return tuple(round(first * (last / first) ** ((i + 1) / n), 3) for i in range(n))
