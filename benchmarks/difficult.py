@@ -37,8 +37,8 @@ from hoarfrost.io.star_columns import float_column
 from hoarfrost.io.star_optics import particle_table
 from hoarfrost.maths.fourier import FourierDisc, fourier_resize, radius_grid
 from hoarfrost.maths.fsc import fourier_shell_correlation, resolution_A
-from hoarfrost.model.all_poses.band import VOLUME_MARGIN
-from hoarfrost.model.few_poses.importance import Draws
+from hoarfrost.model.all_poses.band import box_of
+from hoarfrost.model.few_poses.draws import Draws
 from hoarfrost.model.few_poses.likelihood import LocalModel
 from hoarfrost.model.few_poses.statistics import LocalStatistics
 from hoarfrost.model.quadratic import Quadratic, mean_of
@@ -122,7 +122,7 @@ def true_pose_resolution_A(data: SimulatedData) -> float:
     assert stack.poses is not None
     settings = resolve(stack, Options(), output=Path("run"))
     r_max = settings.refined_r_max[-1]
-    disc, box = FourierDisc(data.box, r_max), 2 * int(r_max) + VOLUME_MARGIN
+    disc, box = FourierDisc(data.box, r_max), box_of(r_max)
     source = open_source(stack, settings)
     empty = torch.zeros(box, box, box)
     model = LocalModel(empty, disc, PosePrior(1.0, 3.0))

@@ -20,6 +20,7 @@ from hoarfrost.io.mrc import read_volume
 from hoarfrost.maths.fourier import FourierDisc, fourier_resize
 from hoarfrost.maths.rotations import random_rotations
 from hoarfrost.maths.seeds import named_generator
+from hoarfrost.model.all_poses.band import box_of
 from hoarfrost.model.all_poses.marginal import marginalise
 from hoarfrost.model.all_poses.pose_model import PoseModel
 from hoarfrost.model.images import WhitenedImages
@@ -56,10 +57,10 @@ def main() -> None:
             turned = random_rotations(1, named_generator(seed, name))[0]
             orientations = make_orientation_quadrature(sampling).rotated(turned)
             shifts = make_shift_quadrature(sampling, box, sigma_px, extent_px)
-            small_box = 2 * int(disc.r_max) + 6
+            small_box = box_of(disc.r_max)
             operator = SliceOperator(disc, small_box, orientations.base_rotations, kernel_width=3)
             slices = operator.slices(fourier_resize(volume, small_box, disc.r_max))
-            return -marginalise(images, slices, PoseModel(disc, orientations, shifts), statistics=False).log_evidence
+            return -marginalise(images, slices, PoseModel(disc, orientations, shifts)).log_evidence
 
         first, second, finer = nll(r_max, "first"), nll(r_max, "second"), nll(REFINEMENT * r_max, "finer")
         poses = make_orientation_quadrature(r_max).n_nodes

@@ -8,7 +8,6 @@ is done on those others, and the result is wrapped again.
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,8 @@ from hoarfrost.io.mrc import read_volume, write_volume
 from hoarfrost.maths.fourier import FourierDisc, radius_grid
 from hoarfrost.maths.rotations import random_rotations
 from hoarfrost.maths.seeds import named_generator
-from hoarfrost.model.all_poses.band import BandModel
-from hoarfrost.model.all_poses.marginal import likely_poses
+from hoarfrost.model.all_poses.band import BandModel, box_of
+from hoarfrost.model.all_poses.marginal import likely_poses, marginalise_with_statistics
 from hoarfrost.model.few_poses.modes import Modes
 from hoarfrost.model.few_poses.statistics import LocalStatistics
 from hoarfrost.model.images import WhitenedImages
@@ -190,29 +189,28 @@ class Problem:
     def sums(self) -> dict[str, Tensor]:
         """What sums over all poses give."""
         slices = self.band.operator.slices(self.volume)
-        posterior = self.band.posterior_of(slices, self.images, statistics=True)
-        quadratic = self.band.quadratic(posterior, N_IMAGES)
+        posterior, statistics = marginalise_with_statistics(self.images, slices, self.band.poses)
+        quadratic = self.band.quadratic(statistics, N_IMAGES)
         volume = self.volume.clone().requires_grad_()
         self.band.nll(volume, self.images).backward()  # type: ignore[no-untyped-call]
         of_two = torch.stack([self.volume, self.volume.flip(0)])
         log_none = posterior.log_evidence - 0.5
-        mixture = self.band.mixture(of_two, self.images, torch.tensor([-0.5, -0.9]), statistics=True, log_none=log_none)
-        assert posterior.numerator is not None
-        assert posterior.weight is not None
+        log_shares = torch.tensor([-0.5, -0.9])
+        mixture, of_classes = self.band.mixture_with_statistics(of_two, self.images, log_shares, log_none)
         assert volume.grad is not None
         return {
             "slices": slices,
             "log-evidence": posterior.log_evidence,
             "effective poses": posterior.ess,
-            "best node": posterior.best_node,
-            "numerator": posterior.numerator,
-            "weight": posterior.weight,
+            "best node": likely_poses(self.images, slices, self.band.poses, 1.0).node,
+            "numerator": statistics.numerator,
+            "weight": statistics.weight,
             "b": quadratic.linear,
             "kernel of T": quadratic.kernel,
             "gradient": volume.grad,
             "likely poses": likely_poses(self.images, slices, self.band.poses, 0.01).probability.sort().values,
             "classes": mixture.probability,
-            "numerator of the second": mixture.statistics[1][0],
+            "numerator of the second": of_classes[1].numerator,
             "map": MStep(self.band.support(0.8), positive=False)(quadratic, torch.zeros_like(self.volume)),
         }
 
@@ -229,7 +227,7 @@ class Problem:
         e_step = LocalEStep(self.volume, disc, self.band, prior, Effort(8, 1e-3, 64), generator)
         searched = torch.ones(N_IMAGES, dtype=torch.bool, device=device)
         found = e_step(images, Modes.none(N_IMAGES, 8, device), searched)
-        box = 2 * math.floor(disc.r_max) + 6
+        box = box_of(disc.r_max)
         statistics = LocalStatistics(box, disc.box, device, self.band.group)
         statistics.add(e_step.model, images, found.draws)
         quadratic = statistics.quadratic(N_IMAGES)

@@ -11,6 +11,7 @@ from hoarfrost.maths.fsc import fourier_shell_correlation
 from hoarfrost.maths.rotations import random_rotations
 from hoarfrost.maths.seeds import named_generator
 from hoarfrost.model.all_poses.band import BandModel
+from hoarfrost.model.all_poses.marginal import marginalise_with_statistics
 from hoarfrost.model.images import WhitenedImages, whiten
 from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.model.slices.operator import SliceOperator, apply_normal, transform_normal_kernel
@@ -117,17 +118,15 @@ def test_the_m_step_of_batch_em_is_the_minimum_of_likelihood_and_prior() -> None
     truth = make_truth(band)
     images = make_images(band, truth, 30, noise=1.0)
     slices = band.operator.slices(truth)
-    posterior = band.posterior_of(slices, images, statistics=True)
-    assert posterior.numerator is not None
-    assert posterior.weight is not None
+    _, statistics = marginalise_with_statistics(images, slices, band.poses)
     power = 40.0
     sums = torch.full_like(
         band.operator.grid_radii(), band.disc.box**2 * band.operator.sum_at_unit_density / power, dtype=torch.float32
     )
-    found = band.operator.average(posterior.numerator, posterior.weight, lambda _: sums)
+    found = band.operator.average(statistics.numerator, statistics.weight, lambda _: sums)
     # The average takes in the whole box, which the band's own quadratic does not.
     operator = SliceOperator(band.disc, band.box, band.poses.orientations.base_rotations, kernel_width=3)
-    linear, kernel = operator.adjoint_and_kernel(posterior.numerator, posterior.weight)
+    linear, kernel = operator.adjoint_and_kernel(statistics.numerator, statistics.weight)
     spectrum = transform_normal_kernel(kernel)
     # ½ Σ |V̂|²/τ² over n³ coefficients is n³ |V|² / (2 τ²).
     ridge = band.box**3 / (2 * power)

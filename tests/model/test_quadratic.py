@@ -7,6 +7,7 @@ import torch
 from hoarfrost.maths.rotations import random_rotations
 from hoarfrost.maths.seeds import named_generator
 from hoarfrost.model.all_poses.band import BandModel
+from hoarfrost.model.all_poses.slice_bank import Statistics
 from hoarfrost.model.quadratic import Mixture, Quadratic, mean_of, sum_of
 from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.model.slices.operator import apply_normal, transform_normal_kernel
@@ -21,7 +22,7 @@ def some_quadratics(n: int) -> list[Quadratic]:
     for _ in range(n):
         weight = torch.rand(band.operator.n_slices, band.disc.size, generator=GENERATOR, dtype=torch.float64)
         data = torch.randn(weight.shape, generator=GENERATOR, dtype=torch.complex128)
-        found.append(band.quadratic_of(weight * data, weight, 1))
+        found.append(band.quadratic(Statistics(weight * data, weight), 1))
     return found
 
 

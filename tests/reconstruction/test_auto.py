@@ -44,13 +44,13 @@ def step(method: OnlineMethod, ground: Ground, seed: int, number: int) -> Online
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """The maps that minibatches are seen under, one after the other."""
     maps: list[Tensor] = []
-    mixture = BandModel.mixture
+    mixture = BandModel.mixture_with_statistics
 
     def spied(self: BandModel, volumes: Tensor, *rest: Any, **named: Any) -> Any:
         maps.append(volumes.clone())
         return mixture(self, volumes, *rest, **named)
 
-    monkeypatch.setattr(BandModel, "mixture", spied)
+    monkeypatch.setattr(BandModel, "mixture_with_statistics", spied)
     return maps
 
 

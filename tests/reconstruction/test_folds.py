@@ -10,8 +10,8 @@ import torch
 from hoarfrost.maths.fourier import FourierDisc, fourier_resize, radius_grid
 from hoarfrost.maths.rotations import random_rotations
 from hoarfrost.maths.seeds import named_generator
-from hoarfrost.model.all_poses.band import VOLUME_MARGIN
-from hoarfrost.model.few_poses.importance import Draws
+from hoarfrost.model.all_poses.band import box_of
+from hoarfrost.model.few_poses.draws import Draws
 from hoarfrost.model.few_poses.likelihood import LocalModel
 from hoarfrost.model.few_poses.statistics import LocalStatistics
 from hoarfrost.model.images import WhitenedImages
@@ -104,7 +104,7 @@ def test_half_of_a_kernel_is_enough() -> None:
     images = WhitenedImages(
         torch.ones(n, disc.size) + 0j, torch.rand(n, disc.size, generator=generator), torch.zeros(n)
     )
-    statistics = LocalStatistics(2 * int(R_MAX) + VOLUME_MARGIN, BOX)
+    statistics = LocalStatistics(box_of(R_MAX), BOX)
     draws = Draws(
         torch.arange(n),
         random_rotations(n, generator=generator),
@@ -128,7 +128,7 @@ def test_noise_is_recognised_in_the_map_it_went_into_and_not_in_one_without_its_
     images = WhitenedImages(torch.view_as_complex(noise), torch.ones(n, disc.size), torch.zeros(n))
     rotations, shifts_px = random_rotations(n, generator=generator), torch.zeros(n, 2, dtype=torch.float64)
     folds = Folds.deal(n, generator)
-    box = 2 * int(R_MAX) + VOLUME_MARGIN
+    box = box_of(R_MAX)
     prior, empty = PosePrior(1.0, 3.0), torch.zeros(box, box, box)
     any_model = LocalModel(empty, disc, prior)
     sums = FoldSums()

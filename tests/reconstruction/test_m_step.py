@@ -10,6 +10,7 @@ from hoarfrost.maths.fsc import fourier_shell_correlation
 from hoarfrost.maths.rotations import random_rotations
 from hoarfrost.maths.seeds import named_generator
 from hoarfrost.model.all_poses.band import BandModel
+from hoarfrost.model.all_poses.slice_bank import Statistics
 from hoarfrost.model.quadratic import Quadratic
 from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.model.slices.operator import apply_normal, transform_normal_kernel
@@ -94,7 +95,7 @@ def exact_statistics(band: BandModel, truth: Tensor) -> Quadratic:
     """What infinitely many images with known, uniform poses would give."""
     slices = band.operator.slices(truth)
     weight = band.poses.base_log_weights.exp()[:, None] * torch.linspace(1, 2, band.disc.size).double()
-    return band.quadratic_of(weight * slices, weight, 1)
+    return band.quadratic(Statistics(weight * slices, weight), 1)
 
 
 @pytest.mark.parametrize("start", [0.0, 1.0])

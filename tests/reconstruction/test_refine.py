@@ -20,7 +20,7 @@ from hoarfrost.maths.fourier import FourierDisc, fourier_resize
 from hoarfrost.maths.fsc import fourier_shell_correlation, resolution_A
 from hoarfrost.maths.rotations import random_rotations, rotations_about_z
 from hoarfrost.maths.seeds import named_generator
-from hoarfrost.model.all_poses.band import VOLUME_MARGIN, BandModel
+from hoarfrost.model.all_poses.band import BandModel, box_of
 from hoarfrost.model.few_poses.modes import Modes
 from hoarfrost.model.images import WhitenedImages
 from hoarfrost.model.quadratic import Mixture
@@ -169,7 +169,7 @@ def test_maps_are_alike_where_their_shells_are() -> None:
 @pytest.mark.parametrize(("gain_before", "warns"), [(1e6, True), (0.0, False)])
 def test_a_refinement_that_makes_the_map_worse_says_so(march: Any, env: Env, gain_before: float, warns: bool) -> None:
     r_max = march.settings.refined_r_max[0]
-    box = 2 * int(r_max) + VOLUME_MARGIN
+    box = box_of(r_max)
     volume = fourier_resize(march.final.maps[0].volume, box, r_max)[None].float()
     start = StartMaps(Mixture(volume, torch.zeros(1)), 0, gain=gain_before, converged=True)
     # At the end of the sweeps of a band limit, whose halves do not agree.

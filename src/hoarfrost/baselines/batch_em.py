@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hoarfrost.maths.fourier import radius_grid
 from hoarfrost.model.all_poses.band import BandModel
+from hoarfrost.model.all_poses.marginal import marginalise_with_statistics
 from hoarfrost.model.images import WhitenedImages
 
 MINIBATCH = 100
@@ -40,11 +41,9 @@ def iterate(band: BandModel, images: WhitenedImages, state: EMState, support: Te
     power = torch.zeros(band.disc.size, dtype=torch.float64, device=band.device)
     for first in range(0, len(images), MINIBATCH):
         batch = rescale(images[first : first + MINIBATCH], state.noise_ratio, band)
-        posterior = band.posterior_of(slices, batch, statistics=True)
-        assert posterior.numerator is not None
-        assert posterior.weight is not None
-        numerator += posterior.numerator
-        weight += posterior.weight
+        _, statistics = marginalise_with_statistics(batch, slices, band.poses)
+        numerator += statistics.numerator
+        weight += statistics.weight
         power += batch.data.abs().square().sum(dim=0, dtype=torch.float64)
     prior = prior_sums(band, state.volume)
     volume = band.operator.average(numerator, weight, lambda _: prior) * support

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hoarfrost.maths.fourier import fft3_centred, fourier_resize, radius_grid
-from hoarfrost.maths.rotations import rotation_grid
+from hoarfrost.maths.rotations import rotation_grid, separate_maxima
 from hoarfrost.nufft.sampler import SpectrumSampler
 
 N_ROTATIONS = 4500
@@ -85,7 +85,7 @@ def search(volume: Tensor, reference: Tensor, r_max: float, scale: float) -> lis
         places.append(place)
     found = []
     for hand, (score, place) in enumerate(zip(torch.cat(scores, 1), torch.cat(places, 1), strict=True)):
-        for index in _separate_maxima(score, rotations):
+        for index in separate_maxima(score, rotations, N_KEPT):
             shift = shifts.in_box(int(place[index]), box)
             found.append(Candidate(rotations[index], shift, bool(hand), float(score[index])))
     return sorted(found, key=lambda c: -c.score)
@@ -120,16 +120,3 @@ class _ShiftSearch:
         g = self._grid
         steps = [place % g, place // g % g, place // g**2]
         return torch.tensor([(s - g if 2 * s >= g else s) * box / g for s in steps], dtype=torch.float64)
-
-
-def _separate_maxima(score: Tensor, rotations: Tensor) -> list[int]:
-    """Indices of the N_KEPT highest scores, each at least 15° from a higher one."""
-    smallest_trace = 1 + 2 * math.cos(math.radians(15))
-    kept: list[int] = []
-    for index in torch.argsort(score, descending=True).tolist():
-        traces = (rotations[kept] * rotations[index]).sum(dim=(-2, -1))
-        if not bool((traces > smallest_trace).any()):
-            kept.append(index)
-            if len(kept) == N_KEPT:
-                break
-    return kept

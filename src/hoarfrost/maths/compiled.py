@@ -1,4 +1,4 @@
-"""How loops are compiled for the CPU, by Numba, where torch would go over memory once for each operation."""
+"""Loops that Numba compiles for the CPU, where torch would go over memory once for each operation."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Constants of compiled code are to be in its precision: a Python number would make it reckon in double.
+# Type of constants in compiled code: with a Python number it would compute in double precision.
 F32 = np.float32
-# Sums may be taken in any order, which is what lets them be taken sixteen at a time; not a number stays what it is.
+# Sums may be taken in any order, so that they can be vectors; what is not a number stays so.
 FAST = {"contract", "nsz", "reassoc"}
 
 
@@ -40,5 +40,5 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 def written(function: Callable[..., Any]) -> Any:
-    """A function for compiled code to call, whose own code `function` writes: Numba's intrinsics, without a type."""
+    """A function that compiled code calls, with LLVM code that `function` writes: Numba's intrinsic."""
     return numba.extending.intrinsic(function)

@@ -93,3 +93,16 @@ def plane_symmetries() -> Tensor:
     flip = torch.diag(torch.tensor([1.0, -1, -1], dtype=torch.float64))
     turns = [torch.linalg.matrix_power(turn, n) for n in range(4)]
     return torch.stack(turns + [t @ flip for t in turns])
+
+
+def separate_maxima(scores: Tensor, rotations: Tensor, most: int, apart_deg: float = 15.0) -> list[int]:
+    """Indices of the highest scores (m,) of rotations (m, 3, 3), `most` of them, each `apart_deg` from a higher one."""
+    least_trace = 1 + 2 * math.cos(math.radians(apart_deg))
+    kept: list[int] = []
+    for index in torch.argsort(scores, descending=True).tolist():
+        traces = (rotations[kept] * rotations[index]).sum(dim=(1, 2))
+        if not bool((traces > least_trace).any()):
+            kept.append(index)
+            if len(kept) == most:
+                break
+    return kept

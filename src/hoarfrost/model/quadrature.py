@@ -5,7 +5,7 @@ limit: an angular step Δ = arctan(1 / r_max) moves the outermost coefficient by
 directions and 2π/Δ in-plane angles are used, the latter rounded up to a multiple of four.
 
 The set is invariant under the eight rotations that map the image plane's pixel lattice to itself (quarter turns
-and flips, `geometry.plane_symmetries`), so only one node in eight, the *base*, needs a slice of its own.
+and flips, `maths.rotations.plane_symmetries`), so only one node in eight, the *base*, needs a slice of its own.
 
 Shifts: a square grid inside `extent`, under a normal prior truncated there.
 """
@@ -80,6 +80,20 @@ class ShiftQuadrature:
         """S_t(k) = exp(−2πi k·t / N): complex128 (S, K) for frequencies (K, 2) and N = `box`."""
         angle = -2 * math.pi / box * (self.shifts_px @ coordinates.to(torch.float64).T)
         return torch.polar(torch.ones_like(angle), angle)
+
+
+@dataclass(frozen=True)
+class LikelyPoses:
+    """Nodes of the quadrature that hold much of the posterior of b images, m in all, in no order.
+
+    `image` (m,) numbers the images from 0; `node` (m,) indexes
+    `OrientationQuadrature.rotations()`, `shift` (m,) the shift nodes; `probability` (m,).
+    """
+
+    image: Tensor
+    node: Tensor
+    shift: Tensor
+    probability: Tensor
 
 
 @dataclass(frozen=True)

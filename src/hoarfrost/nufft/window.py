@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+# Entries of a window's table: its Bessel function would take most of the time, so it is looked up.
+TABLE_SIZE = 61440  # a multiple of every width up to 6
 
 
 @dataclass(frozen=True)
@@ -42,3 +46,30 @@ class KaiserBessel:
         argument = self.beta**2 - (math.pi * self.width * frequency) ** 2
         root = argument.abs().sqrt().clamp(min=1e-12)
         return torch.where(argument > 0, torch.sinh(root) / root, torch.sin(root) / root)
+
+
+@lru_cache(maxsize=16)
+def tabulate(window: KaiserBessel) -> tuple[Tensor, Tensor]:
+    """The window and its derivative at its taps, by how far the first one is off: float64 (entries + 1, w) each.
+
+    The nearest entry is off by 3e-5 of the window at most.
+    """
+    first = torch.linspace(0, 1, TABLE_SIZE // window.width + 1, dtype=torch.float64).unsqueeze(1) - window.width / 2
+    offsets = first + torch.arange(window.width, dtype=torch.float64)
+    return window(offsets), window.slope(offsets)
+
+
+@dataclass(frozen=True)
+class WindowedGrid:
+    """A cubic grid that is summed under `window`: `side` points an axis, the origin at side // 2.
+
+    `steps_per_pixel` is the number of grid steps in a Fourier pixel.
+    """
+
+    side: int
+    steps_per_pixel: float
+    window: KaiserBessel
+
+    def holds(self, r_max: float) -> bool:
+        """Whether no window about a frequency up to r_max reaches beyond the grid."""
+        return r_max * self.steps_per_pixel + self.window.width / 2 + 1 <= self.side // 2

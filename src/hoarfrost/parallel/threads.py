@@ -1,8 +1,7 @@
-"""Threads that each work on their own piece of a large sum, every torch operation of theirs on one core.
+"""Threads that each work on their own piece of a large sum, with every torch operation on one core.
 
-Split inside of an operation, as torch does by itself, data move between the cores' caches from one operation to the
-next, and every operation ends with all cores waiting for the slowest. A worker keeps its piece in its own cache.
-The pieces and what becomes of them do not depend on the number of workers, so neither do the results.
+Torch by itself splits each operation among the cores: data move between their caches, and all wait for the slowest. A
+worker here keeps its piece in its own cache. Pieces do not depend on the number of workers, so neither do results.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ Result = TypeVar("Result")
 
 
 def each(function: Callable[[Piece], Result], pieces: Sequence[Piece], device: torch.device) -> list[Result]:
-    """`function` of every piece, in order, without gradients; on the CPU by as many workers as torch has threads."""
+    """`function` of every piece, in order, without gradients; on the CPU by a worker for each torch thread."""
     if device.type != "cpu":
         with torch.no_grad():
             return [function(piece) for piece in pieces]
@@ -30,7 +29,7 @@ def each(function: Callable[[Piece], Result], pieces: Sequence[Piece], device: t
 
     @torch.no_grad()
     def work() -> None:
-        # Handing a thread its next piece takes 60 µs; letting it take the piece itself, next to nothing.
+        # A worker takes its next piece itself, as handing it over would cost more.
         while left:
             try:
                 number, piece = left.popleft()
@@ -51,10 +50,9 @@ def _workers(count: int) -> ThreadPoolExecutor:
 
 
 def one_core_threads(count: int, name: str) -> ThreadPoolExecutor:
-    """Threads in which every torch operation stays on one core, as many as given.
+    """`count` threads in which every torch operation stays on one core.
 
-    More OpenMP threads than cores, asleep or not, would make libgomp send its threads to sleep at every barrier: with
-    one thread that reads ahead and had two of its own, a run on two cores took half as long again.
+    With more OpenMP threads than cores, libgomp would send its threads to sleep at every barrier.
     """
     own = torch.get_num_threads()
     started = threading.Barrier(count + 1)
@@ -62,12 +60,12 @@ def one_core_threads(count: int, name: str) -> ThreadPoolExecutor:
     for _ in range(count):
         pool.submit(started.wait)
     started.wait()
-    # The number is a thread's own, but also what threads started later begin with.
+    # The number is that of this thread, and also that with which later threads begin.
     torch.set_num_threads(own)
     return pool
 
 
 def _on_one_core() -> None:
     torch.set_num_threads(1)
-    # A thread takes over the common number when it first asks for it; asked now, it stays at one.
+    # A thread adopts the common number when it first asks for it; asked now, it stays at one.
     torch.get_num_threads()

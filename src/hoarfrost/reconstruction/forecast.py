@@ -18,7 +18,8 @@ import torch
 
 from hoarfrost.maths.fourier import FourierDisc
 from hoarfrost.maths.rotations import random_rotations
-from hoarfrost.model.all_poses.band import VOLUME_MARGIN, BandModel
+from hoarfrost.model.all_poses.band import BandModel, box_of
+from hoarfrost.model.all_poses.marginal import marginalise_with_statistics
 from hoarfrost.model.few_poses.likelihood import LocalModel
 from hoarfrost.model.images import WhitenedImages
 from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature, make_shift_quadrature
@@ -167,10 +168,10 @@ def measure(settings: Settings, band: BandModel, images: WhitenedImages, generat
     empty = torch.zeros(band.box, band.box, band.box, device=band.device)
 
     def add_up() -> None:
-        band.posterior(empty, images, statistics=True).ess.sum().item()
+        marginalise_with_statistics(images, band.operator.slices(empty), band.poses)[0].ess.sum().item()
 
     disc = FourierDisc(settings.box, min(R_MAX_TO_TIME, settings.box / 2 - 1))
-    side = 2 * math.floor(disc.r_max) + VOLUME_MARGIN
+    side = box_of(disc.r_max)
     model = LocalModel(torch.zeros(side, side, side, device=band.device), disc, PosePrior(1.0, 3.0))
     noise = WhitenedImages(
         torch.randn(n, disc.size, dtype=torch.complex64, generator=generator).to(band.device),
@@ -190,7 +191,7 @@ def measure(settings: Settings, band: BandModel, images: WhitenedImages, generat
 
 
 def _map_evaluations(r_max: float) -> float:
-    return float(EVALUATIONS_PER_VOXEL * (2 * math.floor(r_max) + VOLUME_MARGIN) ** 3)
+    return float(EVALUATIONS_PER_VOXEL * box_of(r_max) ** 3)
 
 
 def _seconds(work: Callable[[], None]) -> float:

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from hoarfrost.maths.fourier import radius_grid
 from hoarfrost.maths.rotations import random_rotations
 from hoarfrost.maths.seeds import named_generator
 from hoarfrost.model.all_poses.band import BandModel
-from hoarfrost.model.all_poses.marginal import marginalise
+from hoarfrost.model.all_poses.marginal import marginalise, marginalise_with_statistics
 from hoarfrost.model.all_poses.plane_harmonics import HALF_OF_SYMMETRIES
 from hoarfrost.model.all_poses.pose_model import PoseModel
 from hoarfrost.model.images import WhitenedImages
@@ -169,15 +170,14 @@ def likelihoods(bench: Bench) -> list[Entry]:
         flop = useful_flop(n, n_shifts, *bench.slices.shape)
         for sharp in (False, True):
             images = bench.images(n, n_shifts, sharp=sharp)
-            ess = float(marginalise(images, bench.slices, poses, statistics=False).ess.median())
+            ess = float(marginalise(images, bench.slices, poses).ess.median())
             kind = f"{n} images, {n_shifts} shift{'s' * (n_shifts > 1)}, {'sharp' if sharp else 'flat'}"
             note = f"effective poses {ess:.3g}"
 
-            def compute(*, statistics: bool, images: WhitenedImages = images, poses: PoseModel = poses) -> object:
-                return marginalise(images, bench.slices, poses, statistics=statistics)
-
-            entries.append(bench.time(f"likelihood, {kind}", lambda: compute(statistics=False), flop // 2, note))
-            entries.append(bench.time(f"likelihood and gradient, {kind}", lambda: compute(statistics=True), flop, note))
+            given = images, bench.slices, poses
+            entries.append(bench.time(f"likelihood, {kind}", partial(marginalise, *given), flop // 2, note))
+            with_gradient = partial(marginalise_with_statistics, *given)
+            entries.append(bench.time(f"likelihood and gradient, {kind}", with_gradient, flop, note))
     return entries
 
 
@@ -202,10 +202,8 @@ def epochs(bench: Bench) -> list[Entry]:
 
             def gradient(images: WhitenedImages = images) -> Tensor:
                 slices = bench.band.operator.slices(bench.volume)
-                posterior = marginalise(images, slices, bench.band.poses)
-                assert posterior.numerator is not None
-                assert posterior.weight is not None
-                return bench.band.operator.adjoint(posterior.numerator - posterior.weight * slices)
+                _, statistics = marginalise_with_statistics(images, slices, bench.band.poses)
+                return bench.band.operator.adjoint(statistics.numerator - statistics.weight * slices)
 
             name = f"epoch of {bench.size.n_images} images, minibatches of {n}, {'sharp' if sharp else 'flat'}"
             of_one = bench.time(name, gradient)

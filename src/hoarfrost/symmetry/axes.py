@@ -21,17 +21,16 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from hoarfrost.maths.fourier import fft3_centred, ifft3_centred, radius_grid
-from hoarfrost.maths.rotations import rotation_grid, rotations_from_vectors
+from hoarfrost.maths.rotations import rotation_grid, rotations_from_vectors, separate_maxima
 from hoarfrost.nufft.sampler import SpectrumSampler
 from hoarfrost.symmetry.point_group import PointGroup
 
-# About 15° apart, within reach of the climb up to this band limit.
+# Rotations of the search, about 15° apart: within reach of a climb up to SEARCH_R_MAX.
 N_ROTATIONS = 4500
 SEARCH_R_MAX = 6.0
 # Rotations that are compared in the search; the climb compares all.
 N_COMPARED = 4
 N_CLIMBED = 6
-LEAST_APART_DEG = 15.0
 ROTATIONS_PER_CHUNK = 100
 
 
@@ -62,7 +61,7 @@ def find_axes(volume: Tensor, group: PointGroup, r_max: float) -> Axes:
     chunks = torch.split(rotations, ROTATIONS_PER_CHUNK)
     scores = torch.cat([compared(chunk, centre.expand(len(chunk), 3), few) for chunk in chunks])
     best = Axes(rotations[0], centre, -math.inf)
-    for index in _separate(scores, rotations):
+    for index in separate_maxima(scores, rotations, N_CLIMBED):
         found = _climb(compared, Axes(rotations[index], centre, 0.0), others)
         best = max(best, found, key=lambda axes: axes.correlation)
     if r_max > SEARCH_R_MAX:
@@ -153,15 +152,3 @@ def _climb(compared: _Comparison, start: Axes, others: Tensor, size: float = 1.0
     options = {"initial_simplex": simplex, "maxfev": most, "xatol": 1e-2, "fatol": 1e-5}
     found = minimize(loss, np.zeros(6), method="Nelder-Mead", options=options)
     return Axes(*moved(found.x), -float(found.fun))
-
-
-def _separate(scores: Tensor, rotations: Tensor) -> list[int]:
-    """Indices of the highest scores, each at least 15° from a higher one."""
-    least_trace = 1 + 2 * math.cos(math.radians(LEAST_APART_DEG))
-    kept: list[int] = []
-    for index in torch.argsort(scores, descending=True).tolist():
-        if not bool(((rotations[kept] * rotations[index]).sum(dim=(1, 2)) > least_trace).any()):
-            kept.append(index)
-            if len(kept) == N_CLIMBED:
-                break
-    return kept

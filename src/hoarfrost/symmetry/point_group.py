@@ -9,7 +9,7 @@ Vᵀ T V − 2 bᵀ V stays what it is: with both averaged, the M-step's least s
 
 A rotation that takes the voxel grid to itself (all of D2, D4, T and O) only permutes voxels, and is exact. Between the
 others f is interpolated: it is band-limited, so after an FFT onto twice as fine a grid a Kaiser–Bessel window of four
-points an axis does it, the dual of `model.spectrum`. With H the permutations in G, and G = ∪ c H, the average over H
+points an axis does it, the dual of `nufft.sampler`. With H the permutations in G, and G = ∪ c H, the average over H
 comes first and leaves one interpolation for each coset c but the first: 6 for D7, 4 for I.
 """
 
@@ -25,13 +25,13 @@ from torch import Tensor
 
 from hoarfrost.errors import UsageError
 from hoarfrost.maths.fourier import centred_window, radius_grid
-from hoarfrost.nufft.sampler import POINTS_PER_CHUNK, WindowTaps
-from hoarfrost.nufft.window import KaiserBessel
+from hoarfrost.nufft.torch import POINTS_PER_CHUNK, WindowTaps, weighted_rows
+from hoarfrost.nufft.window import KaiserBessel, WindowedGrid
 
 LARGEST_FOLD = 99
 WIDTH, OVERSAMPLING = 4, 2
-# Fields go smoothly to zero from a little beyond what is wanted of them to the grid's face, and from this share of the
-# way at the latest: an FFT takes them for periodic, and a jump at the faces would ring inside.
+# A field is faded to zero at the grid's faces, as an FFT takes it for periodic and a jump there would ring inside. The
+# fade begins MARGIN beyond the wanted radius, and at FLAT at the latest, both as fractions of half the grid.
 MARGIN = 0.1
 FLAT = 0.85
 EXACT = 1e-9
@@ -102,16 +102,14 @@ class PointGroup:
         values = field.flatten()[index]
         if len(self.cosets) > 1:
             grid = _finer_grid(_faded(field, radius))
-            taps = WindowTaps(OVERSAMPLING * n, OVERSAMPLING, KaiserBessel(WIDTH, OVERSAMPLING), device=device)
+            finer = WindowedGrid(OVERSAMPLING * n, OVERSAMPLING, KaiserBessel(WIDTH, OVERSAMPLING))
+            taps = WindowTaps(finer, device=device)
             for coset in self.cosets[1:].to(device):
                 for first in range(0, len(index), POINTS_PER_CHUNK):
                     chunk = slice(first, first + POINTS_PER_CHUNK)
                     # Rows x cᵀ … are (c x)ᵀ; cᵀ x is wanted.
                     points = (place[chunk].to(coset.dtype) @ coset).to(torch.float32)
-                    indices, weights = taps(points)
-                    sums = torch.nn.functional.embedding_bag(
-                        indices, grid.view(-1, 1), per_sample_weights=weights, mode="sum"
-                    )
+                    sums = weighted_rows(grid.view(-1, 1), *taps(points))
                     values[chunk] += sums.squeeze(1).to(values.dtype)
             values /= len(self.cosets)
         result = torch.zeros_like(field).flatten()

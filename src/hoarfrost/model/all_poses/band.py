@@ -10,17 +10,23 @@ from torch import Tensor
 
 from hoarfrost.maths.fourier import FourierDisc, radius_grid
 from hoarfrost.model.all_poses.marginal import Posterior, marginalise, mean_nll
-from hoarfrost.model.all_poses.mixture import MixturePosterior, marginalise_mixture
+from hoarfrost.model.all_poses.mixture import MixturePosterior, marginalise_mixture, mixture_with_statistics
 from hoarfrost.model.all_poses.pose_model import PoseModel
+from hoarfrost.model.all_poses.slice_bank import Statistics
 from hoarfrost.model.images import WhitenedImages
 from hoarfrost.model.quadratic import Quadratic
 from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature, make_shift_quadrature
 from hoarfrost.model.slices.operator import SliceOperator
 from hoarfrost.symmetry.point_group import PointGroup
 
-# The map's box exceeds 2 r_max by this, so that its support is not blurred by the grid.
+# Voxels by which the map's box exceeds 2 r_max, so that the grid does not blur its support.
 VOLUME_MARGIN = 6
 KERNEL_WIDTH = 3
+
+
+def box_of(r_max: float) -> int:
+    """Voxels a side of the map for a band limit: 2 ⌊r_max⌋ and a margin."""
+    return 2 * math.floor(r_max) + VOLUME_MARGIN
 
 
 class BandModel:
@@ -28,8 +34,8 @@ class BandModel:
 
     The volume (box, box, box) spans the same length as the images; box = 2 ⌊r_max⌋ + 6. `rotation` (3, 3) turns the
     whole quadrature of orientations, so that no direction of the map is special. The volume is to have the symmetry of
-    `group`, over which gradients and the quadratic's terms are averaged. With a `quadrature_r_max` poses are summed as
-    coarsely as would do for that band limit.
+    `group`, over which gradients and the quadratic's terms are averaged. With a `quadrature_r_max` the quadratures are
+    those of that, lower, band limit.
     """
 
     def __init__(
@@ -49,7 +55,7 @@ class BandModel:
         self.group = group or PointGroup()
         self.device = torch.device(device)
         self.dtype = dtype
-        self.box = 2 * math.floor(r_max) + VOLUME_MARGIN
+        self.box = box_of(r_max)
         self.disc = FourierDisc(image_box, r_max)
         fine_to = r_max if quadrature_r_max is None else quadrature_r_max
         self.is_coarse: bool = fine_to < r_max
@@ -71,41 +77,30 @@ class BandModel:
         inside = radius_grid(self.box, 3) <= diameter * self.box / 2
         return inside.to(device=self.device, dtype=self.dtype)
 
-    def posterior(self, volume: Tensor, images: WhitenedImages, *, statistics: bool = False) -> Posterior:
+    def posterior(self, volume: Tensor, images: WhitenedImages) -> Posterior:
         """Sum over all poses of each image, given the volume (box, box, box)."""
-        return self.posterior_of(self.operator.slices(volume), images, statistics=statistics)
+        return marginalise(images, self.operator.slices(volume), self.poses)
 
-    def posterior_of(self, slices: Tensor, images: WhitenedImages, *, statistics: bool = False) -> Posterior:
-        """The same, given the volume's slices (n_base, K), for many batches against one volume."""
-        return marginalise(images, slices, self.poses, statistics=statistics)
-
-    def mixture(
-        self,
-        volumes: Tensor,
-        images: WhitenedImages,
-        log_shares: Tensor,
-        *,
-        statistics: bool = False,
-        log_none: Tensor | None = None,
-    ) -> MixturePosterior:
+    def mixture(self, volumes: Tensor, images: WhitenedImages, log_shares: Tensor) -> MixturePosterior:
         """Sum over classes and poses of each image, given volumes (C, box, box, box): see `model.all_poses.mixture`."""
         slices = [self.operator.slices(volume) for volume in volumes]
-        return marginalise_mixture(images, slices, self.poses, log_shares, statistics=statistics, log_none=log_none)
+        return marginalise_mixture(images, slices, self.poses, log_shares)
+
+    def mixture_with_statistics(
+        self, volumes: Tensor, images: WhitenedImages, log_shares: Tensor, log_none: Tensor | None = None
+    ) -> tuple[MixturePosterior, list[Statistics]]:
+        """The same, and the statistics of each class; `log_none` is as in `model.all_poses.mixture`."""
+        slices = [self.operator.slices(volume) for volume in volumes]
+        return mixture_with_statistics(images, slices, self.poses, log_shares, log_none)
 
     def nll(self, volume: Tensor, images: WhitenedImages) -> Tensor:
         """Mean over images of −log p(Ĩ | V), differentiable in the volume."""
         slices: Tensor = _Slices.apply(volume, self.operator)  # type: ignore[no-untyped-call]
         return mean_nll(slices, images, self.poses)
 
-    def quadratic(self, posterior: Posterior, n_images: int) -> Quadratic:
+    def quadratic(self, statistics: Statistics, n_images: float) -> Quadratic:
         """b (box,)³ and kernel of T (2 box,)³ per image, where Σ γ ‖…‖² = const + n (Vᵀ T V − 2 bᵀ V)."""
-        assert posterior.numerator is not None
-        assert posterior.weight is not None
-        return self.quadratic_of(posterior.numerator, posterior.weight, n_images)
-
-    def quadratic_of(self, numerator: Tensor, weight: Tensor, n_images: float) -> Quadratic:
-        """The same from summed statistics (n_base, K)."""
-        return Quadratic(*self.operator.adjoint_and_kernel(numerator, weight)) / n_images
+        return Quadratic(*self.operator.adjoint_and_kernel(statistics.numerator, statistics.weight)) / n_images
 
 
 class _Slices(torch.autograd.Function):

@@ -15,7 +15,7 @@ The posterior γ_ij = p_ij w_j / Σ gives the two statistics that every method n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,57 +24,58 @@ from torch import Tensor
 
 from hoarfrost.model.all_poses.plane_harmonics import HALF_OF_SYMMETRIES
 from hoarfrost.model.all_poses.pose_model import PoseModel
-from hoarfrost.model.all_poses.score_tile import LikelyPoses, ScoreTile
-from hoarfrost.model.all_poses.slice_bank import SliceBank, StatisticSums
+from hoarfrost.model.all_poses.score_tile import ScoreTile
+from hoarfrost.model.all_poses.slice_bank import SliceBank, Statistics, StatisticSums
 from hoarfrost.model.images import WhitenedImages
+from hoarfrost.model.quadrature import LikelyPoses
 
 # Scores of all images of a tile are in memory at once, 64 MB of them.
 SCORES_PER_TILE = 1 << 24
-# More rows of images, symmetries and shifts make matrix products no faster.
+# Rows (images · symmetries · shifts) beyond which matrix products get no faster.
 ROWS_PER_TILE = 800
 
 
-@dataclass
+@dataclass(frozen=True)
 class Posterior:
-    """What the sum over poses leaves of a batch of b images.
+    """What the sum over poses leaves of b images.
 
-    `log_evidence` (b,) float64, log p(Ĩ_i | V); `ess` (b,), effective number of poses 1/Σγ²; `numerator` complex
-    (n_base, K) and `weight` real (n_base, K), the statistics summed over images (None unless asked for);
-    `best_node` (b,), index into `OrientationQuadrature.rotations()`; `best_shift` (b,), index of the shift node;
-    `best_probability` (b,), the posterior probability of that node.
+    `log_evidence` (b,) float64, log p(Ĩ_i | V); `ess` (b,), effective number of poses 1/Σγ².
     """
 
     log_evidence: Tensor
     ess: Tensor
-    best_node: Tensor
-    best_shift: Tensor
-    best_probability: Tensor
-    numerator: Tensor | None = None
-    weight: Tensor | None = None
 
 
-def marginalise(images: WhitenedImages, slices: Tensor, poses: PoseModel, *, statistics: bool = True) -> Posterior:
+def marginalise(images: WhitenedImages, slices: Tensor, poses: PoseModel) -> Posterior:
     """Sum the likelihood of each image over all poses, given slices (n_base, K) at the base orientations."""
-    bank = SliceBank(slices, poses.base_log_weights, poses.harmonics, poses.scratch())
+    return _sweep(images, SliceBank(slices, poses), lambda tile: None)
+
+
+def marginalise_with_statistics(
+    images: WhitenedImages, slices: Tensor, poses: PoseModel
+) -> tuple[Posterior, Statistics]:
+    """The same, and the statistics summed over the images."""
+    bank = SliceBank(slices, poses)
     sums = StatisticSums(bank)
-    columns: list[tuple[Tensor, ...]] = []
-    for part in tiles_of(images, len(slices), poses):
-        tile = ScoreTile(images[part], poses, bank)
-        columns.append((tile.log_evidence(), tile.ess(), *tile.best()))
-        if statistics:
-            tile.accumulate(sums)
-    log_evidence, ess, node, shift, probability = (torch.cat(c) for c in zip(*columns, strict=True))
-    if not statistics:
-        return Posterior(log_evidence, ess, node, shift, probability)
-    return Posterior(log_evidence, ess, node, shift, probability, *sums.result())
+    posterior = _sweep(images, bank, lambda tile: tile.accumulate(sums))
+    return posterior, sums.result()
+
+
+def _sweep(images: WhitenedImages, bank: SliceBank, visit: Callable[[ScoreTile], None]) -> Posterior:
+    columns = []
+    for part in tiles_of(images, len(bank.joint), bank.poses):
+        tile = ScoreTile(images[part], bank)
+        columns.append((tile.log_evidence(), tile.ess()))
+        visit(tile)
+    return Posterior(*(torch.cat(column) for column in zip(*columns, strict=True)))
 
 
 def likely_poses(images: WhitenedImages, slices: Tensor, poses: PoseModel, least_share: float) -> LikelyPoses:
     """All nodes that hold more than `least_share` of an image's posterior, and its best one in any case."""
     found = []
-    bank = SliceBank(slices, poses.base_log_weights, poses.harmonics, poses.scratch())
+    bank = SliceBank(slices, poses)
     for part in tiles_of(images, len(slices), poses):
-        likely = ScoreTile(images[part], poses, bank).likely(least_share)
+        likely = ScoreTile(images[part], bank).likely(least_share)
         found.append(LikelyPoses(likely.image + part.start, likely.node, likely.shift, likely.probability))
     columns = ((p.image, p.node, p.shift, p.probability) for p in found)
     return LikelyPoses(*(torch.cat(column) for column in zip(*columns, strict=True)))
@@ -94,10 +95,8 @@ class _MeanNLL(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, slices: Tensor, images: WhitenedImages, poses: PoseModel) -> Tensor:
-        posterior = marginalise(images, slices, poses)
-        assert posterior.numerator is not None
-        assert posterior.weight is not None
-        ctx.save_for_backward(posterior.numerator - posterior.weight * slices)
+        posterior, statistics = marginalise_with_statistics(images, slices, poses)
+        ctx.save_for_backward(statistics.numerator - statistics.weight * slices)
         ctx.n_images = len(images)
         return -posterior.log_evidence.mean().to(slices.real.dtype)
 

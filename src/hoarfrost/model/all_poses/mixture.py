@@ -9,7 +9,7 @@ that is one more term of the sum that r_ic is divided by.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,10 +18,10 @@ from torch import Tensor
 from hoarfrost.model.all_poses.marginal import tiles_of
 from hoarfrost.model.all_poses.pose_model import PoseModel
 from hoarfrost.model.all_poses.score_tile import ScoreTile
-from hoarfrost.model.all_poses.slice_bank import SliceBank, StatisticSums
+from hoarfrost.model.all_poses.slice_bank import SliceBank, Statistics, StatisticSums
 from hoarfrost.model.images import WhitenedImages
 
-# No class is left with less than this share of its fair part, or it could never come back.
+# No class gets less than this part of 1 / C, or it could never come back.
 LEAST_OCCUPANCY = 0.1
 
 
@@ -36,14 +36,12 @@ class MixturePosterior:
     """What the sum over classes and poses leaves of b images.
 
     `log_evidence` (b,) float64; `probability` r (b, C) float64, which sum to 1 less the probability of none of the
-    classes; `ess` (b,), effective number of classes × poses;
-    `statistics`, of each class numerator (n_base, K) and weight (n_base, K), empty unless asked for.
+    classes; `ess` (b,), effective number of classes × poses.
     """
 
     log_evidence: Tensor
     probability: Tensor
     ess: Tensor
-    statistics: list[tuple[Tensor, Tensor]]
 
 
 def marginalise_mixture(
@@ -51,8 +49,6 @@ def marginalise_mixture(
     slices: Sequence[Tensor],
     poses: PoseModel,
     log_shares: Tensor,
-    *,
-    statistics: bool = True,
     log_none: Tensor | None = None,
 ) -> MixturePosterior:
     """Sum the likelihood of each image over classes and poses, given slices (n_base, K) of each class.
@@ -60,20 +56,48 @@ def marginalise_mixture(
     `log_shares` (C,) is log π; `log_none` (b,) is the log of how probable it is to see the image where it shows none of
     the classes, over the probability that it shows one.
     """
-    banks = [SliceBank(of, poses.base_log_weights, poses.harmonics, poses.scratch(c)) for c, of in enumerate(slices)]
+    return _sweep(images, _banks(slices, poses), log_shares, log_none, lambda tiles, probability: None)
+
+
+def mixture_with_statistics(
+    images: WhitenedImages,
+    slices: Sequence[Tensor],
+    poses: PoseModel,
+    log_shares: Tensor,
+    log_none: Tensor | None = None,
+) -> tuple[MixturePosterior, list[Statistics]]:
+    """The same, and the statistics of each class."""
+    banks = _banks(slices, poses)
     sums = [StatisticSums(bank) for bank in banks]
+
+    def add(tiles: list[ScoreTile], probability: Tensor) -> None:
+        for c, tile in enumerate(tiles):
+            tile.accumulate(sums[c], None if len(tiles) == 1 and log_none is None else probability[:, c])
+
+    posterior = _sweep(images, banks, log_shares, log_none, add)
+    return posterior, [of_class.result() for of_class in sums]
+
+
+def _banks(slices: Sequence[Tensor], poses: PoseModel) -> list[SliceBank]:
+    return [SliceBank(of_class, poses, c) for c, of_class in enumerate(slices)]
+
+
+def _sweep(
+    images: WhitenedImages,
+    banks: list[SliceBank],
+    log_shares: Tensor,
+    log_none: Tensor | None,
+    visit: Callable[[list[ScoreTile], Tensor], None],
+) -> MixturePosterior:
     log_shares = log_shares.to(images.data.device, torch.float64)
-    columns: list[tuple[Tensor, ...]] = []
-    for part in tiles_of(images, len(slices[0]), poses):
-        tiles = [ScoreTile(images[part], poses, bank) for bank in banks]
+    columns = []
+    for part in tiles_of(images, len(banks[0].joint), banks[0].poses):
+        tiles = [ScoreTile(images[part], bank) for bank in banks]
         joint = torch.stack([tile.log_evidence() for tile in tiles], dim=1) + log_shares
         probability = joint.softmax(dim=1)
         squares = torch.stack([probability[:, c].square() / tile.ess() for c, tile in enumerate(tiles)]).sum(dim=0)
         if log_none is not None:
             probability = probability * (joint.logsumexp(dim=1) - log_none[part]).sigmoid()[:, None]
         columns.append((joint.logsumexp(dim=1), probability, 1 / squares))
-        if statistics:
-            for c, tile in enumerate(tiles):
-                tile.accumulate(sums[c], None if len(banks) == 1 and log_none is None else probability[:, c])
-    log_evidence, probability, ess = (torch.cat(column) for column in zip(*columns, strict=True))
-    return MixturePosterior(log_evidence, probability, ess, [s.result() for s in sums] if statistics else [])
+        visit(tiles, probability)
+    return MixturePosterior(*(torch.cat(column) for column in zip(*columns, strict=True)))

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from hoarfrost.maths.fourier import FourierDisc
 from hoarfrost.maths.rotations import plane_symmetries
+from hoarfrost.model.all_poses.kernels import kernels_for
 from hoarfrost.model.all_poses.plane_harmonics import HALF_OF_SYMMETRIES, PlaneHarmonics
-from hoarfrost.model.all_poses.slice_bank import Scratch
+from hoarfrost.model.all_poses.scratch import Scratch
 from hoarfrost.model.images import WhitenedImages
 from hoarfrost.model.quadrature import OrientationQuadrature, ShiftQuadrature
 
@@ -31,6 +32,7 @@ class PoseModel:
         self.dtype = dtype
         complex_dtype = torch.complex64 if dtype == torch.float32 else torch.complex128
         self.base_log_weights = orientations.base_log_weights.to(device=device, dtype=dtype)
+        self.kernels = kernels_for(self.base_log_weights)
         self.shift_log_weights = shifts.log_weights.to(device=device, dtype=dtype)
         self.conjugate_phases = shifts.phases(disc.coordinates, disc.box).conj().to(device, complex_dtype)
         # Slices at g R_j are slices at R_j read at gᵀ k, so images are read at g k.

@@ -11,9 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from hoarfrost.model.all_poses.harmonic_kernel import scores_of_products
 from hoarfrost.model.all_poses.plane_harmonics import HALF_OF_SYMMETRIES
-from hoarfrost.model.all_poses.pose_model import PoseModel
 from hoarfrost.model.all_poses.slice_bank import SliceBank
 from hoarfrost.model.images import WhitenedImages
 
@@ -24,9 +22,10 @@ class ScoreBlocks:
     Scores lie in the bank's memory, and last until those of its next tile.
     """
 
-    def __init__(self, images: WhitenedImages, poses: PoseModel, bank: SliceBank) -> None:
+    def __init__(self, images: WhitenedImages, bank: SliceBank) -> None:
+        poses = bank.poses
         self.b, self.n_shifts = len(images), len(poses.shift_log_weights)
-        self._bank, self._basis = bank, bank.basis
+        self._bank, self._basis, self._kernels = bank, poses.harmonics, poses.kernels
         self.even, odd = poses.even_and_odd(images)
         self.power = poses.power(images)
         # u of all images and shifts, then w.
@@ -41,7 +40,8 @@ class ScoreBlocks:
     def scores(self, first: int, last: int) -> tuple[Tensor, Tensor]:
         """Of orientations from `first` to before `last`: products (2, b, rows, width) and a bias for `exponentiate`."""
         b, pairs, width, bank = self.b, self.b * self.n_shifts, last - first, self._bank
-        even, odd = self.products(pairs, width)
+        products = self.products(pairs, width)
+        even, odd = products
         bias = even.new_zeros(1, 1, width)
         if self.n_shifts > 1:
             power = even.new_empty(len(self._basis.sizes), b, width)
@@ -54,7 +54,7 @@ class ScoreBlocks:
         if self.n_shifts > 1:
             bias = torch.einsum("cg,cbk->bgk", self._basis.characters, power).contiguous()
         scores = self._scores[2 * b * self.rows * first : 2 * b * self.rows * last].view(2, b, self.rows, width)
-        scores_of_products(even, odd, self._basis, scores.view(2, b, -1, self.n_shifts, width))
+        self._kernels.scores_of_products(products, self._basis, scores.view(2, b, -1, self.n_shifts, width))
         return scores, bias
 
     def kinds(self) -> Iterator[tuple[slice, slice, slice]]:
@@ -68,8 +68,7 @@ class ScoreBlocks:
                 yield slice(first, first + size), real, power
             first += size
 
-    def products(self, pairs: int, width: int) -> tuple[Tensor, Tensor]:
-        """Room for the products of a block, (4, pairs, width) each, that a core uses again and again."""
+    def products(self, pairs: int, width: int) -> Tensor:
+        """Room for the products of a block, (2, 4, pairs, width), that a core uses again and again."""
         name = f"products of {threading.current_thread().name}"
-        even, odd = self._bank.scratch.take(name, (2, 4, pairs, width), self._bank.joint)
-        return even, odd
+        return self._bank.scratch.take(name, (2, 4, pairs, width), self._bank.joint)

@@ -1,8 +1,8 @@
 """The likelihoods of a tile of images over all poses, and the statistics that they weigh, block by block.
 
-A block of base orientations is worked on by one core, in whose cache it stays from the matrix products that score it to
-its likelihoods. Blocks write to different base orientations, so no two cores ever wait for each other; where blocks
-begin does not depend on the number of cores, so the results do not either.
+One core works on a block of base orientations, which stays in its cache from the matrix products to the likelihoods.
+Blocks write to different base orientations, so no core waits for another. Where blocks begin does not depend on the
+number of cores, so the results do not either.
 """
 
 from __future__ import annotations
@@ -13,47 +13,32 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hoarfrost.model.all_poses.harmonic_kernel import products_of_likelihoods
-from hoarfrost.model.all_poses.pose_model import PoseModel
+from hoarfrost.model.all_poses.block_sums import LOWEST_EXPONENT, BlockSums
 from hoarfrost.model.all_poses.score_blocks import ScoreBlocks
-from hoarfrost.model.all_poses.score_kernel import LOWEST_EXPONENT, BlockSums, exponentiate
 from hoarfrost.model.all_poses.slice_bank import SliceBank, StatisticSums
 from hoarfrost.model.images import WhitenedImages
+from hoarfrost.model.quadrature import LikelyPoses
 from hoarfrost.parallel.threads import each
 
-# Measured at r_max 6 to 10: half as many take up to a tenth longer, a quarter of them half as long again.
+# A block of so many scores fits a core's cache, and is large enough for matrix products to be efficient.
 SCORES_PER_BLOCK = 1_400_000
 SMALLEST_WIDTH = 64
-# So that two or four cores have equally many.
+# The number of blocks is a multiple of this, so that two or four cores have equally many.
 BLOCKS_MULTIPLE = 4
-# Poses outside the set that holds all but this share of the posterior change a gradient by no more than it.
+# Poses that together hold less than this share of the posterior are left out of the statistics.
 DROPPED_MASS = 1e-6
 
 
 @dataclass(frozen=True)
-class LikelyPoses:
-    """Nodes of the quadrature that hold much of the posterior of b images, m in all, in no order.
-
-    `image` (m,) numbers the images from 0; `node` and `shift` (m,) as in `Posterior`; `probability` (m,).
-    """
-
-    image: Tensor
-    node: Tensor
-    shift: Tensor
-    probability: Tensor
-
-
-@dataclass(frozen=True)
 class _Block:
-    """Likelihoods of base orientations `first` to `last`: plain + turned and plain − turned, (b, rows, width) each.
+    """Likelihoods of base orientations `first` to `last`: plain + turned and plain − turned, (2, b, rows, width).
 
     `over_shifts` (b, symmetries, width) is the first of them summed over shifts, where there are several.
     """
 
     first: int
     last: int
-    both: Tensor
-    difference: Tensor
+    likelihoods: Tensor
     over_shifts: Tensor
     sums: BlockSums
 
@@ -66,9 +51,9 @@ class ScoreTile:
     A tile lasts until the next of its bank, whose likelihoods are written over its own.
     """
 
-    def __init__(self, images: WhitenedImages, poses: PoseModel, bank: SliceBank) -> None:
-        self._images, self._poses, self._basis = images, poses, bank.basis
-        self._scores = ScoreBlocks(images, poses, bank)
+    def __init__(self, images: WhitenedImages, bank: SliceBank) -> None:
+        self._images, self._poses = images, bank.poses
+        self._scores = ScoreBlocks(images, bank)
         self._b, self._n_shifts, self._rows = len(images), self._scores.n_shifts, self._scores.rows
         n_base = len(bank.joint)
         n_blocks = BLOCKS_MULTIPLE * math.ceil(2 * self._b * self._rows * n_base / SCORES_PER_BLOCK / BLOCKS_MULTIPLE)
@@ -84,8 +69,8 @@ class ScoreTile:
     def _score(self, edges: tuple[int, int]) -> _Block:
         """Likelihoods of the base orientations from `first` to before `last`."""
         scores, bias = self._scores.scores(*edges)
-        sums = exponentiate(scores, bias, self._poses.shift_log_weights)
-        return _Block(*edges, scores[0], scores[1], bias, sums)
+        sums = self._poses.kernels.exponentiate(scores, bias, self._poses.shift_log_weights)
+        return _Block(*edges, scores, bias, sums)
 
     def log_evidence(self) -> Tensor:
         """log p(Ĩ_i | V): (b,) float64."""
@@ -104,7 +89,7 @@ class ScoreTile:
             block = self._blocks[number]
             mine = (of_block == number).nonzero().squeeze(1)
             row = block.sums.row[mine]
-            both, difference = block.both[mine, row], block.difference[mine, row]
+            both, difference = block.likelihoods[:, mine, row]
             place = torch.cat([both + difference, both - difference], dim=1).argmax(dim=1)
             width = both.shape[1]
             node[mine] = self._poses.node(place // width, row // self._n_shifts, block.first + place % width)
@@ -118,7 +103,7 @@ class ScoreTile:
         share = self._factor / self._total[:, None]
         for block, of_block in zip(self._blocks, share.unbind(1), strict=True):
             image, row = (of_block[:, None] * block.sums.row_sums > least_share).nonzero().unbind(1)
-            both, difference = block.both[image, row], block.difference[image, row]
+            both, difference = block.likelihoods[:, image, row]
             probability = torch.stack([both + difference, both - difference]) * (of_block[image, None] / 2)
             turned, of_row, column = (probability > least_share).nonzero().unbind(1)
             node = self._poses.node(turned, row[of_row] // self._n_shifts, block.first + column)
@@ -135,6 +120,7 @@ class ScoreTile:
         share = self._factor / self._total[:, None]
         if weight is not None:
             share = share * weight.to(share)[:, None]
+        kernels, basis = self._poses.kernels, self._poses.harmonics
         least = DROPPED_MASS / (len(self._blocks) * self._rows)
 
         def add(numbered: tuple[int, _Block]) -> None:
@@ -143,32 +129,23 @@ class ScoreTile:
             live = ~(of_block[:, None] * block.sums.row_sums <= least)  # what is not a number counts as live
             live = live.view(self._b, -1, self._n_shifts).any(dim=1)
             chosen = live.flatten().nonzero().squeeze(1)
-            even, odd = self._scores.products(len(chosen), width)
-            shape = self._b, -1, self._n_shifts, width
-            products_of_likelihoods(
-                block.both.view(shape), block.difference.view(shape), of_block, chosen, self._basis, even, odd
-            )
+            likelihoods = block.likelihoods.view(2, self._b, -1, self._n_shifts, width)
+            products = self._scores.products(len(chosen), width)
+            kernels.products_of_likelihoods(likelihoods, of_block, chosen, basis, products)
+            even, odd = products
             own_even, own_odd = self._scores.even, self._scores.odd
             if not live.all():
                 own_even, own_odd = own_even[chosen], own_odd.view(2, -1, own_odd.shape[1])[:, chosen].flatten(0, 1)
             joint, odd_sums = sums.joint[:, block.first : block.last], sums.odd[:, block.first : block.last]
             for half, of_slices in enumerate(odd_sums.chunk(2)):
-                _add(of_slices, own_odd, odd[2 * half : 2 * half + 2].flatten(0, 1), begun=sums.begun)
+                sums.add(of_slices, own_odd, odd[2 * half : 2 * half + 2].flatten(0, 1))
             for c, (own, rows, _) in enumerate(self._scores.kinds()):
-                _add(joint[rows], own_even[:, own], even[c], begun=sums.begun)
+                sums.add(joint[rows], own_even[:, own], even[c])
             if self._n_shifts > 1:
                 over_shifts = block.over_shifts * of_block[:, None, None]
-                power = torch.einsum("cg,bgk->cbk", self._basis.characters, over_shifts)
+                power = torch.einsum("cg,bgk->cbk", basis.characters, over_shifts)
                 for c, (own, _, rows) in enumerate(self._scores.kinds()):
-                    _add(joint[rows], self._scores.power[:, own], power[c], begun=sums.begun)
+                    sums.add(joint[rows], self._scores.power[:, own], power[c])
 
         each(add, list(enumerate(self._blocks)), share.device)
-        sums.begun = True
-
-
-def _add(total: Tensor, values: Tensor, likelihoods: Tensor, *, begun: bool) -> None:
-    """Add Σ value · likelihood over rows: (P, width) from (m, P) and (m, width)."""
-    if begun:
-        total.addmm_(values.T, likelihoods)
-    else:
-        torch.mm(values.T, likelihoods, out=total)
+        sums.begin()

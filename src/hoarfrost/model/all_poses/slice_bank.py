@@ -3,66 +3,43 @@
 from __future__ import annotations
 
 import math
-import mmap
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from hoarfrost.model.all_poses.harmonic_kernel import arrange_slices, arrange_statistics
-from hoarfrost.model.all_poses.plane_harmonics import PlaneHarmonics
+from hoarfrost.model.all_poses.pose_model import PoseModel
 from hoarfrost.parallel.threads import each
-
-HUGE_PAGE = 1 << 21
-
-
-class Scratch:
-    """Memory that is used again from call to call: fresh pages would cost as much as a quarter of the arithmetic.
-
-    On Linux it asks for huge pages, with which matrix products take 5 to 10 % less time.
-    """
-
-    def __init__(self) -> None:
-        self._kept: dict[str, Tensor] = {}
-
-    def take(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """A tensor of that shape with anything in it, valid until the name is taken again."""
-        n = math.prod(shape)
-        kept = self._kept.get(name)
-        if kept is None or len(kept) < n or kept.dtype != like.dtype or kept.device != like.device:
-            self._kept.pop(name, None)
-            kept = self._kept[name] = _huge(n, like) if like.device.type == "cpu" else like.new_empty(n)
-        return kept[:n].view(shape)
-
-
-def _huge(n: int, like: Tensor) -> Tensor:
-    """Numbers on the CPU, on huge pages where the system has them."""
-    size = n * like.element_size()
-    if size < HUGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
-        return like.new_empty(n)
-    region = mmap.mmap(-1, -(-size // HUGE_PAGE) * HUGE_PAGE)
-    region.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(region, dtype=like.dtype, count=n)
 
 
 class SliceBank:
-    """Slices of all base orientations as matrix products want them: in coordinates of `basis`.
+    """Slices (n_base, K) of all base orientations as matrix products want them: in coordinates of `poses.harmonics`.
 
     `joint` (n_base, 2E) has, kind by kind, those of the real parts of 2 P_j V, and of −|P_j V|² with log w_j; `odd`
-    (n_base, 2 O) those of the imaginary parts of 2 P_j V. Both, and all that is made with them, lie in `scratch`.
+    (n_base, 2 O) those of the imaginary parts of 2 P_j V. Both, and all that is made with them, lie in `scratch`, which
+    is that for volume `number` of those compared at the same time.
     """
 
-    def __init__(self, slices: Tensor, base_log_weights: Tensor, basis: PlaneHarmonics, scratch: Scratch) -> None:
+    def __init__(self, slices: Tensor, poses: PoseModel, number: int = 0) -> None:
         n_base, self.size = slices.shape
-        self.scratch, self.basis, real = scratch, basis, slices.real
-        self.joint = scratch.take("slices, even", (n_base, basis.joint_size), real)
-        self.odd = scratch.take("slices, odd", (n_base, 2 * basis.odd_size), real)
-
-        pairs = torch.view_as_real(slices)
+        self.poses, self.scratch, basis, real = poses, poses.scratch(number), poses.harmonics, slices.real
+        self.joint = self.scratch.take("slices, even", (n_base, basis.joint_size), real)
+        self.odd = self.scratch.take("slices, odd", (n_base, 2 * basis.odd_size), real)
+        pairs, log_weights = torch.view_as_real(slices), poses.base_log_weights
 
         def fill(over: slice) -> None:
-            arrange_slices(pairs[over], base_log_weights[over], basis, self.joint[over], self.odd[over])
+            joint, odd = self.joint[over], self.odd[over]
+            poses.kernels.arrange_slices(pairs[over], log_weights[over], basis, joint, odd)
 
         each(fill, _chunks(n_base), real.device)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Sums over images: `numerator` Σ γ z, complex (n_base, K), and `weight` Σ γ c², real (n_base, K)."""
+
+    numerator: Tensor
+    weight: Tensor
 
 
 class StatisticSums:
@@ -72,25 +49,36 @@ class StatisticSums:
     """
 
     def __init__(self, bank: SliceBank) -> None:
-        self._size, self._basis = bank.size, bank.basis
+        self._size, self._poses = bank.size, bank.poses
         n_base = len(bank.joint)
         self.joint = bank.scratch.take("sums, even", (bank.joint.shape[1], n_base), bank.joint)
         self.odd = bank.scratch.take("sums, odd", (bank.odd.shape[1], n_base), bank.joint)
-        # Whether there is anything in the sums yet: the first to add writes.
-        self.begun = False
+        self._begun = False
 
-    def result(self) -> tuple[Tensor, Tensor]:
-        """Σ γ z, complex (n_base, K), and Σ γ c², (n_base, K)."""
+    def add(self, total: Tensor, values: Tensor, likelihoods: Tensor) -> None:
+        """Add Σ value · likelihood over rows, (P, width) from (m, P) and (m, width), to a part of the sums."""
+        if self._begun:
+            total.addmm_(values.T, likelihoods)
+        else:
+            torch.mm(values.T, likelihoods, out=total)
+
+    def begin(self) -> None:
+        """All parts of the sums have been written to: what comes next is added."""
+        self._begun = True
+
+    def result(self) -> Statistics:
+        """The statistics of slices."""
         n_base = self.joint.shape[1]
         numerator = self.joint.new_empty(n_base, self._size, 2)
         weight = self.joint.new_empty(n_base, self._size)
 
         def turn(over: slice) -> None:
-            sums = self.joint[:, over], self.odd[:, over]
-            arrange_statistics(*sums, self._basis, numerator[over], weight[over])
+            joint, odd = self.joint[:, over], self.odd[:, over]
+            kernels, basis = self._poses.kernels, self._poses.harmonics
+            kernels.arrange_statistics(joint, odd, basis, numerator[over], weight[over])
 
         each(turn, _chunks(n_base), self.joint.device)
-        return torch.view_as_complex(numerator), weight
+        return Statistics(torch.view_as_complex(numerator), weight)
 
 
 def _chunks(n: int) -> list[slice]:

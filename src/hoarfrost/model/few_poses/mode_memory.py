@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from hoarfrost.model.few_poses.likelihood import POSE_SIZE
+from hoarfrost.model.few_poses.draws import POSE_SIZE
 from hoarfrost.model.few_poses.modes import Modes
 
 

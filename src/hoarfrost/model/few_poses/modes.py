@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hoarfrost.model.all_poses.score_tile import LikelyPoses
-from hoarfrost.model.few_poses.likelihood import POSE_SIZE, Peaks
-from hoarfrost.model.quadrature import OrientationQuadrature, ShiftQuadrature
+from hoarfrost.model.few_poses.draws import POSE_SIZE
+from hoarfrost.model.few_poses.likelihood import Peaks
+from hoarfrost.model.quadrature import LikelyPoses, OrientationQuadrature, ShiftQuadrature
 from hoarfrost.symmetry.point_group import PointGroup
 
 # Nodes this many angular steps apart belong to one mode of the posterior.
 REACH_STEPS = 1.6
 # Modes closer than so many standard deviations of the better one are one.
 MERGED_SIGMAS = 2.0
-# Of an image's likely nodes, under a large point group; more would take too much memory.
+# Likely nodes of an image that are looked at under a large point group; more would take too much memory.
 MOST_NODES = 4096
 
 
@@ -58,7 +58,7 @@ class Modes:
         self.precision[images, :used] = modes.precision[:, :used]
 
     def packed(self) -> Tensor:
-        """All there is in one tensor, (b, m, 37) float64, in which every number is exact."""
+        """All fields in one tensor (b, m, 37) float64, in which every number is exact."""
         parts = (self.rotations.flatten(2), self.shifts_px, self.log_mass.unsqueeze(2), self.precision.flatten(2))
         return torch.cat([part.to(torch.float64) for part in parts], dim=2)
 
@@ -140,7 +140,7 @@ def pose_differences(
     sine = vector.norm(dim=-1)
     angle = torch.atan2(sine, cosine)
     vector = vector * torch.where(sine > 1e-9, angle / sine.clamp(min=1e-9), 1.0).unsqueeze(-1)
-    # Half a turn leaves no such part. Its axis does not matter here, as long as it counts as far.
+    # Half a turn has no antisymmetric part. Any axis will do, as such poses are far apart anyway.
     half_turn = ((sine <= 1e-9) & (cosine < 0)).unsqueeze(-1)
     vector = torch.where(half_turn, math.pi / math.sqrt(3), vector)
     shift = to_shifts_px.unsqueeze(-3) - shifts_px
@@ -166,7 +166,7 @@ def modes_of_quadrature(
     image, probability = likely.image[order], likely.probability[order]
     count = torch.bincount(image, minlength=n_images)
     rank = torch.arange(len(image), device=device) - (count.cumsum(0) - count)[image]
-    # Of thousands of nodes only the first hundreds can begin a mode; of a symmetric map, as many for each rotation.
+    # Only the likeliest nodes can begin a mode; in a symmetric map, as many for each rotation.
     kept = rank < min(16 * most * group.order, max(16 * most, MOST_NODES))
     width = int(rank[kept].max()) + 1
     left = torch.zeros(n_images, width, device=device)

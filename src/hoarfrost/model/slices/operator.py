@@ -12,12 +12,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from hoarfrost.maths.compiled import is_compiled
 from hoarfrost.maths.fourier import FourierDisc, centred_window, padded_fft3_centred, radius_grid
-from hoarfrost.model.slices.sums import CompiledSums, TorchSums
-from hoarfrost.nufft.window import KaiserBessel
+from hoarfrost.model.slices import cpu
+from hoarfrost.model.slices import torch as by_torch
+from hoarfrost.nufft.window import KaiserBessel, WindowedGrid
 from hoarfrost.symmetry.point_group import PointGroup
 
-# Of a grid that is transformed, a slab at a time.
+# Points of a grid that are transformed at a time.
 POINTS_PER_SLAB = 1 << 20
 
 
@@ -62,9 +64,8 @@ class AdjointGrid:
     def _about_origin(self, table: Tensor, n: int) -> Tensor:
         """The real part of the inverse FFT, without its 1/G³, at the n points an axis about the origin, [x, y, z].
 
-        Of real numbers, those where x is −n / 2 to 0. Always along the last axis, as memory runs: along another an FFT
-        takes five times as long. A slab at a time: a fine map's grid takes hundreds of megabytes, and this must not
-        take as much again.
+        Of real numbers, only those where x is −n / 2 to 0. FFTs run along the last axis, as memory does, which is
+        fastest. They take a slab at a time, as a fine map's grid is too large to be copied whole.
         """
         side = self.grid_box
         values = table.view(side, side, side)
@@ -120,12 +121,7 @@ class SliceOperator:
         window = KaiserBessel(kernel_width, oversampling)
         self._grid = AdjointGrid(box, disc.box, window, group=group, device=device, dtype=dtype)
         self._grid_box, self._gain = self._grid.grid_box, self._grid.gain
-        given = self._grid_box, 2.0 * oversampling, window
-        self._sums: CompiledSums | TorchSums
-        if CompiledSums.can_do(self._gain, disc.r_max, *given):
-            self._sums = CompiledSums(disc, rotations, *given)
-        else:
-            self._sums = TorchSums(disc, rotations, *given, like=self._gain)
+        self._sums = _sums_of(disc, rotations, WindowedGrid(self._grid_box, 2.0 * oversampling, window), self._gain)
 
     def slices(self, volume: Tensor) -> Tensor:
         """P_R V for each rotation: complex (n, K) of a real volume (box, box, box)."""
@@ -189,6 +185,15 @@ class SliceOperator:
         return torch.view_as_complex(table), weight
 
 
+def _sums_of(
+    disc: FourierDisc, rotations: Tensor, grid: WindowedGrid, like: Tensor
+) -> cpu.SliceSums | by_torch.SliceSums:
+    """What sums the grid about slices, for numbers like these."""
+    kernels = cpu if is_compiled(like) and grid.holds(disc.r_max) else by_torch
+    sums: cpu.SliceSums | by_torch.SliceSums = kernels.SliceSums(disc, rotations, grid, like)
+    return sums
+
+
 def _opposite(table: Tensor) -> Tensor:
     """Values at −k on a grid whose origin is in its middle."""
     return table.flip((0, 1, 2)).roll((1, 1, 1), (0, 1, 2))
@@ -217,7 +222,7 @@ def transform_normal_kernel(kernel: Tensor) -> Tensor:
 def apply_normal(kernel_spectrum: Tensor, volume: Tensor) -> Tensor:
     """Σ Pᵀ W P V as a convolution on the doubled box: real (n, n, n).
 
-    An axis at a time, as most rows of the doubled box are zero or not asked for: three fifths of the arithmetic.
+    It goes an axis at a time, and leaves out the rows of the doubled box that are zero or not asked for.
     """
     n = volume.shape[-1]
     spectrum = torch.fft.rfft(volume, n=2 * n, dim=-1)

@@ -1,9 +1,8 @@
 """The rows of a grid under a window, each as one vector of the processor: sums over them, and additions to them.
 
-A row of w points is w pairs of numbers that follow each other in memory, and all of them meet the same numbers of the
-other axes. Numba takes them one by one, which takes two to three times as long; so this is written as vector code of
-LLVM, which becomes that of the processor. To be called from functions compiled by Numba, with arrays of float32 and a
-`width` that is a tuple of length w; nothing is checked.
+A row of w points is w pairs of numbers that follow each other in memory, and all of them are multiplied by the same
+numbers of the other axes. Numba would take them one by one, so this writes vector code of LLVM. Functions compiled by
+Numba call it, with arrays of float32 and a `WindowTable`; nothing is checked.
 """
 
 from __future__ import annotations
@@ -24,49 +23,41 @@ FLOAT_BYTES = 4
 
 
 @written
-def sum_rows(
-    typing: Any, grid: Any, first: Any, side: Any, values: Any, x: Any, y: Any, z: Any, width: Any
-) -> tuple[Any, Any]:
+def sum_rows(typing: Any, grid: Any, first: Any, table: Any, entries: Any) -> tuple[Any, Any]:
     """(re, im) of the sum of `grid` (side³, 2) under a window whose first point is number `first`.
 
-    `x`, `y` and `z` are the rows of `values` (entries, w) that have the window along these axes.
+    `entries` are the rows of the `WindowTable` that have the window along x, y and z.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        grid, first, side, values, x, y, z, _ = args
-        code = _Code(context, builder, signature, len(width))
-        points, table = code.numbers_of(0, grid), code.numbers_of(3, values)
+        code = _Code(context, builder, signature, args)
+        points, values, (x, y, z) = code.points(), code.table("values"), code.numbers_of(3)
         total = None
-        for place_z, along_z in zip(code.planes(first, side), code.each(table, z), strict=True):
+        for place_z, along_z in zip(code.planes(args[1]), code.each(values, z), strict=True):
             plane = None
-            for place, along_y in zip(code.rows(place_z, side), code.each(table, y), strict=True):
+            for place, along_y in zip(code.rows(place_z), code.each(values, y), strict=True):
                 plane = code.plus(plane, code.load(points, place, 2), along_y)
             total = code.plus(total, plane, along_z)
-        return code.tuple_of(code.sums_of_pairs(total, code.row_of(table, x, 2)))
+        return code.tuple_of(code.sums_of_pairs(total, code.row_of(values, x, 2)))
 
-    return types.UniTuple(types.float32, 2)(grid, first, side, values, x, y, z, width), generate
+    return types.UniTuple(types.float32, 2)(grid, first, table, entries), generate
 
 
 @written
-def expand_rows(
-    typing: Any, grid: Any, first: Any, side: Any, values: Any, slopes: Any, x: Any, y: Any, z: Any, width: Any
-) -> tuple[Any, Any]:
-    """The same sum and its derivatives by x, y and z, real and imaginary part of each in turn.
-
-    `slopes` (entries, w) are those of the window.
-    """
+def expand_rows(typing: Any, grid: Any, first: Any, table: Any, entries: Any) -> tuple[Any, Any]:
+    """The same sum and its derivatives by x, y and z, real and imaginary part of each in turn."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        grid, first, side, values, slopes, x, y, z, _ = args
-        code = _Code(context, builder, signature, len(width))
-        points, table, by = code.numbers_of(0, grid), code.numbers_of(3, values), code.numbers_of(4, slopes)
+        code = _Code(context, builder, signature, args)
+        points, (x, y, z) = code.points(), code.numbers_of(3)
+        values, slopes = code.table("values"), code.table("slopes")
         total, by_y, by_z = None, None, None
         for place_z, along_z, slope_z in zip(
-            code.planes(first, side), code.each(table, z), code.each(by, z), strict=True
+            code.planes(args[1]), code.each(values, z), code.each(slopes, z), strict=True
         ):
             plane, plane_by_y = None, None
             for place, along_y, slope_y in zip(
-                code.rows(place_z, side), code.each(table, y), code.each(by, y), strict=True
+                code.rows(place_z), code.each(values, y), code.each(slopes, y), strict=True
             ):
                 row = code.load(points, place, 2)
                 plane = code.plus(plane, row, along_y)
@@ -74,53 +65,73 @@ def expand_rows(
             total = code.plus(total, plane, along_z)
             by_y = code.plus(by_y, plane_by_y, along_z)
             by_z = code.plus(by_z, plane, slope_z)
-        along_x, slope_x = code.row_of(table, x, 2), code.row_of(by, x, 2)
+        along_x, slope_x = code.row_of(values, x, 2), code.row_of(slopes, x, 2)
         parts = (total, along_x), (total, slope_x), (by_y, along_x), (by_z, along_x)
         return code.tuple_of([number for part in parts for number in code.sums_of_pairs(*part)])
 
-    return types.UniTuple(types.float32, 8)(grid, first, side, values, slopes, x, y, z, width), generate
+    return types.UniTuple(types.float32, 8)(grid, first, table, entries), generate
 
 
 @written
-def add_rows(
-    typing: Any, grid: Any, first: Any, side: Any, values: Any, x: Any, y: Any, numbers: Any, width: Any
-) -> tuple[Any, Any]:
+def add_rows(typing: Any, grid: Any, first: Any, table: Any, entries: Any, numbers: Any) -> tuple[Any, Any]:
     """Add one or two numbers, a tuple, to `grid` (side³,) or (side³, 2) under one plane of a window.
 
-    `first` is the number of the plane's first point.
+    `first` is the number of the plane's first point, `entries` are those along x and y.
     """
     per_point = len(numbers)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        grid, first, side, values, x, y, numbers, _ = args
-        code = _Code(context, builder, signature, len(width))
-        points, table = code.numbers_of(0, grid), code.numbers_of(3, values)
-        every = code.repeated([builder.extract_value(numbers, i) for i in range(per_point)], per_point)
-        row = code.times(code.row_of(table, x, per_point), every)
-        for place, along_y in zip(code.rows(first, side), code.all_of(table, y), strict=True):
+        code = _Code(context, builder, signature, args)
+        points, values, (x, y) = code.points(), code.table("values"), code.numbers_of(3)
+        every = code.repeated(code.numbers_of(4), per_point)
+        row = code.times(code.row_of(values, x, per_point), every)
+        for place, along_y in zip(code.rows(args[1]), code.all_of(values, y), strict=True):
             code.add_to(points, place, row, code.repeated([along_y], per_point), per_point)
         return context.get_dummy_value()
 
-    return types.void(grid, first, side, values, x, y, numbers, width), generate
+    return types.void(grid, first, table, entries, numbers), generate
 
 
 class _Code:
-    """Writes LLVM code: vectors of w points with one or two numbers each."""
+    """Writes LLVM code: vectors of w points with one or two numbers each.
 
-    def __init__(self, context: Any, builder: Any, signature: Any, width: int) -> None:
-        self._context, self._builder, self._signature, self._width = context, builder, signature, width
+    The arguments are a grid, the number of a point, a `WindowTable`, and tuples of numbers.
+    """
 
-    def numbers_of(self, argument: int, array: Any) -> Any:
-        """Where the numbers of an array begin, which is the argument of that number."""
-        return make_array(self._signature.args[argument])(self._context, self._builder, array).data
+    def __init__(self, context: Any, builder: Any, signature: Any, args: Any) -> None:
+        self._context, self._builder, self._signature, self._args = context, builder, signature, args
+        self._width = len(self._field("width")[0])
+        self._side = self._field("side")[1]
 
-    def planes(self, first: Any, side: Any) -> list[Any]:
+    def _field(self, name: str) -> tuple[Any, Any]:
+        """Type and value of that field of the table."""
+        table = self._signature.args[2]
+        place = table.fields.index(name)
+        return table.types[place], self._builder.extract_value(self._args[2], place)
+
+    def points(self) -> Any:
+        """Where the numbers of the grid begin."""
+        return self._start_of(self._signature.args[0], self._args[0])
+
+    def table(self, name: str) -> Any:
+        """Where the numbers of that field of the table begin."""
+        return self._start_of(*self._field(name))
+
+    def _start_of(self, array_type: Any, array: Any) -> Any:
+        return make_array(array_type)(self._context, self._builder, array).data
+
+    def numbers_of(self, argument: int) -> list[Any]:
+        """The numbers of an argument that is a tuple."""
+        value, n = self._args[argument], len(self._signature.args[argument])
+        return [self._builder.extract_value(value, i) for i in range(n)]
+
+    def planes(self, first: Any) -> list[Any]:
         """Numbers of the first points of each plane."""
-        return self._steps(first, self._builder.mul(side, side))
+        return self._steps(first, self._builder.mul(self._side, self._side))
 
-    def rows(self, first: Any, side: Any) -> list[Any]:
+    def rows(self, first: Any) -> list[Any]:
         """Numbers of the first points of each row."""
-        return self._steps(first, side)
+        return self._steps(first, self._side)
 
     def _steps(self, first: Any, step: Any) -> list[Any]:
         build = self._builder

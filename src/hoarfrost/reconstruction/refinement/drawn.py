@@ -12,7 +12,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from hoarfrost.model.few_poses.importance import Draws
+from hoarfrost.model.few_poses.draws import Draws
 from hoarfrost.parallel.team import Team
 
 # Of a pose: rotation, shift and share, in the precision that statistics use them in.

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from hoarfrost.maths.fourier import FourierDisc, fourier_resize
-from hoarfrost.model.all_poses.band import VOLUME_MARGIN, BandModel
+from hoarfrost.model.all_poses.band import BandModel, box_of
 from hoarfrost.model.all_poses.marginal import likely_poses
-from hoarfrost.model.few_poses.importance import Draws, PoseSampler
+from hoarfrost.model.few_poses.draws import Draws
+from hoarfrost.model.few_poses.importance import PoseSampler
 from hoarfrost.model.few_poses.likelihood import LocalModel
 from hoarfrost.model.few_poses.modes import Modes, modes_of_quadrature
 from hoarfrost.model.images import WhitenedImages
@@ -83,7 +84,7 @@ class LocalEStep:
         self._coarse, self._effort = coarse, effort
         self._coarse_slices = coarse_slices_of(volume, coarse) if coarse_slices is None else coarse_slices
         self._levels = [
-            LocalModel(_resized(volume, r), FourierDisc(disc.box, r), prior)
+            LocalModel(fourier_resize(volume, box_of(r)), FourierDisc(disc.box, r), prior)
             for r in climbing_bands(coarse.r_max, disc.r_max)
         ]
         self._sampler = PoseSampler(effort.n_points, effort.n_drawn, generator, coarse.group)
@@ -137,7 +138,7 @@ class LocalEStep:
 
 def coarse_slices_of(volume: Tensor, coarse: BandModel) -> Tensor:
     """The slices of a map (box, box, box) on the quadrature that all poses are scored on."""
-    return coarse.operator.slices(_resized(volume, coarse.r_max))
+    return coarse.operator.slices(fourier_resize(volume, box_of(coarse.r_max)))
 
 
 def climbing_bands(first: float, last: float) -> list[float]:
@@ -149,7 +150,3 @@ def climbing_bands(first: float, last: float) -> list[float]:
 def _narrowed(images: WhitenedImages, disc: FourierDisc) -> WhitenedImages:
     """The images' coefficients in a smaller disc, which come first; the constant is that of the larger."""
     return WhitenedImages(images.data[:, : disc.size], images.ctf[:, : disc.size], images.log_constant)
-
-
-def _resized(volume: Tensor, r_max: float) -> Tensor:
-    return fourier_resize(volume, 2 * math.floor(r_max) + VOLUME_MARGIN)

@@ -24,7 +24,7 @@ from torch import Tensor
 from hoarfrost.evaluation.half_maps import HalfMapFSC, compare_half_maps
 from hoarfrost.maths.fourier import fourier_resize
 from hoarfrost.maths.fsc import fourier_shell_correlation
-from hoarfrost.model.all_poses.band import VOLUME_MARGIN
+from hoarfrost.model.all_poses.band import box_of
 from hoarfrost.model.quadratic import Quadratic, mean_of
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FOLDS, FoldMaps, FoldSums
@@ -93,7 +93,7 @@ class FinalPasses:
     def begin(cls, env: Env, refined: Refined, refining: Refining) -> FinalPasses:
         """From where refinement ended."""
         r_max = r_max_of_final(refined.r_max, env.settings.refined_r_max) if refined.independent else refined.r_max
-        box = 2 * int(r_max) + VOLUME_MARGIN if refined.independent else refined.maps.box
+        box = box_of(r_max) if refined.independent else refined.maps.box
         thorough = dataclasses.replace(refining, effort=refining.effort.thorough())
         poses = Poses.none(env.settings.n_particles, env.settings.classes)
         return cls(refined.maps.resized(box), r_max, refined, thorough, poses)

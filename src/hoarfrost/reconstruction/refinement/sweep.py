@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from functools import partial
 from typing import final
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from hoarfrost.evaluation.particle_mask import make_particle_mask
 from hoarfrost.maths.fsc import fourier_shell_correlation
-from hoarfrost.model.all_poses.band import VOLUME_MARGIN
+from hoarfrost.model.all_poses.band import box_of
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FOLDS, FoldMaps, FoldSums
 from hoarfrost.reconstruction.estimate.m_step import MStep
@@ -41,8 +40,7 @@ class Sweep:
     def begin(cls, env: Env, maps: FoldMaps, r_max: float, refining: Refining) -> Sweep:
         """Over the particles whose turn it is."""
         refining, members = refining.next_members(env)
-        box = 2 * math.floor(r_max) + VOLUME_MARGIN
-        return cls(FoldPass.begin(env, maps, r_max, box, members, refining))
+        return cls(FoldPass.begin(env, maps, r_max, box_of(r_max), members, refining))
 
     @property
     def fraction_done(self) -> float:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hoarfrost.model.all_poses.mixture import log_shares_of
-from hoarfrost.model.few_poses.importance import Draws
+from hoarfrost.model.few_poses.draws import Draws
 from hoarfrost.model.few_poses.mode_memory import ModeMemory
 from hoarfrost.model.few_poses.statistics import LocalStatistics
 from hoarfrost.model.images import WhitenedImages

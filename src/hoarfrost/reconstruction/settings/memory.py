@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hoarfrost.errors import UsageError
 from hoarfrost.maths.fourier import FourierDisc
-from hoarfrost.model.all_poses.band import VOLUME_MARGIN
+from hoarfrost.model.all_poses.band import box_of
 from hoarfrost.model.all_poses.marginal import SCORES_PER_TILE
 from hoarfrost.model.quadrature import make_orientation_quadrature
 from hoarfrost.particles.cache import record_size
@@ -127,6 +127,6 @@ def exact_bytes(r_max: float, box: int, classes: int = 1) -> int:
 
 def refining_bytes(r_max: float) -> int:
     """What refinement takes at a band limit: grids of the statistics, of the map's transform, and sums of all folds."""
-    n = 2 * int(r_max) + VOLUME_MARGIN
+    n = box_of(r_max)
     sums = 2 * FOLDS * 4 * ((2 * n) ** 3 // 2 + n**3)
     return BYTES_PER_GRID_POINT * (4 * n) ** 3 + BYTES_PER_SAMPLED_POINT * (2 * n + 6) ** 3 + sums

@@ -121,8 +121,8 @@ class OnlineMethod:
             evidence = junk.evidence(images, ground.band.disc)
             if junk.is_told_by_kind:
                 log_none = images.log_constant + evidence.log_ratio + junk.log_odds
-        posterior = ground.band.mixture(seen, images, self.log_shares, statistics=True, log_none=log_none)
-        parts = [ground.band.quadratic_of(numerator, weight, n) for numerator, weight in posterior.statistics]
+        posterior, of_slices = ground.band.mixture_with_statistics(seen, images, self.log_shares, log_none)
+        parts = [ground.band.quadratic(of_class, n) for of_class in of_slices]
         statistics = (
             torch.stack([part.linear for part in parts]),
             torch.stack([part.kernel for part in parts]),

@@ -22,9 +22,9 @@ from hoarfrost.io.star import StarFile
 from hoarfrost.io.star_optics import particle_table
 from hoarfrost.model.all_poses.band import BandModel
 from hoarfrost.model.all_poses.marginal import likely_poses
-from hoarfrost.model.all_poses.score_tile import LikelyPoses
 from hoarfrost.model.few_poses.modes import modes_of_quadrature
 from hoarfrost.model.images import WhitenedImages
+from hoarfrost.model.quadrature import LikelyPoses
 from hoarfrost.particles.stack import ParticleStack
 
 N_MATCHES = 8

@@ -8,10 +8,9 @@ import torch
 
 from hoarfrost.maths.rotations import random_rotations, rotations_from_vectors
 from hoarfrost.maths.seeds import named_generator
-from hoarfrost.model.all_poses.score_tile import LikelyPoses
 from hoarfrost.model.few_poses.likelihood import Peaks
 from hoarfrost.model.few_poses.modes import Modes, modes_of_quadrature, pose_differences
-from hoarfrost.model.quadrature import make_orientation_quadrature, make_shift_quadrature
+from hoarfrost.model.quadrature import LikelyPoses, make_orientation_quadrature, make_shift_quadrature
 from hoarfrost.symmetry.point_group import PointGroup
 
 

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from hoarfrost.maths.seeds import named_generator
-from hoarfrost.model.all_poses import score_kernel
-from hoarfrost.model.all_poses.score_kernel import BlockSums, exponential, exponentiate
+from hoarfrost.model.all_poses import cpu
+from hoarfrost.model.all_poses.block_sums import BlockSums
+from hoarfrost.model.all_poses.cpu import exponential, exponentiate
+from hoarfrost.model.all_poses.kernels import kernels_for
 
 B, SYMMETRIES, WIDTH = 3, 4, 37
 
@@ -42,7 +44,7 @@ def test_likelihoods_and_their_sums_are_those_of_the_equation(n_shifts: int, spr
     products, bias, weights = block(n_shifts, spread)
     expected = scores(products, bias, weights)
     found, over = products.to(dtype), bias.to(dtype)
-    sums = exponentiate(found, over, weights.to(dtype))
+    sums = kernels_for(found).exponentiate(found, over, weights.to(dtype))
     rounding = spread * (1e-6 if dtype == torch.float32 else 1e-14) + 3e-6 * (dtype == torch.float32) + 1e-14
     peak = expected.amax(dim=(0, 2, 3))
     torch.testing.assert_close(sums.peak.double(), peak, rtol=rounding, atol=rounding)
@@ -103,8 +105,8 @@ def test_the_compiled_loop_does_what_it_says(n_shifts: int) -> None:
     again, again_bias = products.clone(), bias.clone()
     sums = exponentiate(products, bias, weights)
     expected = BlockSums(*(torch.empty_like(part) for part in sums))
-    arrays = [part.numpy() for part in (again[0], again[1], again_bias, weights, *expected)]
-    score_kernel._exponentiate.py_func(*arrays)
+    arrays = [part.numpy() for part in (again, again_bias, weights)]
+    cpu._exponentiate.py_func(*arrays, BlockSums(*(part.numpy() for part in expected)))
     torch.testing.assert_close(products, again, rtol=1e-5, atol=1e-9)
     torch.testing.assert_close(bias, again_bias, rtol=1e-5, atol=1e-9)
     for found, wanted in zip(sums, expected, strict=True):

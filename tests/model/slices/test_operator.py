@@ -11,9 +11,10 @@ from torch import Tensor
 from hoarfrost.maths.fourier import FourierDisc, fourier_resize
 from hoarfrost.maths.rotations import plane_symmetries, random_rotations, rotations_about_z
 from hoarfrost.maths.seeds import named_generator
+from hoarfrost.model.slices import cpu
+from hoarfrost.model.slices import torch as by_torch
 from hoarfrost.model.slices.operator import SliceOperator, apply_normal, transform_normal_kernel
-from hoarfrost.model.slices.sums import CompiledSums, TorchSums
-from hoarfrost.nufft.window import KaiserBessel
+from hoarfrost.nufft.window import KaiserBessel, WindowedGrid
 
 GENERATOR_NAME = "slices test"
 
@@ -202,10 +203,11 @@ class Sums:
 
     def __init__(self, r_max: float, width: int) -> None:
         generator = named_generator(8, GENERATOR_NAME)
-        disc, rotations, grid_box = FourierDisc(32, r_max), random_rotations(150, generator), 4 * GRID_OF
-        given = disc, rotations, grid_box, 4.0, KaiserBessel(width, 2)
-        self.compiled, self.torch = CompiledSums(*given), TorchSums(*given, like=torch.zeros(1, dtype=torch.float64))
-        self.grid = torch.randn(grid_box**3, 2, generator=generator)
+        disc, rotations = FourierDisc(32, r_max), random_rotations(150, generator)
+        given = disc, rotations, WindowedGrid(4 * GRID_OF, 4.0, KaiserBessel(width, 2))
+        self.compiled = cpu.SliceSums(*given, torch.zeros(1))
+        self.torch = by_torch.SliceSums(*given, torch.zeros(1, dtype=torch.float64))
+        self.grid = torch.randn((4 * GRID_OF) ** 3, 2, generator=generator)
         self.values = torch.randn(150, disc.size, 2, generator=generator)
         self.weights = torch.rand(150, disc.size, generator=generator)
 
@@ -244,12 +246,16 @@ def test_what_is_spread_is_the_transpose_and_does_not_depend_on_the_number_of_th
 
 
 def test_windows_that_reach_beyond_the_grid_are_left_to_torch() -> None:
-    window, like = KaiserBessel(6, 2), torch.zeros(1)
-    assert CompiledSums.can_do(like, 8.0, 4 * GRID_OF, 4.0, window)
-    assert not CompiledSums.can_do(like, 8.9, 4 * GRID_OF, 4.0, window)
-    assert not CompiledSums.can_do(like.double(), 8.0, 4 * GRID_OF, 4.0, window)
-    # The same slices either side of that.
-    disc, rotations = FourierDisc(32, 8.9), random_rotations(6, named_generator(2, GENERATOR_NAME))
-    volume = random_volume(18)
-    found = SliceOperator(disc, 18, rotations, kernel_width=6).slices(volume.float())
-    assert relative_error(found, direct_slices(volume, disc, rotations)) < 1e-4
+    grid = WindowedGrid(4 * GRID_OF, 4.0, KaiserBessel(6, 2))
+    assert grid.holds(8.0)
+    assert not grid.holds(8.9)
+    rotations, volume = random_rotations(6, named_generator(2, GENERATOR_NAME)), random_volume(18)
+    for r_max, dtype, kernels in (
+        (8.0, torch.float32, cpu),
+        (8.9, torch.float32, by_torch),
+        (8.0, torch.float64, by_torch),
+    ):
+        operator = SliceOperator(FourierDisc(32, r_max), 18, rotations, kernel_width=6, dtype=dtype)
+        assert isinstance(operator._sums, kernels.SliceSums)
+        found = operator.slices(volume.to(dtype))
+        assert relative_error(found, direct_slices(volume, operator.disc, rotations)) < 1e-4

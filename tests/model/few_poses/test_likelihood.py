@@ -15,16 +15,19 @@ from hoarfrost.maths.seeds import named_generator
 from hoarfrost.model.all_poses.band import BandModel
 from hoarfrost.model.all_poses.marginal import marginalise
 from hoarfrost.model.all_poses.pose_model import PoseModel
+from hoarfrost.model.few_poses import cpu
 from hoarfrost.model.few_poses import likelihood as local
-from hoarfrost.model.few_poses import statistics as local_statistics
-from hoarfrost.model.few_poses.importance import Draws, PoseSampler
+from hoarfrost.model.few_poses import torch as by_torch
+from hoarfrost.model.few_poses.draws import Draws
+from hoarfrost.model.few_poses.importance import PoseSampler
+from hoarfrost.model.few_poses.kernels import PoseKernels
 from hoarfrost.model.few_poses.likelihood import LocalModel
 from hoarfrost.model.few_poses.modes import Modes
 from hoarfrost.model.few_poses.statistics import LocalStatistics
 from hoarfrost.model.images import WhitenedImages
 from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature, make_shift_quadrature
 from hoarfrost.model.slices.operator import SliceOperator, apply_normal, transform_normal_kernel
-from hoarfrost.nufft import sampler as spectrum
+from hoarfrost.nufft.cpu.window_table import window_table
 from hoarfrost.reconstruction.refinement.e_step import Effort, LocalEStep
 from hoarfrost.symmetry.point_group import PointGroup
 
@@ -85,24 +88,21 @@ def test_the_density_is_that_of_an_independent_operator() -> None:
     torch.testing.assert_close(found.double(), expected, rtol=2e-3, atol=0.05)
 
 
-def test_what_is_compiled_does_what_torch_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_compiled_does_what_torch_does() -> None:
     """On the CPU and elsewhere: densities, their expansion, and the poses that a climb comes to."""
     problem = Problem(6, 1.0)
     turned = problem.rotations @ rotations_from_vectors(torch.full((6, 3), 0.04, dtype=torch.float64))
     moved = problem.shifts_px + 0.3
 
-    def everything() -> list[Tensor]:
-        model = LocalModel(problem.volume.float(), problem.disc, PRIOR)
+    def everything(kernels: PoseKernels) -> list[Tensor]:
+        model = LocalModel(problem.volume.float(), problem.disc, PRIOR, kernels)
         several = torch.stack([problem.rotations, turned], dim=1), torch.stack([problem.shifts_px, moved], dim=1)
         density = model.log_density(problem.images, *several)
         peaks = model.climb(problem.images, turned, moved, steps=4)
         expansion = model._expand(problem.images, turned, moved)
         return [density, *expansion, peaks.rotations, peaks.shifts_px, peaks.log_density, peaks.precision]
 
-    compiled = everything()
-    for module in (local, spectrum):
-        monkeypatch.setattr(module, "is_compiled", lambda values: False)
-    for one, other in zip(compiled, everything(), strict=True):
+    for one, other in zip(everything(cpu), everything(by_torch), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4 * float(other.abs().max()))
 
 
@@ -177,7 +177,7 @@ def fine_log_evidence(problem: Problem, r_of_grid: float) -> Tensor:
     shifts = make_shift_quadrature(r_of_grid, N, PRIOR.shift_sigma_px, PRIOR.shift_extent_px)
     poses = PoseModel(problem.disc, orientations, shifts)
     operator = SliceOperator(problem.disc, BOX, orientations.base_rotations)
-    return marginalise(problem.images, operator.slices(problem.volume.float()), poses, statistics=False).log_evidence
+    return marginalise(problem.images, operator.slices(problem.volume.float()), poses).log_evidence
 
 
 def test_the_search_from_coarse_to_fine_gives_the_sum_over_all_poses() -> None:
@@ -246,17 +246,15 @@ def test_draws_are_poses_of_the_posterior() -> None:
     assert float((squared * draws.share).sum() / 40) == pytest.approx(5, rel=0.25)
 
 
-@pytest.mark.parametrize("compiled", [True, False])
-def test_the_statistics_are_those_of_the_slice_operator(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
-    if not compiled:
-        monkeypatch.setattr(local_statistics, "is_compiled", lambda values: False)
-        monkeypatch.setattr(local_statistics, "COEFFICIENTS_AT_ONCE", 1000)
+@pytest.mark.parametrize("kernels", [cpu, by_torch])
+def test_the_statistics_are_those_of_the_slice_operator(monkeypatch: pytest.MonkeyPatch, kernels: PoseKernels) -> None:
+    monkeypatch.setattr(by_torch, "COEFFICIENTS_AT_ONCE", 1000)  # several parts
     problem = Problem(200, 0.6)
     generator = named_generator(4, "local test")
     image = torch.randint(200, (300,), generator=generator)
     share = torch.rand(300, generator=generator)
     draws = Draws(image, random_rotations(300, generator), torch.randn(300, 2, generator=generator).double(), share)
-    statistics = LocalStatistics(BOX, N)
+    statistics = LocalStatistics(BOX, N, kernels=kernels)
     statistics.add(problem.model, problem.images, draws)
     quadratic = statistics.quadratic(200)
 
@@ -291,7 +289,7 @@ def test_statistics_are_the_same_to_the_last_bit_with_any_number_of_threads() ->
         for n in (1, 2, 5):
             torch.set_num_threads(n)
             statistics = LocalStatistics(BOX, N)
-            slabs = statistics._taps.table.slabs(R_MAX, n)
+            slabs = window_table(statistics._taps.grid).slabs(R_MAX, n)
             assert len(slabs) == n
             assert slabs[0][0] == 0
             assert all(a[1] == b[0] and a[0] < a[1] for a, b in itertools.pairwise(slabs))

@@ -11,13 +11,10 @@ from torch import Tensor
 from hoarfrost.maths.fourier import FourierDisc
 from hoarfrost.maths.rotations import plane_symmetries
 from hoarfrost.maths.seeds import named_generator
-from hoarfrost.model.all_poses.harmonic_kernel import (
-    AT_ONCE,
-    arrange_slices,
-    arrange_statistics,
-    products_of_likelihoods,
-    scores_of_products,
-)
+from hoarfrost.model.all_poses import cpu
+from hoarfrost.model.all_poses import torch as by_torch
+from hoarfrost.model.all_poses.cpu import AT_ONCE
+from hoarfrost.model.all_poses.kernels import kernels_for
 from hoarfrost.model.all_poses.plane_harmonics import HALF_OF_SYMMETRIES, PlaneHarmonics
 
 BOX = 32
@@ -66,7 +63,7 @@ def test_few_products_give_all_views(r_max: float) -> None:
     (u, w), (ux, wx) = ((part.imag @ basis.odd.T).chunk(2, dim=1) for part in (z, x))
     odd = torch.stack([u @ ux.T, w @ ux.T, u @ wx.T, w @ wx.T])
     scores = torch.empty(2, 3, 4, 1, 5, dtype=torch.float64)
-    scores_of_products(even, odd, basis, scores)
+    kernels_for(scores).scores_of_products(torch.stack([even, odd]), basis, scores)
     for g, symmetry in enumerate(HALF_OF_SYMMETRIES):
         view = seen(z, disc, symmetry)
         torch.testing.assert_close(scores[0, :, g, 0], view.real @ x.real.T)
@@ -84,7 +81,8 @@ def test_slices_and_statistics_are_laid_out_for_matrix_products(n: int, dtype: t
     log_weights = torch.randn(n, generator=named_generator(3, "harmonics test"), dtype=dtype)
     pairs = torch.view_as_real(slices).to(dtype)
     joint, odd = (torch.full((n, size), math.nan, dtype=dtype) for size in (basis.joint_size, 2 * basis.odd_size))
-    arrange_slices(pairs, log_weights, basis, joint, odd)
+    kernels = kernels_for(joint)
+    kernels.arrange_slices(pairs, log_weights, basis, joint, odd)
     real, power = (torch.cat([joint[:, of_kind[i]] for of_kind in basis.joint_slices()], dim=1) for i in range(2))
     close = {"rtol": 2e-6, "atol": 2e-6} if dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-12}
     torch.testing.assert_close(real, 2 * pairs[..., 0] @ basis.even.T, **close)
@@ -93,7 +91,7 @@ def test_slices_and_statistics_are_laid_out_for_matrix_products(n: int, dtype: t
     expected[:, basis.sizes[0] - 1] = log_weights
     torch.testing.assert_close(power, expected, **close)
     numerator, weight = torch.empty(n, disc.size, 2, dtype=dtype), torch.empty(n, disc.size, dtype=dtype)
-    arrange_statistics(joint.T.contiguous(), odd.T.contiguous(), basis, numerator, weight)
+    kernels.arrange_statistics(joint.T.contiguous(), odd.T.contiguous(), basis, numerator, weight)
     torch.testing.assert_close(numerator, 2 * pairs, **close)
     torch.testing.assert_close(weight, -pairs.square().sum(dim=2), **close)
 
@@ -104,20 +102,19 @@ def test_compiled_sweeps_are_those_of_torch_and_adjoint(n_shifts: int) -> None:
     generator = named_generator(4, "harmonics test")
     _, basis = harmonics(2.3, torch.float32)
     _, exact = harmonics(2.3)
-    even, odd = torch.randn(2, 4, b * n_shifts, width, generator=generator)
+    products = torch.randn(2, 4, b * n_shifts, width, generator=generator)
     found = torch.empty(2, b, 4, n_shifts, width)
-    scores_of_products(even, odd, basis, found)
+    cpu.scores_of_products(products, basis, found)
     expected = torch.empty(found.shape, dtype=torch.float64)
-    scores_of_products(even.double(), odd.double(), exact, expected)
+    by_torch.scores_of_products(products.double(), exact, expected)
     torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6)
 
     likelihoods, scale = torch.rand(found.shape, generator=generator), torch.rand(b, generator=generator)
     chosen = torch.randperm(b * n_shifts, generator=generator)[:-1].sort().values
     results = []
-    for dtype, of in ((torch.float32, basis), (torch.float64, exact)):
-        both, difference, by = (part.to(dtype) for part in (*likelihoods, scale))
+    for kernels, dtype, of in ((cpu, torch.float32, basis), (by_torch, torch.float64, exact)):
         sums = torch.empty(2, 4, len(chosen), width, dtype=dtype)
-        products_of_likelihoods(both, difference, by, chosen, of, sums[0], sums[1])
+        kernels.products_of_likelihoods(likelihoods.to(dtype), scale.to(dtype), chosen, of, sums)
         results.append(sums.double())
     torch.testing.assert_close(*results, rtol=1e-6, atol=1e-6)
     # ⟨scores of products, likelihoods⟩ = ⟨products, products of likelihoods⟩, over what was chosen.
@@ -125,5 +122,5 @@ def test_compiled_sweeps_are_those_of_torch_and_adjoint(n_shifts: int) -> None:
     of_chosen[chosen] = 1
     weights = (of_chosen.view(b, n_shifts) * scale[:, None])[None, :, None, :, None]
     left = float((expected * likelihoods * weights).sum())
-    right = float((even.double()[:, chosen] * results[1][0] + odd.double()[:, chosen] * results[1][1]).sum())
+    right = float((products.double()[:, :, chosen] * results[1]).sum())
     assert left == pytest.approx(right, rel=1e-9)

@@ -11,8 +11,8 @@ from torch import Tensor
 from hoarfrost.maths.rotations import random_rotations
 from hoarfrost.maths.seeds import named_generator
 from hoarfrost.model.all_poses.band import BandModel
-from hoarfrost.model.all_poses.marginal import marginalise
-from hoarfrost.model.all_poses.mixture import marginalise_mixture
+from hoarfrost.model.all_poses.marginal import marginalise, marginalise_with_statistics
+from hoarfrost.model.all_poses.mixture import marginalise_mixture, mixture_with_statistics
 from hoarfrost.model.images import WhitenedImages, whiten
 from hoarfrost.model.quadrature import PosePrior
 
@@ -56,24 +56,25 @@ def test_evidence_and_class_probabilities_are_those_of_bayes(
 
 
 def test_one_structure_is_the_likelihood_of_one(band: BandModel, slices: list[Tensor], images: WhitenedImages) -> None:
-    one = marginalise(images, slices[0], band.poses)
-    found = marginalise_mixture(images, slices[:1], band.poses, torch.zeros(1))
+    one, sums = marginalise_with_statistics(images, slices[0], band.poses)
+    found, (of_class,) = mixture_with_statistics(images, slices[:1], band.poses, torch.zeros(1))
     assert torch.equal(found.log_evidence, one.log_evidence)
     torch.testing.assert_close(found.ess, one.ess.double())
-    assert torch.equal(found.statistics[0][0], one.numerator)
-    assert torch.equal(found.statistics[0][1], one.weight)
+    assert torch.equal(of_class.numerator, sums.numerator)
+    assert torch.equal(of_class.weight, sums.weight)
 
 
 def test_equal_structures_share_the_statistics_and_double_the_effective_poses(
     band: BandModel, slices: list[Tensor], images: WhitenedImages
 ) -> None:
-    one = marginalise(images, slices[0], band.poses)
-    found = marginalise_mixture(images, [slices[0], slices[0]], band.poses, torch.full((2,), -math.log(2)))
+    one, sums = marginalise_with_statistics(images, slices[0], band.poses)
+    twice = [slices[0], slices[0]]
+    found, of_classes = mixture_with_statistics(images, twice, band.poses, torch.full((2,), -math.log(2)))
     torch.testing.assert_close(found.log_evidence, one.log_evidence)
     torch.testing.assert_close(found.ess, 2 * one.ess.double())
-    for numerator, weight in found.statistics:
-        torch.testing.assert_close(numerator, one.numerator / 2)
-        torch.testing.assert_close(weight, one.weight / 2)
+    for of_class in of_classes:
+        torch.testing.assert_close(of_class.numerator, sums.numerator / 2)
+        torch.testing.assert_close(of_class.weight, sums.weight / 2)
 
 
 def test_statistics_are_the_gradient(band: BandModel, slices: list[Tensor], images: WhitenedImages) -> None:
@@ -83,11 +84,11 @@ def test_statistics_are_the_gradient(band: BandModel, slices: list[Tensor], imag
 
     def nll(along: float) -> float:
         moved = [slices[0], slices[1] + along * direction, slices[2]]
-        found = marginalise_mixture(images, moved, band.poses, LOG_SHARES, statistics=False)
+        found = marginalise_mixture(images, moved, band.poses, LOG_SHARES)
         return -float(found.log_evidence.sum())
 
-    numerator, weight = marginalise_mixture(images, slices, band.poses, LOG_SHARES).statistics[1]
-    residual = numerator - weight * slices[1]
+    second = mixture_with_statistics(images, slices, band.poses, LOG_SHARES)[1][1]
+    residual = second.numerator - second.weight * slices[1]
     expected = -2 * float((residual.conj() * direction).real.sum())
     assert (nll(step) - nll(-step)) / (2 * step) == pytest.approx(expected, rel=1e-6)
 
@@ -119,7 +120,8 @@ def test_images_that_may_show_none_of_the_structures_count_for_less(
     assert torch.equal(with_none.log_evidence, found.log_evidence)
     torch.testing.assert_close(with_none.probability, found.probability * shown[:, None])
     # The statistics of one image alone are those without the alternative, times the probability of a structure.
-    one = [marginalise_mixture(images[:1], slices, band.poses, LOG_SHARES, log_none=n) for n in (None, log_none[:1])]
-    for (numerator, weight), (reduced, reduced_weight) in zip(*(m.statistics for m in one), strict=True):
-        torch.testing.assert_close(reduced, numerator * shown[0])
-        torch.testing.assert_close(reduced_weight, weight * shown[0])
+    one = images[:1], slices, band.poses, LOG_SHARES
+    each = (mixture_with_statistics(*one, n)[1] for n in (None, log_none[:1]))
+    for whole, reduced in zip(*each, strict=True):
+        torch.testing.assert_close(reduced.numerator, whole.numerator * shown[0])
+        torch.testing.assert_close(reduced.weight, whole.weight * shown[0])
