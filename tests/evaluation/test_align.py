@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hoarfrost.evaluation.align import Alignment, align, resample
-from hoarfrost.evaluation.search import ball, typical_diameter
+from hoarfrost.evaluation.search import typical_diameter
 from hoarfrost.maths.fourier import centred_window, fourier_resize, soft_sphere
 from hoarfrost.maths.fsc import fourier_shell_correlation
 from hoarfrost.maths.rotations import random_rotations, rotation_grid
@@ -102,16 +102,6 @@ def test_volumes_that_cannot_be_aligned_are_refused(volume: Tensor, message: str
         align(volume, make_phantom(16))
     with pytest.raises(ValueError, match=message):
         align(make_phantom(16), volume)
-
-
-def test_the_ball_holds_each_pair_once() -> None:
-    points = ball(10, 4.5)
-    both = {tuple(k) for k in torch.cat([points, -points]).tolist()}
-    axis = range(-4, 5)
-    assert len(both) == sum(x * x + y * y + z * z <= 20.25 for x in axis for y in axis for z in axis)
-    assert len(both) == 2 * len(points) - 1
-    with pytest.raises(ValueError, match="holds no frequencies"):
-        ball(10, 5)
 
 
 def test_the_rotation_grid_leaves_no_hole() -> None:

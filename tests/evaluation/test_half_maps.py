@@ -44,7 +44,7 @@ def test_agreement_that_a_tight_mask_makes_is_taken_out(monkeypatch: pytest.Monk
     assert float(compared.masked[beyond].min()) > 0.3
     assert float(compared.corrected[beyond].mean()) < 0.1
     assert float(compared.corrected[1 : SIGNAL_UP_TO - 1].min()) > 0.9
-    assert compared.masked_A == compared.band_limit_A
+    assert compared.resolution_of_A(compared.masked) == compared.band_limit_A
     assert compared.corrected_A == pytest.approx(BOX * PIXEL_A / SIGNAL_UP_TO, rel=0.12)
 
 

@@ -69,7 +69,7 @@ def test_wrong_use_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     for arguments, words in (
         (["C1", "-o", out], "no symmetry"),
         (["X2", "-o", out], "symmetry must be Cn"),
-        (["C2", "-o", path], "is the input"),
+        (["C2", "-o", path], "is an input"),
         (["C2", "-o", out, "--max-resolution", "9"], "between 10.0 and 60.0"),
     ):
         assert main(["symmetrise", path, *arguments]) == 2

@@ -181,3 +181,10 @@ def test_a_soft_sphere_is_one_inside_falls_over_the_edge_and_is_zero_outside() -
 
 def test_a_sphere_without_an_edge_is_hard() -> None:
     assert soft_sphere(9, 4, 0).unique().tolist() == [0, 1]
+
+
+def test_several_volumes_are_resized_each() -> None:
+    volumes = torch.randn(2, 3, 8, 8, 8, generator=torch.Generator().manual_seed(6))
+    resized = fourier_resize(volumes, 12)
+    assert resized.shape == (2, 3, 12, 12, 12)
+    assert torch.equal(resized[1, 2], fourier_resize(volumes[1, 2], 12))

@@ -54,6 +54,14 @@ def test_a_mask_hides_what_is_outside_it() -> None:
     assert float(fourier_shell_correlation(inside, inside + outside, soft_sphere(24, 11, 3)).min()) > 0.999
 
 
+def test_several_pairs_have_the_curves_of_each() -> None:
+    a, b = torch.randn(2, 2, 3, 8, 8, 8, generator=torch.Generator().manual_seed(5))
+    mask = soft_sphere(8, 5, 1)
+    curves = fourier_shell_correlation(a, b, mask)
+    assert curves.shape == (2, 3, 5)
+    assert torch.equal(curves[1, 2], fourier_shell_correlation(a[1, 2], b[1, 2], mask))
+
+
 @pytest.mark.parametrize("shapes", [((8, 8, 8), (9, 9, 9)), ((8, 8, 9), (8, 8, 9)), ((8, 8), (8, 8))])
 def test_other_shapes_are_refused(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
     with pytest.raises(ValueError, match="cubic"):

@@ -17,6 +17,7 @@ from hoarfrost.maths.rotations import (
     rotations_from_quaternions,
     rotations_from_relion_deg,
     rotations_from_vectors,
+    separate_maxima,
 )
 from hoarfrost.maths.seeds import named_generator
 
@@ -124,3 +125,11 @@ def test_half_a_turn_lies_two_places_further_on() -> None:
     for n in (0, 1, 4, 5):
         assert torch.equal(half_turn @ group[n], group[n + 2])
     assert torch.equal(group[2], half_turn)
+
+
+def test_maxima_are_the_highest_that_lie_apart() -> None:
+    about_z = rotations_about_z(torch.deg2rad(torch.tensor([0.0, 10, 20, 40])))
+    scores = torch.tensor([1.0, 3, 2, 0])
+    assert separate_maxima(scores, about_z, 3) == [1, 3]
+    assert separate_maxima(scores, about_z, 1) == [1]
+    assert separate_maxima(scores, about_z, 4, apart_deg=5) == [1, 2, 0, 3]

@@ -20,7 +20,7 @@ def share_of(radius: float) -> float:
 
 
 def test_a_ball_is_a_disc_lit_from_one_side() -> None:
-    picture = render_isosurface(ball(), share=share_of(RADIUS))
+    picture = render_isosurface(ball(), enclosed=share_of(RADIUS))
     pixel = (BOX - 1) / (PIXELS - 1)
     area = np.isfinite(picture).sum() * pixel**2
     assert area == pytest.approx(np.pi * RADIUS**2, rel=0.05)

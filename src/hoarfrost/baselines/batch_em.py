@@ -6,14 +6,12 @@
 Scheres (2012), J. Mol. Biol. 415, 406. An iteration costs one image gradient an image.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from hoarfrost.maths.fourier import radius_grid
+from hoarfrost.maths.shells import nearest_shell, shell_means, shells_of_spectrum
 from hoarfrost.model.all_poses.band import BandModel
 from hoarfrost.model.all_poses.marginal import marginalise_with_statistics
 from hoarfrost.model.images import WhitenedImages
@@ -55,8 +53,9 @@ def iterate(band: BandModel, images: WhitenedImages, state: EMState, support: Te
 
 def rescale(images: WhitenedImages, noise_ratio: Tensor, band: BandModel) -> WhitenedImages:
     """Images whitened for a noise variance `noise_ratio` (K,) times the one that they were whitened with."""
-    root = noise_ratio.sqrt()
-    data, ctf = images.data / root.to(images.ctf.dtype), images.ctf / root.to(images.ctf.dtype)
+    root = noise_ratio.sqrt().to(images.ctf.dtype)
+    data = images.data / root
+    ctf = images.ctf / root
     before, after = (x.abs().square().sum(-1, dtype=torch.float64) for x in (images.data, data))
     log_noise = (band.disc.weights.to(band.device) * noise_ratio.log()).sum()
     return WhitenedImages(data, ctf, images.log_constant + before - after - log_noise)
@@ -69,17 +68,15 @@ def prior_sums(band: BandModel, volume: Tensor) -> Tensor:
     τ² the power of the current map in the shell.
     """
     power = shell_power(volume)
-    shells = band.operator.grid_radii().round().to(torch.int64).clamp(max=len(power) - 1)
+    shells = nearest_shell(band.operator.grid_radii()).clamp(max=len(power) - 1)
     sums = band.disc.box**2 * band.operator.sum_at_unit_density / power
     return sums[shells].to(volume.dtype)
 
 
 def shell_power(volume: Tensor) -> Tensor:
     """The mean |V̂|² of each shell of a map (n, n, n), float64, none of them quite zero."""
-    n = volume.shape[0]
-    power = torch.fft.fftn(volume).abs().square().flatten().to(torch.float64)
-    shells = torch.fft.ifftshift(radius_grid(n, 3, volume.device)).round().to(torch.int64).flatten()
-    mean = torch.bincount(shells, power) / torch.bincount(shells).clamp(min=1)
+    power = torch.fft.fftn(volume).abs().square().to(torch.float64)
+    mean = shell_means(power, shells_of_spectrum(volume.shape[0], volume.device))
     return mean.clamp(min=1e-12 * float(power.max()) + 1e-30)
 
 
@@ -90,5 +87,5 @@ def _residual_minus_power(numerator: Tensor, weight: Tensor, slices: Tensor) -> 
 
 
 def _mean_over_shells(values: Tensor, band: BandModel) -> Tensor:
-    shells = band.disc.radii.round().to(device=values.device, dtype=torch.int64)
-    return (torch.bincount(shells, values) / torch.bincount(shells))[shells]
+    shells = nearest_shell(band.disc.radii).to(values.device)
+    return shell_means(values, shells)[shells]

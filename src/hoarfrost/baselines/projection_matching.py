@@ -7,8 +7,6 @@ Penczek, Grassucci & Frank (1994), Ultramicroscopy 53, 251. The search is global
 as the marginal likelihood's sum, and its costs are counted as one image gradient an image.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

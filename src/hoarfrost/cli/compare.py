@@ -27,10 +27,10 @@ def compare(
 ) -> None:
     """Compare, print, and write what was asked for."""
     if output is not None:
+        from hoarfrost.io.folders import check_files
         from hoarfrost.reporting.comparison import FILES
-        from hoarfrost.reporting.folder import check_folder
 
-        check_folder(output, FILES, overwrite=overwrite)
+        check_files(output, FILES, overwrite=overwrite)
     found = verbs.compare(first, second, mask_diameter_A=mask_diameter_A)
     print(json.dumps(found.to_dict(), indent=2) if as_json else "\n".join(found.lines()))
     if output is not None:

@@ -37,10 +37,10 @@ def inspect(
     from rich.console import Console
 
     if output is not None:
-        from hoarfrost.reporting.folder import check_folder
+        from hoarfrost.io.folders import check_files
         from hoarfrost.reporting.inspection import FILES
 
-        check_folder(output, FILES, overwrite=overwrite)
+        check_files(output, FILES, overwrite=overwrite)
     found = verbs.inspect(particles, **options)
     if as_json:
         print(json.dumps(found.to_dict(), indent=2))

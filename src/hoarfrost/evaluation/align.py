@@ -6,13 +6,11 @@ the volume turned inside out, V(−x):
     aligned(x) = V′( R (x − t) )                  R takes the reference's frame to the volume's; t moves by +t
     âligned(k) = exp(−2πi k·t / N) V̂′( R k )
 
-Three steps. A grid over SO(3) at low resolution, with the best shift of every rotation from an FFT (`search`). Then
-the best candidates of each hand climb by damped Gauss–Newton steps through ever wider bands. The score is the mutual
-information of two maps with Gaussian coefficients, −Σ_s n_s log(1 − FSC(s)²): it does not see differences of the
-maps' spectra, and shells where the maps do not agree weigh nothing.
+A search over SO(3) at low resolution finds the best shift of every rotation by FFT (`search`). The best candidates of
+each hand then climb by damped Gauss–Newton steps through ever wider bands. The score is the mutual information of two
+maps with Gaussian coefficients, −Σ_s n_s log(1 − FSC(s)²). It does not depend on the maps' spectra, and shells without
+agreement weigh nothing.
 """
-
-from __future__ import annotations
 
 import contextlib
 import math
@@ -22,9 +20,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hoarfrost.evaluation.search import Candidate, ball, search, typical_diameter
-from hoarfrost.maths.fourier import centred_window, fft3_centred, fourier_resize, ifft3_centred, soft_sphere
+from hoarfrost.evaluation.search import Candidate, search, typical_diameter
+from hoarfrost.maths.ball import half_ball, values_at, volume_of
+from hoarfrost.maths.fourier import centred_window, fft3_centred, fourier_resize, soft_sphere
 from hoarfrost.maths.rotations import rotations_from_vectors
+from hoarfrost.maths.shells import nearest_shell, shell_means
 from hoarfrost.nufft.sampler import SpectrumSampler
 
 LARGEST_SEARCH_BAND = 8.0
@@ -70,13 +70,14 @@ def align(
         if not array.isfinite().all() or array.max() == array.min():
             raise ValueError(f"the {name} must be finite and not constant")
     volume, reference = volume.to("cpu", torch.float32), reference.to("cpu", torch.float32)
-    n, box = volume.shape[0], reference.shape[0]
-    # A volume longer than the reference needs its length, or its outside would be folded into the inside.
+    n = volume.shape[0]
+    box = reference.shape[0]
+    # The grid is as long as the longer map, or its outside would be folded into the inside.
     long_box = max(box, 2 * math.ceil(n * pixel_size_A / voxel_A / 2 - 1e-6))
     scale = n * pixel_size_A / (long_box * voxel_A)
     limit = min(long_box / 2 - 1, (n / 2 - 1) / scale)
     target = centred_window(reference, long_box)
-    # The corners have no say: in one of the two maps a rotation takes them out of the box.
+    # A rotation takes the corners out of the box, so they do not count.
     masked = [(v - v.mean()) * soft_sphere(v.shape[0], 0.9 * v.shape[0], 0.05 * v.shape[0]) for v in (volume, target)]
     # Where a molecule fills little of the box, its features lie at more Fourier pixels.
     top = min(limit, LARGEST_BAND)
@@ -111,7 +112,7 @@ def _best_candidate(
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Thousands of small operations: on a busy machine more threads only wait for each other, 10 times longer."""
+    """Keep torch to one thread: for thousands of small operations more threads only wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -132,42 +133,35 @@ def resample(
 
     `scale` is the volume's length over the result's. Frequencies up to Nyquist, periodic in the result's box.
     """
-    points = ball(box, box / 2 - 1e-3)
+    points = half_ball(box, box / 2 - 1e-3)
     sampler = SpectrumSampler(volume.to(torch.float32).unsqueeze(0), width=6)
     sign = -1.0 if mirrored else 1.0
     values = sampler(sign * scale * points @ rotation.T)[:, 0]
     values = values * torch.polar(torch.ones(len(points)), (-2 * math.pi / box * (points @ shift_voxels)).float())
-    spectrum = torch.zeros((box, box, box), dtype=torch.complex64)
-    for k, value in ((points, values), (-points, values.conj())):
-        ix, iy, iz = (k.round().to(torch.int64) + box // 2).unbind(-1)
-        spectrum[iz, iy, ix] = value
     # Voxel values, not their sums, are what a change of voxel size leaves alone.
-    return ifft3_centred(spectrum).real * (box * scale / volume.shape[0]) ** 3
+    return volume_of(points, values, box) * (box * scale / volume.shape[0]) ** 3
 
 
 class _Objective:
     """Agreement of a volume, moved, with a reference over a band of frequencies, and its ascent."""
 
     def __init__(self, volume: Tensor, reference: Tensor, band: float, scale: float) -> None:
-        self._box, self._scale = reference.shape[0], scale
-        self._points = ball(self._box, band)
-        self._shell = self._points.norm(dim=-1).round().to(torch.int64)
+        self._box = reference.shape[0]
+        self._scale = scale
+        self._points = half_ball(self._box, band)
+        self._shell = nearest_shell(self._points.norm(dim=-1))
         cropped = _cropped(volume, band * scale)
         small = cropped.shape[0]
         axis = (torch.arange(small) - small // 2).to(torch.float32) * (-2 * math.pi / small)
         # V̂ and ∂V̂/∂p, the transforms of V and −2πi x V / n: the i is put back by `_model`.
         volumes = torch.stack([cropped, cropped * axis, cropped * axis[:, None], cropped * axis[:, None, None]])
         self._sampler = SpectrumSampler(volumes)
-        spectrum = fft3_centred(reference)
-        ix, iy, iz = (self._points.to(torch.int64) + self._box // 2).unbind(-1)
-        self._target = self._whiten(spectrum[iz, iy, ix].to(torch.complex128))
+        target = values_at(fft3_centred(reference), self._points).to(torch.complex128)
+        self._target = target / self._amplitude(target)
 
-    def _sum(self, values: Tensor) -> Tensor:
-        return torch.bincount(self._shell, values)
-
-    def _whiten(self, values: Tensor) -> Tensor:
-        power = self._sum(values.abs().square()) / self._sum(torch.ones(len(values)))
-        return values / power.clamp(min=1e-30).sqrt()[self._shell]
+    def _amplitude(self, values: Tensor) -> Tensor:
+        """The root mean square of the shell that each value is in: (m,)."""
+        return shell_means(values.abs().square(), self._shell).clamp(min=1e-30).sqrt()[self._shell]
 
     def _model(self, candidate: Candidate) -> tuple[Tensor, Tensor]:
         """Whitened coefficients of the moved volume, (m,), and their derivative by turn and shift, (m, 6)."""
@@ -179,24 +173,23 @@ class _Objective:
         gradient = 1j * sampled[:, 1:] @ frame.to(torch.complex128) * phase.unsqueeze(-1)
         turn = torch.linalg.cross(k.to(torch.complex128), gradient)
         shift = -2j * math.pi / self._box * k * values.unsqueeze(-1)
-        power = self._sum(values.abs().square()) / self._sum(torch.ones(len(values)))
-        norm = power.clamp(min=1e-30).sqrt()[self._shell]
+        norm = self._amplitude(values)
         return values / norm, torch.cat([turn, shift], dim=-1) / norm.unsqueeze(-1)
 
     def _fsc(self, values: Tensor) -> Tensor:
-        return self._sum((self._target.conj() * values).real) / self._sum(torch.ones(len(values)))
+        return shell_means((self._target.conj() * values).real, self._shell)
 
     def _score(self, values: Tensor) -> float:
         fsc = self._fsc(values).clamp(0.0, 0.999)
         fsc[0] = 0.0
-        count = self._sum(torch.ones(len(values)))
-        return float(-(count * torch.log1p(-fsc.square())).sum())
+        return float(-(torch.bincount(self._shell) * torch.log1p(-fsc.square())).sum())
 
     def climb(self, start: Candidate, *, max_steps: int, tolerance: float) -> Candidate:
         """The local maximum of the score near `start`: Levenberg–Marquardt with weights from the current FSC."""
         here = start
         values, jacobian = self._model(here)
-        score, damping = self._score(values), 1e-3
+        score = self._score(values)
+        damping = 1e-3
         for _ in range(max_steps):
             fsc = self._fsc(values).clamp(0.02, 0.95)
             weight = (fsc / (1 - fsc.square()))[self._shell]
@@ -210,8 +203,9 @@ class _Objective:
                 if damping > 1e2:
                     break
                 continue
-            gain, score = new_score - score, new_score
-            here, values, jacobian, damping = there, new_values, new_jacobian, damping / 4
+            gain = new_score - score
+            here, values, jacobian, score = there, new_values, new_jacobian, new_score
+            damping /= 4
             if gain < tolerance * abs(score):
                 break
         return Candidate(here.rotation, here.shift, here.mirrored, score)

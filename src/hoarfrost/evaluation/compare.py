@@ -1,17 +1,13 @@
 """Two maps of equal standing: how alike they are in each hand, after alignment over rotations and shifts.
 
-`evaluate` takes the better hand and says which; here both are told, since a map of low resolution agrees with its
+`evaluate` takes the better hand and says which. Here both are reported, since a map of low resolution agrees with its
 mirror image almost as well as with itself.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from hoarfrost.errors import UsageError
-from hoarfrost.evaluation.align import align
-from hoarfrost.evaluation.evaluate import EvaluationReport, read_map, report_on
+from hoarfrost.evaluation.evaluate import EvaluationReport, align_maps, check_mask, read_map, report_on
 
 
 @dataclass(frozen=True)
@@ -58,13 +54,8 @@ class Comparison:
 
 def compare(first: str | Path, second: str | Path, *, mask_diameter_A: float | None = None) -> Comparison:
     """The verb `hoarfrost.compare`, which documents arguments and errors."""
-    if mask_diameter_A is not None and not mask_diameter_A > 0:
-        raise UsageError(f"the mask's diameter must be positive, not {mask_diameter_A:g} Å")
-    volume, volume_pixel_A = read_map(first)
-    target, pixel_size_A = read_map(second)
-    found = [
-        align(volume, target, pixel_size_A=volume_pixel_A, reference_pixel_size_A=pixel_size_A, mirrored=mirrored)
-        for mirrored in (False, True)
-    ]
-    same, other = (report_on(one, first, second, target, pixel_size_A, mask_diameter_A) for one in found)
+    check_mask(mask_diameter_A)
+    judged, target = read_map(first), read_map(second)
+    found = [align_maps(judged, target, mirrored=mirrored) for mirrored in (False, True)]
+    same, other = (report_on(one, judged, target, mask_diameter_A) for one in found)
     return Comparison(same, other, found[1].score > found[0].score)

@@ -1,18 +1,8 @@
-r"""How good is a map: the verb `evaluate` and what it reports.
+"""How good is a map: the verb `evaluate` and what it reports.
 
-From Python::
-
-    import hoarfrost
-    report = hoarfrost.evaluate("run/map.mrc", "truth.mrc")
-    print(report.resolution_05_A)
-    print("\n".join(report.lines()))
-
-FSC 0.5 is the threshold to read against a reference that is true or nearly so. FSC 0.143 is meant for two half maps
-of equal noise; against a reference it means little, and at low resolution nothing: a map of random spheres has been
-seen to read 48 Å by it.
+FSC 0.5 is the threshold against a reference that is nearly true. FSC 0.143 is meant for two half maps of equal noise;
+against a reference it means little, and at low resolution nothing.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,13 +25,21 @@ MASK_EDGE_VOXELS = 5.0
 
 
 @dataclass(frozen=True)
+class Map:
+    """A map as read from a file: `volume` float32 (n, n, n)."""
+
+    path: Path
+    volume: Tensor
+    pixel_size_A: float
+
+
+@dataclass(frozen=True)
 class EvaluationReport:
     """What `evaluate` found; all numbers are finite.
 
-    `fsc` has shells 0 … box // 2, and `shell_resolutions_A` the resolution of each in Å, None for DC.
-    `resolution_05_A` and `resolution_0143_A` are where the FSC falls below 0.5 and 0.143; a curve that never does
-    gives Nyquist, one that never rises to it the box length. `rotation` and `shift_A` bring the reference's frame to
-    the map's (see `hoarfrost.evaluation.align`). `aligned` is the map in the reference's frame, (box, box, box).
+    `fsc` has shells 0 … box // 2. `resolution_05_A` and `resolution_0143_A` are where it falls below 0.5 and 0.143: at
+    Nyquist if it never does, at the box length if it never rises to that. `rotation` and `shift_A` bring the frame of
+    the reference to the map's (see `hoarfrost.evaluation.align`). `aligned` is the map in the reference's frame.
     """
 
     map_path: Path
@@ -122,35 +120,46 @@ def evaluate(
         raise UsageError("poses and true poses go together: give both or neither")
     if poses is None and group.order > 1:
         raise UsageError(f"symmetry {group.name} is that of poses to judge: give poses and true poses, or no symmetry")
-    if mask_diameter_A is not None and not mask_diameter_A > 0:
-        raise UsageError(f"the mask's diameter must be positive, not {mask_diameter_A:g} Å")
-    volume, volume_pixel_A = read_map(map_path)
-    target, pixel_size_A = _read_reference(reference, len(volume), volume_pixel_A)
+    check_mask(mask_diameter_A)
+    judged = read_map(map_path)
+    target = _read_reference(reference, judged)
     errors = None if poses is None or true_poses is None else _compare_poses(poses, true_poses, group)
+    return report_on(align_maps(judged, target), judged, target, mask_diameter_A, errors)
 
-    found = align(volume, target, pixel_size_A=volume_pixel_A, reference_pixel_size_A=pixel_size_A)
-    return report_on(found, map_path, reference, target, pixel_size_A, mask_diameter_A, errors)
+
+def check_mask(diameter_A: float | None) -> None:
+    """Raise UsageError for a mask without size."""
+    if diameter_A is not None and not diameter_A > 0:
+        raise UsageError(f"the mask's diameter must be positive, not {diameter_A:g} Å")
+
+
+def align_maps(judged: Map, target: Map, *, mirrored: bool | None = None) -> Alignment:
+    """The alignment of a map to another; `mirrored` keeps to one hand."""
+    return align(
+        judged.volume,
+        target.volume,
+        pixel_size_A=judged.pixel_size_A,
+        reference_pixel_size_A=target.pixel_size_A,
+        mirrored=mirrored,
+    )
 
 
 def report_on(
-    found: Alignment,
-    map_path: str | Path,
-    reference: str | Path,
-    target: Tensor,
-    pixel_size_A: float,
-    mask_diameter_A: float | None = None,
-    poses: PoseErrors | None = None,
+    found: Alignment, judged: Map, target: Map, mask_diameter_A: float | None = None, poses: PoseErrors | None = None
 ) -> EvaluationReport:
-    """The report on a map that was aligned to a reference, `target` (box, box, box)."""
-    box, mask, correlation = target.shape[0], None, found.correlation
+    """The report on a map that was aligned to a reference, `target`."""
+    box = target.volume.shape[0]
+    pixel_size_A = target.pixel_size_A
+    mask = None
+    correlation = found.correlation
     if mask_diameter_A is not None:
         mask = soft_sphere(box, mask_diameter_A / pixel_size_A, MASK_EDGE_VOXELS)
-        pair = torch.stack([found.aligned * mask, target * mask]).flatten(1)
+        pair = torch.stack([found.aligned * mask, target.volume * mask]).flatten(1)
         correlation = float(torch.corrcoef(pair)[0, 1].nan_to_num())
-    fsc = fourier_shell_correlation(found.aligned, target, mask)
+    fsc = fourier_shell_correlation(found.aligned, target.volume, mask)
     return EvaluationReport(
-        map_path=Path(map_path),
-        reference_path=Path(reference),
+        map_path=judged.path,
+        reference_path=target.path,
         box=box,
         pixel_size_A=pixel_size_A,
         resolution_05_A=resolution_A(fsc, box, pixel_size_A, 0.5),
@@ -165,21 +174,23 @@ def report_on(
     )
 
 
-def read_map(path: str | Path) -> tuple[Tensor, float]:
-    """A map and its pixel size in Å. Raises DataError as `read_volume` does, and for a map that cannot be aligned."""
+def read_map(path: str | Path) -> Map:
+    """Read a map. Raises DataError as `read_volume` does, and for a map that cannot be aligned."""
     values, pixel_size_A = read_volume(path)
     if values.shape[0] < 8:
         raise DataError(path, expected="a map of 8 voxels or more", found=f"{values.shape[0]}")
     if values.max() == values.min():
         raise DataError(path, expected="a map with contrast", found="one value in every voxel")
-    return torch.from_numpy(values), pixel_size_A
+    return Map(Path(path), torch.from_numpy(values), pixel_size_A)
 
 
-def _read_reference(path: str | Path, box: int, pixel_size_A: float) -> tuple[Tensor, float]:
-    """A map to judge by and its pixel size in Å: of an atomic model one of such a box, or one more where it is odd."""
+def _read_reference(path: str | Path, judged: Map) -> Map:
+    """A map to judge by: of an atomic model one of the judged map's box, or one voxel more where that is odd."""
     if not is_atomic_model(path):
         return read_map(path)
-    return torch.from_numpy(read_atomic_model(path, box + box % 2, pixel_size_A)), pixel_size_A
+    box = len(judged.volume)
+    values = read_atomic_model(path, box + box % 2, judged.pixel_size_A)
+    return Map(Path(path), torch.from_numpy(values), judged.pixel_size_A)
 
 
 def _compare_poses(poses: str | Path, true_poses: str | Path, group: PointGroup) -> PoseErrors:

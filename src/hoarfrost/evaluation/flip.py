@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from hoarfrost.errors import DataError, UsageError
+from hoarfrost.io.folders import check_file
 from hoarfrost.io.mrc import read_volume, write_volume
 from hoarfrost.io.particles_star import read_particles
 from hoarfrost.io.posed_star import write_posed_particles
@@ -58,8 +59,13 @@ def flip(
 ) -> Flipped:
     """The verb `hoarfrost.flip`, which documents arguments and errors."""
     output = Path(output)
+    if output.suffix.lower() not in (".mrc", ".map"):
+        raise UsageError(f"the output {output} is a map: give a name that ends in .mrc")
+    inputs = [map_path] if particles is None else [map_path, particles]
     poses_path = None if particles is None else output.with_suffix(".star")
-    _check(Path(map_path), None if particles is None else Path(particles), output, poses_path, overwrite)
+    for path in (output, poses_path):
+        if path is not None:
+            check_file(path, inputs, overwrite=overwrite)
     volume, pixel_size_A = read_volume(map_path)
     n_poses = 0
     if particles is not None and poses_path is not None:
@@ -75,15 +81,3 @@ def flip(
         n_poses = table.n
     write_volume(output, inside_out(torch.from_numpy(volume)).numpy(), pixel_size_A)
     return Flipped(output, poses_path, n_poses)
-
-
-def _check(map_path: Path, particles: Path | None, output: Path, poses: Path | None, overwrite: bool) -> None:
-    if output.suffix.lower() not in (".mrc", ".map"):
-        raise UsageError(f"the output {output} is a map: give a name that ends in .mrc")
-    for path in (output, poses):
-        if path is None or not path.exists():
-            continue
-        if any(source is not None and source.exists() and path.samefile(source) for source in (map_path, particles)):
-            raise UsageError(f"{path} is an input; choose another output")
-        if not overwrite:
-            raise UsageError(f"{path} exists; choose another name or give --overwrite")

@@ -1,17 +1,14 @@
 """What two half maps tell of the resolution: their FSC as they are, within a mask, and without what the mask adds.
 
-A mask leaves out the noise of the solvent, but multiplying by it smears Fourier coefficients into each other, in both
-maps alike, which looks like agreement. How much is seen where the phases beyond some shell are replaced by random ones,
-in each map its own, before the mask is put on; what is left of the FSC there comes from the mask alone:
+A mask leaves out the noise of the solvent. It also smears Fourier coefficients into each other, in both maps alike,
+which looks like agreement. To measure that, the phases beyond some shell are replaced by random ones, in each map its
+own, before the mask is put on. The FSC that is left there comes from the mask alone:
 
     FSC_corrected = (FSC_masked − FSC_random) / (1 − FSC_random)
 
 Chen et al. (2013), Ultramicroscopy 135, 24. As in RELION, phases are random from the first shell where the FSC without
-mask is below 0.8. RELION corrects from two shells later on, as the mask carries true agreement that far, and so leaves
-two shells on the bright side; here the correction begins with the first.
+mask is below 0.8. The correction begins with that shell; RELION begins two shells later.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,8 +18,9 @@ from torch import Tensor
 
 from hoarfrost.evaluation.particle_mask import make_particle_mask
 from hoarfrost.maths.fsc import fourier_shell_correlation, resolution_A
+from hoarfrost.maths.shells import shells_of_half_spectrum
 
-# Half maps that agree less than this hold no detail that could be told from noise (Rosenthal & Henderson 2003).
+# The usual threshold for half maps of equal noise (Rosenthal & Henderson 2003).
 FSC_THRESHOLD = 0.143
 RANDOM_BELOW_FSC = 0.8
 # One draw leaves the coarse shells, which have few coefficients, with a correction as noisy as they are.
@@ -66,11 +64,6 @@ class HalfMapFSC:
     def unmasked_A(self) -> float:
         """Resolution of `unmasked`, in Å."""
         return self.resolution_of_A(self.unmasked)
-
-    @cached_property
-    def masked_A(self) -> float:
-        """Resolution of `masked`, in Å: on the bright side, as the mask adds to it."""
-        return self.resolution_of_A(self.masked)
 
     @cached_property
     def corrected_A(self) -> float:
@@ -133,17 +126,9 @@ def randomise_phases(volume: Tensor, first_shell: float, generator: torch.Genera
     # The phases of a real volume, so that the result is real too.
     noise = torch.fft.rfftn(torch.randn(volume.shape, generator=generator, dtype=torch.float64))
     random = torch.polar(spectrum.abs(), noise.angle())
-    result: Tensor = torch.fft.irfftn(torch.where(_shells(volume) < first_shell, spectrum, random), s=volume.shape)
+    is_kept = shells_of_half_spectrum(volume.shape[-1]) < first_shell
+    result: Tensor = torch.fft.irfftn(torch.where(is_kept, spectrum, random), s=volume.shape)
     return result
-
-
-def _shells(volume: Tensor) -> Tensor:
-    """round(|k|) of each coefficient of torch.fft.rfftn(volume)."""
-    n = volume.shape[-1]
-    whole, half = torch.fft.fftfreq(n, 1 / n), torch.fft.rfftfreq(n, 1 / n)
-    squares = whole.square()[:, None, None] + whole.square()[:, None] + half.square()
-    shells: Tensor = squares.to(torch.float64).sqrt().round()
-    return shells
 
 
 def _first_below(fsc: Tensor, threshold: float, bounds: tuple[float, float]) -> float:

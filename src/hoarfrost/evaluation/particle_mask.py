@@ -1,13 +1,11 @@
 """A soft mask about the particle, made from its own map, so that the solvent's noise does not count.
 
-The map is low-passed, what is above Otsu's threshold is taken for the particle, small islands are left out, and the
-rest grows by a few voxels and fades out over a few more, by the distance to it.
+The map is low-passed. What is above Otsu's threshold counts as the particle, without small islands. It grows by a few
+voxels and fades out over a few more.
 
 Otsu (1979), IEEE Trans. Syst. Man Cybern. 9, 62: the threshold that splits the values into two classes with means m₀
 and m₁ and shares w₀ and w₁ such that w₀ w₁ (m₁ − m₀)² is greatest.
 """
-
-from __future__ import annotations
 
 import math
 
@@ -54,7 +52,8 @@ def otsu_threshold(values: npt.NDArray[np.float64]) -> float:
     above = values.size - below
     sum_below = np.cumsum(counts * centres)[:-1]
     # Classes that are empty would divide by zero, and separate nothing.
-    mean_below, mean_above = sum_below / below.clip(1), (float(counts @ centres) - sum_below) / above.clip(1)
+    mean_below = sum_below / below.clip(1)
+    mean_above = (float(counts @ centres) - sum_below) / above.clip(1)
     between = np.where((below > 0) & (above > 0), below * above * np.square(mean_above - mean_below), 0.0)
     return float(edges[1:-1][between.argmax()]) if values.max() > values.min() else float(values.max())
 

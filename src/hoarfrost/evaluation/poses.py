@@ -10,15 +10,12 @@ then, with the slice theorem P_R V(k) = V̂(Rᵀ(kx, ky, 0)),
     R_true = M R_est G                 M = 1, or diag(−1, −1, 1) where mirrored
     t_true = t_est − (R_true d)_xy
 
-M because −Rᵀ(kx, ky, 0) = (M R)ᵀ(kx, ky, 0): a slice of the inside-out volume is the one seen after half a turn in the
-image plane. G and d are those of `hoarfrost.evaluation.align` (R and t there) with the truth as reference. Here they
-are found from the poses alone, robustly, since many estimated poses may be plainly wrong.
+since −Rᵀ(kx, ky, 0) = (M R)ᵀ(kx, ky, 0). With the truth as reference, G and d are R and t of
+`hoarfrost.evaluation.align`. Here they are found from the poses alone, robustly, as many of these may be wrong.
 
-Where V_est has the symmetry of a group, R_est g shows it as R_est does for every rotation g of the group, and the one
-that comes nearest to the truth counts. So chance looks better too: random poses of a D7 map are 62° off, not 132°.
+Where V_est has the symmetry of a group, R_est g shows it as R_est does, for every rotation g of the group. The one
+nearest to the truth counts. Chance looks better then, too: random poses of a D7 map are 62° off, not 132°.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -88,15 +85,22 @@ def pose_errors(
     turned = true @ _nearest(frames_of[mirrored], frame, group).transpose(1, 2) @ frame
     angles_deg = _angle_deg(turned.transpose(1, 2) @ true)
     cosine = (turned[:, 2] * true[:, 2]).sum(-1).clamp(-1, 1)
-    est_A, true_A = shifts_A.to("cpu", torch.float64), true_shifts_A.to("cpu", torch.float64)
-    origin_A = _common_origin_A(true[:, :2], est_A - true_A, angles_deg)
-    errors_A = (est_A - true_A - torch.einsum("nij,j->ni", true[:, :2], origin_A)).norm(dim=-1)
+    difference_A = shifts_A.to("cpu", torch.float64) - true_shifts_A.to("cpu", torch.float64)
+    origin_A = _common_origin_A(true[:, :2], difference_A, angles_deg)
+    errors_A = (difference_A - torch.einsum("nij,j->ni", true[:, :2], origin_A)).norm(dim=-1)
     return PoseErrors(angles_deg, torch.rad2deg(torch.acos(cosine)), errors_A, frame, origin_A, mirrored)
 
 
 def _angle_deg(rotations: Tensor) -> Tensor:
-    trace = rotations.diagonal(dim1=-2, dim2=-1).sum(-1)
+    return _angle_of_trace_deg(rotations.diagonal(dim1=-2, dim2=-1).sum(-1))
+
+
+def _angle_of_trace_deg(trace: Tensor) -> Tensor:
     return torch.rad2deg(torch.acos(((trace - 1) / 2).clamp(-1, 1)))
+
+
+def _closeness(angle_deg: Tensor, width_deg: float = KERNEL_DEG) -> Tensor:
+    return torch.exp(-0.5 * (angle_deg / width_deg).square())
 
 
 def _nearest(frames: Tensor, to: Tensor, group: PointGroup) -> Tensor:
@@ -115,26 +119,23 @@ def _vote(frames: Tensor, group: PointGroup) -> tuple[Tensor, float]:
     trace = torch.full((len(candidates), len(voters)), -1.0, dtype=frames.dtype)
     for rotation in group.rotations:
         trace = torch.maximum(trace, candidates.flatten(1) @ (rotation @ voters).flatten(1).T)
-    angle_deg = torch.rad2deg(torch.acos(((trace - 1) / 2).clamp(-1, 1)))
-    best = candidates[torch.exp(-0.5 * (angle_deg / KERNEL_DEG).square()).sum(1).argmax()]
+    best = candidates[_closeness(_angle_of_trace_deg(trace)).sum(1).argmax()]
     # Then the weighted mean of those near it, the kernel narrowing to the crowd's own width.
     width_deg = KERNEL_DEG
     for _ in range(10):
         near_best = _nearest(frames, best, group)
         angle_deg = _angle_deg(best.T @ near_best)
-        weight = torch.exp(-0.5 * (angle_deg / width_deg).square())
+        weight = _closeness(angle_deg, width_deg)
         u, _, v = torch.linalg.svd(torch.einsum("n,nij->ij", weight, near_best))
         best = u @ torch.diag(torch.tensor([1.0, 1.0, float(torch.det(u @ v).sign())], dtype=u.dtype)) @ v
         near = angle_deg[angle_deg <= 3 * width_deg]
         width_deg = min(KERNEL_DEG, max(float(near.median()) if len(near) else KERNEL_DEG, 0.1))
-    angle_deg = _angle_deg(best.T @ _nearest(frames, best, group))
-    votes = torch.exp(-0.5 * (angle_deg / KERNEL_DEG).square()).sum()
-    return best, float(votes)
+    return best, float(_closeness(_angle_deg(best.T @ _nearest(frames, best, group))).sum())
 
 
 def _common_origin_A(planes: Tensor, difference_A: Tensor, angles_deg: Tensor) -> Tensor:
     """The d (3,) of R_xy d ≈ t_est − t_true, by least squares whose outliers lose their weight."""
-    weight = torch.exp(-0.5 * (angles_deg / KERNEL_DEG).square()) + 1e-6
+    weight = _closeness(angles_deg) + 1e-6
     origin = torch.zeros(3, dtype=torch.float64)
     for _ in range(20):
         normal = torch.einsum("n,nij,nik->jk", weight, planes, planes)
@@ -143,5 +144,5 @@ def _common_origin_A(planes: Tensor, difference_A: Tensor, angles_deg: Tensor) -
         origin = torch.linalg.pinv(normal, rtol=1e-9, hermitian=True) @ slope
         residual = (difference_A - torch.einsum("nij,j->ni", planes, origin)).norm(dim=-1)
         scale = max(float(residual.median()), 1e-6)
-        weight = (torch.exp(-0.5 * (angles_deg / KERNEL_DEG).square()) + 1e-6) / (1 + (residual / scale).square())
+        weight = (_closeness(angles_deg) + 1e-6) / (1 + (residual / scale).square())
     return origin

@@ -1,15 +1,15 @@
 """Exhaustive search for the rotation, hand and shift between two maps at low resolution."""
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from hoarfrost.maths.ball import half_ball, values_at
 from hoarfrost.maths.fourier import fft3_centred, fourier_resize, radius_grid
 from hoarfrost.maths.rotations import rotation_grid, separate_maxima
+from hoarfrost.maths.shells import nearest_shell, shell_means
 from hoarfrost.nufft.sampler import SpectrumSampler
 
 N_ROTATIONS = 4500
@@ -27,19 +27,6 @@ class Candidate(NamedTuple):
     score: float
 
 
-def ball(box: int, r_max: float) -> Tensor:
-    """Integer frequencies (x, y, z) with |k| ≤ r_max, one of each pair ±k, DC first: (m, 3) float64."""
-    r = math.floor(r_max)
-    if r >= box / 2:
-        raise ValueError(f"a box of {box} holds no frequencies of {r_max} Fourier pixels")
-    axis = torch.arange(-r, r + 1, dtype=torch.float64)
-    x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
-    half = (x > 0) | ((x == 0) & (y > 0)) | ((x == 0) & (y == 0) & (z >= 0))
-    keep = half & (x * x + y * y + z * z <= r_max**2)
-    points = torch.stack([x[keep], y[keep], z[keep]], dim=-1)
-    return points[torch.argsort(points.square().sum(-1), stable=True)]
-
-
 def typical_diameter(volume: Tensor) -> float:
     """Diameter in voxels of the uniform ball with the radius of gyration of the volume's squared values."""
     n = volume.shape[0]
@@ -55,27 +42,25 @@ def typical_diameter(volume: Tensor) -> float:
 def search(volume: Tensor, reference: Tensor, r_max: float, scale: float) -> list[Candidate]:
     """The best distinct candidates of both hands by correlation up to r_max, best first; up to 2 · N_KEPT.
 
-    `scale` is the volume's length over the reference's. Shells are whitened, then weighted by the square root of
-    the reference's amplitude: between plain correlation, which sees the first shells only, and phase correlation,
-    which shells of noise would rule.
+    `scale` is the volume's length over the reference's. Shells are whitened, then weighted by the square root of the
+    reference's amplitude. Plain correlation would see the first shells only, phase correlation mostly shells of noise.
     """
     box = reference.shape[0]
-    points = ball(box, r_max)[1:]
-    shell = points.norm(dim=-1).round().to(torch.int64)
+    points = half_ball(box, r_max)[1:]
+    shell = nearest_shell(points.norm(dim=-1))
     small = min(volume.shape[0], 2 * math.ceil(r_max * scale + 2))
     sampler = SpectrumSampler(fourier_resize(volume, small).unsqueeze(0), width=2, oversampling=3)
-    ix, iy, iz = (points.to(torch.int64) + box // 2).unbind(-1)
-    target = fft3_centred(reference)[iz, iy, ix].to(torch.complex64)
-    count = torch.bincount(shell).clamp(min=1)
-    amplitude = (torch.bincount(shell, target.abs().square()) / count).sqrt().clamp(min=1e-30)
+    target = values_at(fft3_centred(reference), points).to(torch.complex64)
+    amplitude = shell_means(target.abs().square(), shell).sqrt().clamp(min=1e-30)
     target = target * amplitude[shell].rsqrt()
 
     rotations = rotation_grid(N_ROTATIONS)
     first = sampler(scale * points @ rotations[0].T)[:, 0]
-    own = (torch.bincount(shell, first.abs().square()) / count).sqrt().clamp(min=1e-30)
+    own = shell_means(first.abs().square(), shell).sqrt().clamp(min=1e-30)
     weight = amplitude[shell].sqrt() / own[shell]
     shifts = _ShiftSearch(points, r_max)
-    scores, places = [], []
+    scores = []
+    places = []
     for chunk in torch.split(rotations, ROTATIONS_PER_CHUNK):
         rotated = torch.einsum("nij,kj->nki", chunk.float(), (points * scale).float()).reshape(-1, 3)
         values = sampler(rotated)[:, 0].reshape(len(chunk), -1) * weight.to(torch.float32)

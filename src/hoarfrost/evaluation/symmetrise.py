@@ -4,11 +4,10 @@ With R and c of `hoarfrost.symmetry.axes`, W(x) = V(Rᵀ x + c) the map in the g
 
     (S W)^(k) = 1/|G| Σ_g V̂( Rᵀ gᵀ k ) exp(2πi (gᵀ k)·R c / n)
 
-each term by the non-uniform FFT of the map itself, so that it is interpolated once and takes no more memory than that.
+each term by the non-uniform FFT of the map itself, so that it is interpolated only once.
 """
 
-from __future__ import annotations
-
+import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,18 +18,18 @@ from torch import Tensor
 from hoarfrost.errors import UsageError
 from hoarfrost.evaluation.align import one_thread
 from hoarfrost.evaluation.evaluate import read_map
-from hoarfrost.evaluation.search import ball
+from hoarfrost.io.folders import check_file
 from hoarfrost.io.mrc import write_volume
-from hoarfrost.maths.fourier import fourier_resize, ifft3_centred, soft_sphere
+from hoarfrost.maths.ball import half_ball, volume_of
+from hoarfrost.maths.fourier import fourier_resize, soft_sphere
 from hoarfrost.nufft.sampler import SpectrumSampler
 from hoarfrost.symmetry.axes import Axes, correlation_about, find_axes
 from hoarfrost.symmetry.point_group import PointGroup
 
-# Fourier pixels by which axes are placed, unless told; beyond, time grows with the cube.
+# Fourier pixels by which axes are placed, unless the user says; time grows with the cube.
 LARGEST_R_MAX = 20.0
 EDGE_VOXELS = 3.0
-# Maps turned about axes that they have correlate by 0.93 (β-galactosidase, reconstructed in C1) to 1.0, about the best
-# axes of groups that they have not by 0.3 to 0.64.
+# A map that has the axes correlates with itself, turned about them, by more than this.
 DOUBTFUL = 0.75
 WIDTH = 5
 
@@ -39,8 +38,8 @@ WIDTH = 5
 class Symmetrised:
     """What `symmetrise` found and wrote.
 
-    `correlation` is that of the map before with itself, turned about the axes, over what is coarser than the sixth
-    Fourier pixel; `axes` tells how the map was moved.
+    `correlation` is that of the input with itself, turned about the axes, up to 6 Fourier pixels or `compared_to_A`.
+    `axes` says how the map was moved.
     """
 
     path: Path
@@ -58,7 +57,7 @@ class Symmetrised:
 def average_about(volume: Tensor, group: PointGroup, axes: Axes) -> Tensor:
     """S W of a real volume (n, n, n): float32, zero beyond the ball within the box."""
     n = volume.shape[-1]
-    points = ball(n, n / 2 - 1e-3)
+    points = half_ball(n, n / 2 - 1e-3)
     sampler = SpectrumSampler(volume.to("cpu", torch.float32).unsqueeze(0), width=WIDTH)
     values = torch.zeros(len(points), dtype=torch.complex64)
     for rotation in group.rotations:
@@ -67,11 +66,7 @@ def average_about(volume: Tensor, group: PointGroup, axes: Axes) -> Tensor:
         sampled = sampler((turned @ axes.rotation).to(torch.float32))[:, 0]
         values += sampled * torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
     values /= group.order
-    spectrum = torch.zeros((n, n, n), dtype=torch.complex64)
-    for k, value in ((points, values), (-points, values.conj())):
-        ix, iy, iz = (k.round().to(torch.int64) + n // 2).unbind(-1)
-        spectrum[iz, iy, ix] = value
-    averaged = ifft3_centred(spectrum).real
+    averaged = volume_of(points, values, n)
     return (averaged * soft_sphere(n, n - 2 * EDGE_VOXELS, EDGE_VOXELS)).to(torch.float32)
 
 
@@ -89,29 +84,26 @@ def symmetrise(
     point_group = PointGroup(group)
     if point_group.order == 1:
         raise UsageError("C1 is no symmetry: name a group like C4, D7, T, O or I")
-    if output.exists() and (output.samefile(map_path) if Path(map_path).exists() else False):
-        raise UsageError(f"{output} is the input; choose another output")
-    if output.exists() and not overwrite:
-        raise UsageError(f"{output} exists; choose another name or give --overwrite")
-    volume, pixel_size_A = read_map(map_path)
-    n = volume.shape[0]
-    length_A = n * pixel_size_A
-    if max_resolution_A is not None and not 2 * pixel_size_A < max_resolution_A < length_A / 2:
-        raise UsageError(
-            f"--max-resolution must lie between {2 * pixel_size_A:.1f} and {length_A / 2:.1f} Å, found "
-            f"{max_resolution_A:g}"
-        )
+    check_file(output, [map_path], overwrite=overwrite)
+    source = read_map(map_path)
+    n = source.volume.shape[0]
+    length_A = n * source.pixel_size_A
+    finest_A, coarsest_A = 2 * source.pixel_size_A, length_A / 2
+    if max_resolution_A is not None and not finest_A < max_resolution_A < coarsest_A:
+        bounds = f"between {finest_A:.1f} and {coarsest_A:.1f} Å"
+        raise UsageError(f"--max-resolution must lie {bounds}, found {max_resolution_A:g}")
     r_max = LARGEST_R_MAX if max_resolution_A is None else length_A / max_resolution_A
     r_max = min(r_max, n / 2 - 2)
     # The search is at a few Fourier pixels, whatever the box.
     small = min(n, 2 * math.ceil(r_max + 4))
-    coarse = fourier_resize(volume, small)
+    coarse = fourier_resize(source.volume, small)
     if aligned:
-        still = torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
-        axes = Axes(*still, correlation_about(coarse, point_group, r_max, *still))
+        turn, centre = torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+        axes = Axes(turn, centre, correlation_about(coarse, point_group, r_max, turn, centre))
     else:
         with one_thread():
-            found = find_axes(coarse, point_group, r_max)
-        axes = Axes(found.rotation, found.centre * (n / small), found.correlation)
-    write_volume(output, average_about(volume, point_group, axes).numpy(), pixel_size_A)
+            axes = find_axes(coarse, point_group, r_max)
+        axes = dataclasses.replace(axes, centre=axes.centre * (n / small))
+    averaged = average_about(source.volume, point_group, axes)
+    write_volume(output, averaged.numpy(), source.pixel_size_A)
     return Symmetrised(output, point_group, axes, axes.correlation, length_A / min(r_max, 6.0))

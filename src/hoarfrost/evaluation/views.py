@@ -1,16 +1,13 @@
 """How evenly the views of a run cover the map, from its folder.
 
-A particle seen along d tells the Fourier coefficients of the plane through the origin across d (the Fourier slice
-theorem), a slice as thick as one over the particle's diameter D. At resolution ρ it reaches the directions u with
+An image along d tells the Fourier coefficients of the plane through the origin across d (the Fourier slice theorem).
+The slice is as thick as one over the particle's diameter D. At resolution ρ it reaches the directions u with
 
     |u·d| ≤ sin α = ρ / 2D
 
-which of evenly spread views is a share sin α, for every u (Crowther, DeRosier & Klug 1970, Proc. R. Soc. A 317, 319). A
-direction that far fewer particles reach holds little but noise, and the map is smeared out along it. Views from the
-side all around one axis leave no such direction; views along one axis leave a cone about it.
+Of evenly spread views a share sin α reaches every u (Crowther, DeRosier & Klug 1970, Proc. R. Soc. A 317, 319). A
+direction that far fewer particles reach holds little but noise, and the map is smeared out along it.
 """
-
-from __future__ import annotations
 
 import math
 import tomllib
@@ -32,12 +29,12 @@ from hoarfrost.io.star_optics import particle_table
 from hoarfrost.symmetry.point_group import PointGroup
 
 N_DIRECTIONS = 1000
-# So many particles are expected at each direction that chance alone never leaves a tenth of them.
+# Particles to expect at each direction: chance alone then never leaves a tenth of them.
 LEAST_EXPECTED = 100.0
 MOST_SINE = 0.5
 SPARSE = 0.1
 EVEN_UP_TO = 0.01
-# Noise that is twice as strong in one direction as in others, three times the particles apart, shows in a map.
+# A direction with a third of the particles has 1.7 times the noise, which shows in a map.
 FEW = 0.3
 JUNK_ABOVE = 0.5
 VIEWS_PER_PRODUCT = 10_000
@@ -82,7 +79,7 @@ class Views:
 
     @property
     def sparse_axis(self) -> Tensor:
-        """The axis that they lie about, the first principal one: unit vector (3,), z ≥ 0."""
+        """The first principal axis of `sparse`: unit vector (3,), z ≥ 0."""
         axis: Tensor = torch.linalg.eigh(self.sparse.T @ self.sparse).eigenvectors[:, -1]
         return axis if float(axis[2]) >= 0 else -axis
 

@@ -8,8 +8,6 @@ so that white noise of standard deviation σ per pixel has E|Ĩ(k)|² = σ² at 
 Volumes are transformed without the factor, so that the slice theorem reads  (P V)~(k) = V̂(Rᵀ(kx, ky, 0)) / N.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -122,7 +120,7 @@ def centred_window(array: Tensor, box: int, dims: int = 3) -> Tensor:
 def padded_fft3_centred(volume: Tensor, box: int) -> Tensor:
     """`fft3_centred` of a volume (n, n, n) zero-padded to `box`, where only what is not zero is transformed.
 
-    Always along the last axis, as memory runs: along another an FFT takes five times as long.
+    FFTs go along the last axis, as memory runs; along another they are much slower.
     """
     spectrum = volume
     for order in ((1, 2, 0), (2, 1, 0), (0, 2, 1)):
@@ -132,11 +130,12 @@ def padded_fft3_centred(volume: Tensor, box: int) -> Tensor:
 
 
 def fourier_resize(volume: Tensor, box: int, r_max: float | None = None) -> Tensor:
-    """Resample a real cubic volume onto `box` voxels over the same length, keeping V̂(k): (box, box, box).
+    """Resample real cubic volumes onto `box` voxels over the same length, keeping V̂(k): (…, box, box, box).
 
-    Coefficients beyond `r_max` (default: Nyquist of the smaller box, excluded) become zero, so the
-    result of going up and down again is exact for a band-limited volume.
+    Coefficients beyond `r_max` (default: Nyquist of the smaller box, excluded) become zero.
     """
+    if volume.ndim > 3:  # one at a time, for the memory's sake
+        return torch.stack([fourier_resize(one, box, r_max) for one in volume])
     smaller = min(box, volume.shape[-1])
     limit = (smaller - 1) // 2 if r_max is None else r_max
     spectrum = centred_window(fft3_centred(volume), box)

@@ -5,36 +5,36 @@
 Harauz & van Heel (1986), Optik 73, 146. Shell s holds the coefficients with round(|k|) = s, k in Fourier pixels.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
-from hoarfrost.maths.fourier import radius_grid
+from hoarfrost.maths.shells import shells_of_half_spectrum
 
 
 def fourier_shell_correlation(a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
-    """FSC of two real cubic volumes of the same box in shells 0 … box // 2: (box // 2 + 1,) float64.
+    """FSC of real volumes (…, box, box, box) in pairs, in shells 0 … box // 2: (…, box // 2 + 1) float64.
 
-    `mask`, same shape, multiplies both first; a soft one (see `hoarfrost.maths.fourier.soft_sphere`), or its edge is a
-    structure that both have in common. A shell where either volume is zero has FSC 0.
+    `mask`, (box, box, box), multiplies both first. It is to be soft (see `hoarfrost.maths.fourier.soft_sphere`), or its
+    edge is a structure that both have in common. A shell where either volume is zero has FSC 0.
 
     Raises ValueError where the shapes differ or are not cubic.
     """
-    if a.shape != b.shape or a.ndim != 3 or len(set(a.shape)) != 1:
+    if a.shape != b.shape or a.ndim < 3 or len(set(a.shape[-3:])) != 1:
         raise ValueError(f"FSC needs two cubic volumes of one box, found {tuple(a.shape)} and {tuple(b.shape)}")
+    if a.ndim > 3:
+        return torch.stack([fourier_shell_correlation(*pair, mask) for pair in zip(a, b, strict=True)])
     box = a.shape[-1]
     a, b = a.to(torch.float64), b.to(torch.float64)
     if mask is not None:
         a, b = a * mask, b * mask
     # Every shell is complete in the half spectrum if its kx = 0 and Nyquist planes count half.
     spectrum_a, spectrum_b = torch.fft.rfftn(a).flatten(), torch.fft.rfftn(b).flatten()
-    radius = torch.fft.ifftshift(radius_grid(box, 3, a.device))[..., : box // 2 + 1]
-    weight = torch.full_like(radius, 2.0)
+    shell = shells_of_half_spectrum(box, a.device)
+    weight = torch.full_like(shell, 2.0, dtype=torch.float64)
     weight[..., 0] = 1.0
     if box % 2 == 0:
         weight[..., -1] = 1.0
-    shell, weight = radius.round().to(torch.int64).flatten(), weight.flatten()
+    shell, weight = shell.flatten(), weight.flatten()
 
     def shell_sum(values: Tensor) -> Tensor:
         return torch.bincount(shell, weight * values, minlength=box // 2 + 1)[: box // 2 + 1]
@@ -56,6 +56,6 @@ def resolution_A(fsc: Tensor, box: int, pixel_size_A: float, threshold: float) -
         if values[shell] < threshold:
             if shell == 1:
                 return length_A
-            before, after = values[shell - 1], values[shell]
-            return length_A / (shell - 1 + (before - threshold) / (before - after))
+            before = values[shell - 1]
+            return length_A / (shell - 1 + (before - threshold) / (before - values[shell]))
     return length_A / max(len(values) - 1, 1)

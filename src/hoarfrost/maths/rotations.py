@@ -3,8 +3,6 @@
 A rotation matrix R takes the reference frame to the image frame, x_img = R x_vol, with x = (x, y, z).
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -46,7 +44,8 @@ def rotation_grid(n: int) -> Tensor:
     psi = 1.533751168755204288118041  # real root of ψ⁴ = ψ + 4
     s = torch.arange(n, dtype=torch.float64) + 0.5
     inner, outer = torch.sqrt(s / n), torch.sqrt(1 - s / n)
-    alpha, beta = 2 * math.pi * s / math.sqrt(2), 2 * math.pi * s / psi
+    alpha = 2 * math.pi * s / math.sqrt(2)
+    beta = 2 * math.pi * s / psi
     quaternions = [
         inner * torch.sin(alpha),
         inner * torch.cos(alpha),
@@ -85,9 +84,8 @@ def rotations_about_z(angles_rad: Tensor) -> Tensor:
 def plane_symmetries() -> Tensor:
     """The 8 proper rotations that map the image plane's square lattice to itself (D4): (8, 3, 3) float64.
 
-    Four turns by 90° about z, and each after a flip by 180° about x. If a quadrature of SO(3) is
-    invariant under them from the left, slices are needed for one orientation in eight: the others are
-    the same numbers in another order.
+    Four turns by 90° about z, and each after a flip by 180° about x. A quadrature of SO(3) that is invariant under them
+    from the left needs slices for one orientation in eight: the others are the same numbers in another order.
     """
     turn = torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]], dtype=torch.float64)
     flip = torch.diag(torch.tensor([1.0, -1, -1], dtype=torch.float64))

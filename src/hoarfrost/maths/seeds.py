@@ -1,7 +1,5 @@
 """Named random generators: everything random in a run follows from one seed."""
 
-from __future__ import annotations
-
 import hashlib
 
 import torch

@@ -1,9 +1,7 @@
-"""Adam, torch's own, with the guard that every method here has: a gradient that is not finite changes nothing.
+"""Adam, torch's own, with the guard of every method here: a gradient that is not finite changes nothing.
 
 Kingma & Ba (2015), ICLR.
 """
-
-from __future__ import annotations
 
 from typing import Any, final
 

@@ -1,8 +1,5 @@
 """What the gradient methods share: one flat vector of all parameters, one closure, and a guard against NaN."""
 
-from __future__ import annotations
-
-from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -26,8 +23,8 @@ class FlatOptimizer(Optimizer):
     Raises ValueError for more than one parameter group.
     """
 
-    def __init__(self, params: Iterable[Tensor], defaults: dict[str, Any]) -> None:
-        super().__init__(params, defaults)
+    def __init__(self, params: Iterable[Tensor], *, lr: float, **options: Any) -> None:
+        super().__init__(params, {"lr": lr, **options})
         if len(self.param_groups) != 1:
             raise ValueError(f"{type(self).__name__} optimises one parameter group")
 
@@ -38,9 +35,17 @@ class FlatOptimizer(Optimizer):
             raise ValueError(f"{type(self).__name__} needs a closure that computes the gradient")
         return self._step(closure)
 
-    @abstractmethod
     def _step(self, closure: Closure) -> Any:
-        """Evaluate the closure as often as the method wants, and move the parameters."""
+        """Evaluate the closure as often as the method wants, and move the parameters: here once, by `_change`."""
+        loss, gradient = self._evaluate(closure)
+        if gradient is not None:
+            self._go_to(self._point() + self._change(gradient))
+            self._count()
+        return loss
+
+    def _change(self, gradient: Tensor) -> Tensor:
+        """How far the parameters move, (n,), given g; methods with a `_step` of their own have none."""
+        raise NotImplementedError
 
     @property
     def step_size(self) -> float:
@@ -76,9 +81,6 @@ class FlatOptimizer(Optimizer):
     def _go_to(self, point: Tensor) -> None:
         """Set w."""
         vector_to_parameters(point, self._parameters)
-
-    def _move(self, by: Tensor) -> None:
-        self._go_to(self._point() + by)
 
     def _evaluate(self, closure: Closure) -> tuple[Any, Tensor | None]:
         """Loss and g at the current w; None in place of a g that is not finite. A missing gradient counts as zero."""

@@ -6,8 +6,6 @@
 ¾, × 3/2 below ¼. A step that raises the loss is halved up to three times, and then taken back. Martens (2010), ICML.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, final
 
@@ -16,8 +14,10 @@ from torch import Tensor
 
 from hoarfrost.optim.base import Closure, FlatOptimizer
 
-GOOD_RATIO, POOR_RATIO = 0.75, 0.25
-LESS_DAMPING, MORE_DAMPING = 2 / 3, 3 / 2
+GOOD_RATIO = 0.75
+POOR_RATIO = 0.25
+LESS_DAMPING = 2 / 3
+MORE_DAMPING = 3 / 2
 LINE_SEARCH = (1.0, 0.5, 0.25, 0.125)
 
 
@@ -30,7 +30,7 @@ class HessianFree(FlatOptimizer):
     """
 
     def __init__(self, params: Iterable[Tensor], *, damping: float, lr: float = 1.0, iterations: int = 5) -> None:
-        super().__init__(params, {"lr": lr, "damping": damping, "iterations": iterations})
+        super().__init__(params, lr=lr, damping=damping, iterations=iterations)
 
     @property
     def damping(self) -> float:
@@ -47,15 +47,16 @@ class HessianFree(FlatOptimizer):
             self._go_to(point)
             return loss
         direction, predicted = solved
-        change, ratio = 0.0, 0.0
-        for share in LINE_SEARCH:
-            self._go_to(point + share * self.step_size * direction)
+        change = 0.0
+        ratio = 0.0
+        for length in LINE_SEARCH:
+            self._go_to(point + length * self.step_size * direction)
             reached, beyond = self._evaluate(closure)
             if beyond is None:
                 self._go_to(point)
                 return loss
             change = float(reached - loss)
-            if share == 1 and predicted < 0:
+            if length == 1 and predicted < 0:
                 ratio = change / predicted
             if change <= 0:
                 break
@@ -85,9 +86,9 @@ class HessianFree(FlatOptimizer):
             curvature = search @ image
             if not bool(curvature > 0):
                 break
-            share = residual @ residual / curvature
-            direction = direction + share * search
-            following = residual - share * image
+            step = residual @ residual / curvature
+            direction = direction + step * search
+            following = residual - step * image
             search = following + (following @ following) / (residual @ residual) * search
             residual = following
         # For the iterates of CG from zero, dᵀ A d = dᵀ (−g − r), so the model needs no further product.

@@ -3,14 +3,11 @@
 Polyak (1964), USSR Comput. Math. Math. Phys. 4, 1; schedules of η and μ as published by Punjani & Brubaker.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterable
-from typing import Any, final
+from typing import final
 
 from torch import Tensor
 
-from hoarfrost.optim.base import Closure, DecayingOptimizer
+from hoarfrost.optim.base import DecayingOptimizer
 from hoarfrost.optim.schedules import published_momentum
 
 
@@ -21,16 +18,9 @@ class Momentum(DecayingOptimizer):
     torch.optim.SGD multiplies the whole velocity by the current step, which differs where the step changes.
     """
 
-    def __init__(self, params: Iterable[Tensor], *, lr: float) -> None:
-        super().__init__(params, {"lr": lr})
-
-    def _step(self, closure: Closure) -> Any:
-        loss, gradient = self._evaluate(closure)
-        if gradient is not None:
-            velocity = -self.step_size * gradient
-            if "velocity" in self._memory:
-                velocity += published_momentum(self.iteration) * self._memory["velocity"]
-            self._memory["velocity"] = velocity
-            self._move(velocity)
-            self._count()
-        return loss
+    def _change(self, gradient: Tensor) -> Tensor:
+        velocity = -self.step_size * gradient
+        if "velocity" in self._memory:
+            velocity += published_momentum(self.iteration) * self._memory["velocity"]
+        self._memory["velocity"] = velocity
+        return velocity

@@ -1,7 +1,5 @@
 """The names of all methods, without loading any: the command line needs them before torch."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 MethodName = Literal["auto", "sgd", "momentum", "nesterov", "adagrad", "tonga", "olbfgs", "hf", "sag", "adam"]

@@ -3,12 +3,7 @@
 Nesterov (1983), Soviet Math. Dokl. 27, 372, in the form of Sutskever et al. (2013), ICML; published schedules of η, μ.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterable
 from typing import Any, final
-
-from torch import Tensor
 
 from hoarfrost.optim.base import Closure, DecayingOptimizer
 from hoarfrost.optim.schedules import published_momentum
@@ -20,9 +15,6 @@ class Nesterov(DecayingOptimizer):
 
     Between steps the parameters are w, not the point looked ahead to; the closure's loss is that of the latter.
     """
-
-    def __init__(self, params: Iterable[Tensor], *, lr: float) -> None:
-        super().__init__(params, {"lr": lr})
 
     def _step(self, closure: Closure) -> Any:
         point = self._point()

@@ -5,11 +5,9 @@
 Cappé & Moulines (2009), J. R. Stat. Soc. B 71, 593. For a quadratic with curvature T a step moves V by ρ T⁻¹ times
 the gradient: ρ is the only step size, and it has no units.
 
-Data that come again and again find themselves in s̄. Dealt into folds that take turns, each with a running average of
-its own, those of a fold can be looked at with what the others say (cross-fitting).
+Data that come again and again find themselves in s̄. So they are dealt into folds that take turns, each with an average
+of its own, and those of one fold can be judged by the others (cross-fitting).
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -24,13 +22,12 @@ Statistics = tuple[Tensor, ...]
 class OnlineEM(Optimizer):
     """Averages the statistics that the closure returns, and sets the parameter to what `solve` makes of them.
 
-    `solve(statistics, current)` returns the new value of the one parameter; without it a step only averages, for a
-    caller who solves where a solution is needed. `lr` is ρ; the first steps use
-    ρ_t = max(lr, (t + 1)^−`decay`) so that they forget their start. A step whose statistics are not finite
-    leaves parameter and state as they were.
+    `solve(statistics, current)` returns the new value of the one parameter; without it a step only averages. `lr` is ρ;
+    the first steps use ρ_t = max(lr, (t + 1)^−`decay`), so that they forget their start. A step whose statistics are
+    not finite leaves parameter and state as they were.
 
-    Of `folds` whose turn comes in every so many steps, `fold` says whose statistics the next closure returns; its
-    average then forgets as much, 1 − (1 − ρ)^folds, as would have been forgotten since its last turn.
+    `fold` is the one of `folds` whose statistics the next closure returns. Its average then forgets as much as folds
+    steps would, 1 − (1 − ρ)^folds.
     """
 
     def __init__(
@@ -60,14 +57,16 @@ class OnlineEM(Optimizer):
         if not all(bool(s.isfinite().all()) for s in fresh):
             return loss
         parameter = self.param_groups[0]["params"][0]
-        state, averages = self.state[parameter], self.averages
+        state = self.state[parameter]
+        averages = self.averages
         old = averages[self.fold]
         if old is None:
             averages[self.fold] = tuple(s.clone() for s in fresh)
         else:
             rho = 1 - (1 - self.step_size) ** self.folds
             averages[self.fold] = tuple(torch.lerp(a, b, rho) for a, b in zip(old, fresh, strict=True))
-        state["averages"], state["step"] = averages, state.get("step", 0) + 1
+        state["averages"] = averages
+        state["step"] = state.get("step", 0) + 1
         if self.solve is not None and (statistics := self.statistics) is not None:
             solution = self.solve(statistics, parameter)
             if bool(solution.isfinite().all()):

@@ -2,11 +2,9 @@
 
     p = −B⁻¹ g(w; minibatch),   s = η_t p,   w ← w + s,   y = g(w + s; same minibatch) − g(w; minibatch) + λ s
 
-B⁻¹ is the two-loop recursion over the last m pairs (s, y), begun with the mean of sᵀy / yᵀy over all of them, not the
-last one only, because each is noisy. Schraudolph, Yu & Günter (2007), AISTATS. Two gradients a step.
+B⁻¹ is the two-loop recursion over the last m pairs (s, y). It begins with the mean of sᵀy / yᵀy over all of them, as
+each is noisy. Schraudolph, Yu & Günter (2007), AISTATS. Two gradients a step.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any, final
@@ -27,7 +25,7 @@ class OnlineLBFGS(DecayingOptimizer):
     def __init__(
         self, params: Iterable[Tensor], *, lr: float = 1.0, first_step: float, memory: int = 30, damping: float = 0.0
     ) -> None:
-        super().__init__(params, {"lr": lr, "first_step": first_step, "memory": memory, "damping": damping})
+        super().__init__(params, lr=lr, first_step=first_step, memory=memory, damping=damping)
 
     def _step(self, closure: Closure) -> Any:
         loss, gradient = self._evaluate(closure)
@@ -53,13 +51,13 @@ class OnlineLBFGS(DecayingOptimizer):
         if not pairs:
             return gradient * -float(self._group["first_step"])
         direction: Tensor = -gradient
-        shares = []
+        alphas = []
         for s, y in reversed(pairs):
-            share = (s @ direction) / (s @ y)
-            direction = direction - share * y
-            shares.append(share)
+            alpha = (s @ direction) / (s @ y)
+            direction = direction - alpha * y
+            alphas.append(alpha)
         scales = [(s @ y) / (y @ y) for s, y in pairs]
         direction = direction * torch.stack(scales).mean()
-        for (s, y), share in zip(pairs, reversed(shares), strict=True):
-            direction = direction + (share - (y @ direction) / (s @ y)) * s
+        for (s, y), alpha in zip(pairs, reversed(alphas), strict=True):
+            direction = direction + (alpha - (y @ direction) / (s @ y)) * s
         return direction

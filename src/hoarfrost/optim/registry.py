@@ -3,8 +3,6 @@
 Only methods that take gradients are here. `auto`, which takes statistics, is `hoarfrost.optim.online_em`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -25,8 +23,7 @@ from hoarfrost.optim.tonga import TONGA
 # λ of Hessian-free starts at this share of the largest curvature, and then follows the loss.
 FIRST_DAMPING = 0.1
 
-# The step for which Schmidt et al. prove convergence. With 1/λ_max, SAG on 500 minibatches lost the map after an epoch,
-# because gradients that old belong to another map.
+# The step for which Schmidt et al. prove convergence: old gradients belong to another map, so a longer one diverges.
 SAG_SHARE = 1 / 16
 
 BaseRate = Literal["curvature", "line", "unit"]

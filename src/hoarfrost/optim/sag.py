@@ -5,8 +5,6 @@
 Schmidt, Le Roux & Bach (2017), Math. Program. 162, 83, over minibatches that stay the same from epoch to epoch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, final
 
@@ -24,7 +22,7 @@ class SAG(FlatOptimizer):
     """
 
     def __init__(self, params: Iterable[Tensor], *, lr: float, n_batches: int) -> None:
-        super().__init__(params, {"lr": lr, "n_batches": n_batches})
+        super().__init__(params, lr=lr, n_batches=n_batches)
         self.batch = 0
 
     def take(self, batch: int) -> None:
@@ -34,9 +32,9 @@ class SAG(FlatOptimizer):
     def _step(self, closure: Closure) -> Any:
         if not 0 <= self.batch < self._group["n_batches"]:
             raise ValueError(f"batch {self.batch} is not one of {self._group['n_batches']}")
-        loss, gradient = self._evaluate(closure)
-        if gradient is None:
-            return loss
+        return super()._step(closure)
+
+    def _change(self, gradient: Tensor) -> Tensor:
         memory = self._memory
         if "latest" not in memory:
             memory["latest"] = gradient.new_zeros(self._group["n_batches"], len(gradient))
@@ -46,6 +44,5 @@ class SAG(FlatOptimizer):
         memory["latest"][self.batch] = gradient
         if self.batch not in memory["seen"]:
             memory["seen"].append(self.batch)
-        self._move(-self.step_size * memory["total"] / len(memory["seen"]))
-        self._count()
-        return loss
+        change: Tensor = -self.step_size * memory["total"] / len(memory["seen"])
+        return change

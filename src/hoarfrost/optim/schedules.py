@@ -1,7 +1,5 @@
 """Schedules: functions of the iteration that multiply a base step, or set the momentum."""
 
-from __future__ import annotations
-
 import math
 
 LARGEST_MOMENTUM = 0.9
@@ -18,5 +16,5 @@ def published_momentum(iteration: int) -> float:
 
 
 def settling(iteration: int, first: float = 0.3, hold: int = 120, scale: float = 10.0, power: float = 0.75) -> float:
-    """A step held at `first` while a start finds its shape, then (1 + (t − hold) / scale)^−power of it."""
+    """A step held at `first` for `hold` iterations, then (1 + (t − hold) / scale)^−power of it."""
     return float(first * (1 + max(0, iteration - hold) / scale) ** -power)

@@ -1,7 +1,5 @@
 """Any torch optimiser by name: `torch.optim.Adam:lr=auto,betas=(0.5,0.9)` or `my_module:MyOptimiser`."""
 
-from __future__ import annotations
-
 import ast
 import importlib
 import inspect

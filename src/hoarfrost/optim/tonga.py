@@ -9,8 +9,6 @@ Le Roux, Manzagol & Bengio (2008), Topmoumoute online natural gradient algorithm
 units of a gradient: along directions in which gradients hardly vary it is plain SGD, and never longer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, final
 
@@ -37,8 +35,7 @@ class TONGA(DecayingOptimizer):
         discount: float = 0.995,
         regulariser: float = 1.0,
     ) -> None:
-        defaults = {"lr": lr, "rank": rank, "refresh": refresh, "discount": discount, "regulariser": regulariser}
-        super().__init__(params, defaults)
+        super().__init__(params, lr=lr, rank=rank, refresh=refresh, discount=discount, regulariser=regulariser)
 
     def _step(self, closure: Closure) -> Any:
         loss, gradient = self._evaluate(closure)
@@ -53,7 +50,7 @@ class TONGA(DecayingOptimizer):
         unit[-1] = 1
         damped = gram + damping * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
         direction = columns @ (damping * torch.linalg.solve(damped, unit)).to(columns.dtype)
-        self._move(-self.step_size * direction)
+        self._go_to(self._point() - self.step_size * direction)
         self._count()
         rank: int = self._group["rank"]
         if columns.shape[1] >= rank + self._group["refresh"]:

@@ -1,6 +1,4 @@
-"""Joining the team that torchrun started, for the time of a run; and leaving it with one word to the user."""
-
-from __future__ import annotations
+"""Joining the team that torchrun started, for the time of a run, and leaving it with one message to the user."""
 
 import contextlib
 import os
@@ -21,8 +19,8 @@ from hoarfrost.parallel.launch import Place, find_place
 from hoarfrost.parallel.processes import LostContactError, ProcessTeam, TerminatedError
 from hoarfrost.parallel.team import Team
 
-# Processes may start minutes apart where they load from a cold network disk. From then on none is ahead of another by
-# more than its share of a batch, seconds, and a process that keeps the others waiting for so long is given up.
+# Processes may start minutes apart, as they load from a cold network disk. Later none is ahead of another by more than
+# its part of a batch, which takes seconds.
 ARRIVAL_TIMEOUT_S = 300.0
 TIMEOUT_S = 45.0
 TIMEOUT_VARIABLE = "HOARFROST_TIMEOUT_S"
@@ -32,10 +30,10 @@ TIMEOUT_VARIABLE = "HOARFROST_TIMEOUT_S"
 def joined(device: str = "auto", threads: int | None = None) -> Iterator[Team]:
     """The team that this process is in, for the time of the block.
 
-    Each process computes on a GPU of its own where `device` is not cpu and there are enough, and on `threads` CPU
-    threads; unless given, those of one machine share its cores. When a block fails, in one process or in several, one
-    of them raises the error and the others ToldElsewhereError; where a process is lost, one on each machine raises
-    LostProcessError. The wait for another process ends after 45 s, or what HOARFROST_TIMEOUT_S says.
+    Each process computes on a GPU of its own, where `device` is not cpu and there are enough, and on `threads` CPU
+    threads; unless given, the processes of one machine share its cores. When a block fails, one process raises the
+    error and the others ToldElsewhereError. Where a process is lost, one on each machine raises LostProcessError. The
+    wait for another process ends after 45 s, or what HOARFROST_TIMEOUT_S says.
 
     Raises UsageError for an environment that makes no sense, LostProcessError where not all processes arrive.
     """
@@ -52,7 +50,7 @@ def joined(device: str = "auto", threads: int | None = None) -> Iterator[Team]:
         try:
             yield team
         except BaseException as error:
-            # torchrun asks all others to end when one has: let this one finish what it has to say.
+            # torchrun asks all others to end when one has; this one is to finish its message.
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
             last = team.last_word(error)
@@ -111,7 +109,7 @@ def _timeout_s() -> float:
 
 
 def _default_threads(place: Place) -> int:
-    """Its part of the machine's cores. torchrun asks for 1 thread where the user asks for nothing."""
+    """The part of the machine's cores for one process. torchrun sets 1 thread where the user sets none."""
     asked = os.environ.get("OMP_NUM_THREADS", "1")
     if asked.isdecimal() and int(asked) > 1:
         return int(asked)
@@ -121,10 +119,7 @@ def _default_threads(place: Place) -> int:
 
 @contextlib.contextmanager
 def _terminations_raised() -> Iterator[None]:
-    """Raise where the process is asked to end, so that it can say why. After a failure requests stay unheard.
-
-    A program that listens to such requests by itself goes on doing so.
-    """
+    """Raise where the process is asked to end, so that it can say why; a program's own handler stays in place."""
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield

@@ -1,7 +1,5 @@
 """Which of several processes this one is, as torchrun tells each that it starts."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 

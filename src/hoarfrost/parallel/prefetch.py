@@ -1,8 +1,7 @@
 """Reading ahead: the next batch is loaded by a thread while the current one is worked on."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from itertools import islice
 from typing import TypeVar
 
 from hoarfrost.parallel.threads import one_core_threads
@@ -20,16 +19,9 @@ def prefetched(load: Callable[[Batch], Loaded], batches: Iterable[Batch]) -> Gen
     """
     iterator = iter(batches)
     with one_core_threads(1, "hoarfrost-read") as thread:
-        waiting = [(batch, thread.submit(load, batch)) for batch in _next(iterator)]
+        waiting = [(batch, thread.submit(load, batch)) for batch in islice(iterator, 1)]
         while waiting:
             batch, future = waiting.pop()
             loaded = future.result()
-            waiting = [(ahead, thread.submit(load, ahead)) for ahead in _next(iterator)]
+            waiting = [(ahead, thread.submit(load, ahead)) for ahead in islice(iterator, 1)]
             yield batch, loaded
-
-
-def _next(iterator: Iterator[Batch]) -> list[Batch]:
-    """The next batch in a list, which is empty at the end."""
-    for batch in iterator:
-        return [batch]
-    return []

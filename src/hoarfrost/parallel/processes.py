@@ -1,6 +1,4 @@
-"""The team of several processes that torch.distributed connects, and how the loss of one of them is told."""
-
-from __future__ import annotations
+"""The team of several processes that torch.distributed connects, and what is said of the loss of one."""
 
 import contextlib
 import os
@@ -22,7 +20,7 @@ from hoarfrost.parallel.team import Result, Team
 
 STORE_TIMEOUT_S = 5.0
 FAREWELL_S = 10.0
-# How long a process that has just closed its connections may take to be seen as ended.
+# How long a process that has closed its connections may take to end.
 LEAVING_S = 1.0
 TEXT_BYTES = 2048
 
@@ -56,8 +54,10 @@ class ProcessTeam(Team):
     """One process among others that torch.distributed connects."""
 
     def __init__(self, place: Place, store: Store, timeout_s: float) -> None:
-        self.rank, self.size = place.rank, place.size
-        self._store, self._timeout_s = store, timeout_s
+        self.rank = place.rank
+        self.size = place.size
+        self._store = store
+        self._timeout_s = timeout_s
         self.host = socket.gethostname()
         places = self._texts(f"{os.getpid()} {self.host}")
         self._pids = [int(text.partition(" ")[0]) for text in places]
@@ -129,7 +129,7 @@ class ProcessTeam(Team):
             )
 
     def last_word(self, error: BaseException) -> BaseException:
-        """What this process raises in place of an error that ends it, so that the user is told once."""
+        """What this process raises in place of an error that ends it, so that the user reads it once."""
         if isinstance(error, LostContactError | TerminatedError):
             # Once in all if it is one process's own failure, else once on each machine.
             if self._counted("failures", 0) > 0 or self._counted(f"losses on {self.host}", 1) > 1:
@@ -164,7 +164,7 @@ class ProcessTeam(Team):
             with contextlib.suppress(RuntimeError):
                 answer[0] = self._store.add(what, more)
 
-        # The process that keeps the counts may be the one that no longer answers.
+        # The process that keeps the counts may be the one that does not answer.
         asking = threading.Thread(target=ask, daemon=True)
         asking.start()
         asking.join(STORE_TIMEOUT_S)

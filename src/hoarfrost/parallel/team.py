@@ -1,12 +1,10 @@
 """The processes of one run: each takes its share of every batch, and what they find is summed over all of them.
 
-`Team` is one process alone, for which nothing has to be done; `parallel.join` gives the team that torchrun started. All
-processes draw the same random numbers and take their share of them, and all see the same sums, to the last bit: a sum
-is made in one place and sent to all. What is computed from sums (a map, a decision) could still differ in its last
-bits between unlike machines; so the first process computes it and the others take it over (`once`).
+`Team` is one process alone; `parallel.join` gives the team that torchrun started. All processes draw the same random
+numbers and take their part of them. All see the same sums, to the last bit: a sum is made in one place and sent to all.
+What is computed from sums (a map, a decision) could still differ in its last bits between unlike machines. So the first
+process computes it, and the others take it over (`once`).
 """
-
-from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable

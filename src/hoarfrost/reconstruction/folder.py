@@ -16,6 +16,8 @@ import numpy as np
 
 from hoarfrost.errors import UsageError
 from hoarfrost.io.atomic import is_leftover, write_text_atomically
+from hoarfrost.io.folders import check_output as check_folder
+from hoarfrost.io.folders import writing_to
 from hoarfrost.io.fsc_star import FscCurves, write_fsc
 from hoarfrost.io.mrc import write_volume
 from hoarfrost.io.noise_star import NoiseSpectra, write_noise
@@ -67,20 +69,10 @@ def places(output: Path, number: int, classes: int) -> tuple[Path, Path]:
 
 def check_output(output: Path, overwrite: bool) -> None:
     """Raise UsageError where the folder exists, unless it may be replaced and holds only what a run wrote."""
-    if not output.exists():
-        return
-    if not output.is_dir():
-        raise UsageError(f"{output} is a file; choose another folder for the run")
-    if not any(output.iterdir()):
-        return
-    if not overwrite:
-        unfinished = ""
-        if (output / CHECKPOINTS).is_dir():
-            unfinished = f", or go on with the run in it: hoarfrost resume {shlex.quote(str(output))}"
-        raise UsageError(f"{output} exists; choose another folder or give --overwrite{unfinished}")
-    others = sorted(str(path.relative_to(output)) for path in _others(output))
-    if others:
-        raise UsageError(f"{output} holds {others[0]}, which reconstruct did not write; choose another folder")
+    hint = ""
+    if (output / CHECKPOINTS).is_dir():
+        hint = f", or go on with the run in it: hoarfrost resume {shlex.quote(str(output))}"
+    check_folder(output, overwrite, _others, command="reconstruct", hint=hint)
 
 
 def prepare_output(output: Path, settings: Settings, noise: NoiseSpectra) -> EventLog:
@@ -88,7 +80,7 @@ def prepare_output(output: Path, settings: Settings, noise: NoiseSpectra) -> Eve
 
     Writes the settings and the spectra of the noise, and opens the log. Raises UsageError where that cannot be done.
     """
-    try:
+    with writing_to(output):
         output.mkdir(parents=True, exist_ok=True)
         # Without its settings there is no old run to go on with, whatever else is left of it where this ends early.
         (output / "config.toml").unlink(missing_ok=True)
@@ -96,8 +88,6 @@ def prepare_output(output: Path, settings: Settings, noise: NoiseSpectra) -> Eve
         remove_leftovers(output)
         _empty(output)
         free = shutil.disk_usage(output).free
-    except OSError as error:
-        raise UsageError(f"cannot write {output}: {error.strerror or error}") from error
     if free == 0:
         raise UsageError(f"cannot write {output}: no space left on the disk")
     write_text_atomically(output / "config.toml", settings.to_toml())

@@ -1,10 +1,7 @@
 """A script by which ChimeraX shows a run's map as it should be looked at: ``chimerax run/view.cxc``.
 
-The surface lies at Otsu's threshold of the map inside its mask, which parts protein from solvent: it encloses 6.1 % of
-the box of the 70S ribosome and 2.0 % of that of β-galactosidase, whose molecules fill 6.6 % and 1.4 %.
+The surface lies at Otsu's threshold of the map inside its mask, which separates protein from solvent.
 """
-
-from __future__ import annotations
 
 from pathlib import Path
 

@@ -1,16 +1,14 @@
 """The folder of a comparison of two maps: the one aligned to the other, and the FSC of both hands."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from hoarfrost.evaluation.compare import Comparison
+from hoarfrost.io.folders import make_folder
 from hoarfrost.io.mrc import write_volume
 from hoarfrost.reporting.encode import save_png
-from hoarfrost.reporting.folder import make_folder
-from hoarfrost.reporting.inspection import label_resolutions
+from hoarfrost.reporting.resolution import label_x_axis
 
 FILES = ("aligned.mrc", "fsc.png")
 THRESHOLDS = (0.5, 0.143)
@@ -44,7 +42,7 @@ def draw_comparison(found: Comparison) -> Figure:
     panel.axhline(0, color="black", linewidth=0.6)
     panel.set_ylim(min(-0.1, *found.same.fsc, *found.other.fsc), 1.05)
     panel.set_ylabel("Fourier shell correlation")
-    label_resolutions(panel, end)
+    label_x_axis(panel, end)
     panel.legend(loc="best", fontsize=9)
     panel.set_title(f"{found.best.map_path.name} aligned to {found.best.reference_path.name}", fontsize=11)
     return figure

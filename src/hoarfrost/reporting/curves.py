@@ -1,7 +1,5 @@
 """The interactive curves of a study's report, as plotly figures."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import plotly.graph_objects as go

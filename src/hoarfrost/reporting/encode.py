@@ -1,7 +1,5 @@
 """Figures and images as bytes, or as PNG files that are whole or not there."""
 
-from __future__ import annotations
-
 import base64
 import io
 from pathlib import Path

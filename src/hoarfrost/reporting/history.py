@@ -1,7 +1,5 @@
 """How a run went: what its map explains of held-out particles, and how fine it was, against image gradients."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,7 +16,7 @@ from hoarfrost.reporting.run_folder import RunFolder
 
 Event = dict[str, Any]
 REFINEMENT = "refinement"
-# Told apart by those who see no red or green.
+# Distinct for those who see no red or green.
 START_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
@@ -65,7 +63,7 @@ def likelihood_figure(run: RunFolder) -> Figure:
     return figure
 
 
-def resolution_figure(run: RunFolder, claimed_A: float | None) -> Figure:
+def resolution_figure(run: RunFolder) -> Figure:
     """The finest detail in use against image gradients, and the resolution that is claimed in the end."""
     figure, (panel,) = panel_figure(3.6, legend_lines=1)
     finest = 0.0
@@ -75,7 +73,9 @@ def resolution_figure(run: RunFolder, claimed_A: float | None) -> Figure:
         panel.step(x, y, where="post", color=phase.colour, linewidth=2, label=phase.name)
         panel.plot(x[-1:], y[-1:], "o", color=phase.colour, markersize=3)
         finest = max(finest, *y)
-    if claimed_A is not None:
+    curves = run.structures[0].curves
+    if curves is not None:
+        claimed_A = curves.resolution_A
         panel.axhline(1 / claimed_A, color="#cc3311", linewidth=1, linestyle="--")
         panel.annotate(
             f"half maps agree to {claimed_A:.1f} Å", (0.01, 1 / claimed_A), xycoords=("axes fraction", "data"),
@@ -102,4 +102,4 @@ def _line_with_band(panel: Axes, phase: Phase, events: list[Event], name: str, e
 def _finish(figure: Figure, panel: Axes) -> None:
     panel.xaxis.set_major_formatter(EngFormatter(sep=""))
     panel.set_xlabel("image gradients")
-    legend_below(figure, dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True)), columns=4)
+    legend_below(figure, panel, columns=4)

@@ -1,7 +1,5 @@
 """Pictures of an inspection: some particles, the noise of the background, and what the CTFs of all particles tell."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -12,9 +10,9 @@ from matplotlib.figure import Figure
 
 from hoarfrost.inspection.result import CTFCoverage, Inspection, Montage, NoiseSpectrum
 from hoarfrost.io.atomic import write_text_atomically
+from hoarfrost.io.folders import make_folder
 from hoarfrost.reporting.encode import save_png
-from hoarfrost.reporting.folder import make_folder
-from hoarfrost.reporting.resolution import NICE_TICKS_A
+from hoarfrost.reporting.resolution import label_x_axis
 
 FILES = ("montage.png", "noise.png", "ctf.png", "inspect.json")
 COLUMNS = 8
@@ -27,7 +25,6 @@ TEXT: dict[str, Any] = {
     "bbox": {"facecolor": "black", "alpha": 0.6, "pad": 1, "linewidth": 0},
 }
 RAW_PERCENTILES, SMOOTH_PERCENTILES = (1, 99), (0.2, 99.8)
-LEAST_TICK_DISTANCE = 0.05
 
 
 def write_inspection(found: Inspection, folder: str | Path) -> None:
@@ -94,7 +91,7 @@ def draw_noise(noise: NoiseSpectrum) -> Figure:
     panel.set_ylim(min(low, 0.5), max(high, 2))  # nearly white noise would fill the picture with its wiggles
     panel.set_ylabel("variance of the background")
     panel.set_title("Noise of the images, normalised to a variance of 1 in each pixel")
-    label_resolutions(panel, float(noise.frequencies_per_A[-1]))
+    label_x_axis(panel, float(noise.frequencies_per_A[-1]))
     return figure
 
 
@@ -108,9 +105,9 @@ def draw_ctf(ctf: CTFCoverage) -> Figure:
     panel.plot(ctf.frequencies_per_A, ctf.mean_square, color="#0072b2", linewidth=2)
     panel.set_ylim(0, 1.02)
     panel.set_ylabel("mean of CTF² over the particles")
-    told = "; red: hardly any particle tells anything" if ctf.weak_A else "; the defocus spread covers the zeros"
-    panel.set_title(f"Signal by resolution{told}", fontsize=11)
-    label_resolutions(panel, end)
+    remark = "; red: hardly any particle tells anything" if ctf.weak_A else "; the defocus spread covers the zeros"
+    panel.set_title(f"Signal by resolution{remark}", fontsize=11)
+    label_x_axis(panel, end)
     histogram.hist(ctf.defocus_um, bins=40, color="#0072b2")
     histogram.set_xlabel("defocus, µm")
     histogram.set_ylabel("particles")
@@ -124,15 +121,3 @@ def _draw_bar(panel: Axes, box: int, pixel_size_A: float) -> None:
     left, bottom = BAR_PLACE * box, (1 - BAR_PLACE) * box
     panel.plot([left, left + length_A / pixel_size_A], [bottom, bottom], color="#ffd24d", linewidth=2.5)
     panel.text(left, bottom - 0.06 * box, f"{length_A} Å", ha="left", va="bottom", **TEXT)
-
-
-def label_resolutions(panel: Axes, end: float) -> None:
-    """Put Å on an axis that goes in 1/Å from 0 to `end`."""
-    chosen: list[float] = []
-    for tick in NICE_TICKS_A:
-        last = 1 / chosen[-1] if chosen else 0.0
-        if 1 / tick <= end and 1 / tick - last >= LEAST_TICK_DISTANCE * end:
-            chosen.append(tick)
-    panel.set_xticks([1 / tick for tick in chosen], [f"{tick:g}" for tick in chosen])
-    panel.set_xlim(0, end)
-    panel.set_xlabel("resolution, Å (even steps in 1/Å)")

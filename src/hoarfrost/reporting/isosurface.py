@@ -1,10 +1,11 @@
 """A shaded isosurface of a map, as an image: orthographic rays to the first crossing, lit along the gradient there."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import ndimage
+
+from hoarfrost.maths.rotations import rotations_from_vectors
 
 Array = npt.NDArray[np.float64]
 
@@ -12,25 +13,30 @@ PIXELS = 160
 VOXELS_PER_PIXEL = 0.6
 LIGHT = np.array([-0.45, 0.55, 0.70])  # towards the light: x right, y up, z to the viewer
 AMBIENT = 0.25
-# The enclosed share of the box's volume is that of the truth where there is one; this is for where there is none.
-DEFAULT_SHARE = 0.04
+# From where maps are shown: a rotation (3, 3), x_seen = R x_volume.
+VIEW: Array = rotations_from_vectors(torch.tensor([[0.9, 0.5, 0.0]], dtype=torch.float64))[0].numpy()
+# The part of the box that a surface encloses, where no true map tells it.
+DEFAULT_ENCLOSED = 0.04
 
 
-def level_enclosing(volume: npt.NDArray[np.floating], share: float) -> float:
-    """The level that `share` of the voxels exceed."""
-    return float(np.quantile(volume, 1 - share))
+def level_enclosing(volume: npt.NDArray[np.floating], enclosed: float) -> float:
+    """The level that a part `enclosed` of the voxels exceeds."""
+    return float(np.quantile(volume, 1 - enclosed))
 
 
 def render_isosurface(
-    volume: npt.NDArray[np.floating], rotation: Array | None = None, share: float = DEFAULT_SHARE, pixels: int = PIXELS
+    volume: npt.NDArray[np.floating],
+    rotation: Array | None = None,
+    enclosed: float = DEFAULT_ENCLOSED,
+    pixels: int = PIXELS,
 ) -> Array:
-    """Brightness (pixels, pixels) of the surface that encloses `share` of the box, NaN where a ray meets none.
+    """Brightness (pixels, pixels) of the surface around a part `enclosed` of the box, NaN where a ray meets none.
 
     The viewer looks down the z axis after `rotation` (3, 3), x_seen = R x_volume; rows go up in y. The map is read
     between voxels with cubic splines.
     """
     turn = np.eye(3) if rotation is None else rotation
-    level = level_enclosing(volume, share)
+    level = level_enclosing(volume, enclosed)
     n = volume.shape[0]
     across = np.linspace(-0.5, 0.5, pixels) * (n - 1)
     depth = np.linspace(0.87, -0.87, round(VOXELS_PER_PIXEL * pixels)) * (n - 1)

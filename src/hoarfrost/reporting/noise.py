@@ -1,7 +1,5 @@
 """The spectrum of the noise in a run's images."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -9,7 +7,7 @@ from matplotlib.figure import Figure
 
 from hoarfrost.io.noise_star import NoiseSpectra
 from hoarfrost.reporting.panel import legend_below, panel_figure
-from hoarfrost.reporting.resolution import label_resolutions
+from hoarfrost.reporting.resolution import LEAST_IN_PANEL, label_x_axis
 
 MOST_GROUPS_NAMED = 8
 COLUMNS = 3
@@ -35,13 +33,9 @@ def noise_figure(spectra: NoiseSpectra, finest_A: float) -> Figure:
         f"images used to {finest_A:.1f} Å at most", (1 / finest_A, 0.03), xycoords=("data", "axes fraction"),
         rotation=90, ha="right", va="bottom", fontsize=8, color="#555555",
     )  # fmt: skip
-    end = float(frequency[-1])
-    label_resolutions(panel.xaxis, spectra.length_A, end)
-    panel.set_xlim(0, end)
+    label_x_axis(panel, float(frequency[-1]), spectra.length_A, LEAST_IN_PANEL)
     panel.set_ylim(bottom=0)
-    panel.set_xlabel("resolution, Å (even steps in 1/Å)")
     panel.set_ylabel("noise variance (1: white noise)")
     if groups:
-        handles, names = panel.get_legend_handles_labels()
-        legend_below(figure, dict(zip(names, handles, strict=True)), COLUMNS)
+        legend_below(figure, panel, COLUMNS)
     return figure

@@ -1,7 +1,5 @@
 """The picture of the directions that a run's particles are seen from."""
 
-from __future__ import annotations
-
 import math
 import textwrap
 from pathlib import Path
@@ -20,10 +18,11 @@ from hoarfrost.evaluation.views import Views, read_views
 from hoarfrost.reporting.encode import save_png
 from hoarfrost.reporting.panel import WIDTH_IN
 
-ROWS, COLUMNS = 60, 120
+ROWS = 60
+COLUMNS = 120
 MOST_VIEWS = 20_000
 VIEWS_AT_ONCE = 1 << 20
-# Of evenly spread views so many lie within the smoothing kernel, so that chance shows little.
+# Evenly spread views within the smoothing kernel; with so many, chance shows little.
 VIEWS_IN_KERNEL = 25.0
 LEAST_WIDTH_RAD = math.radians(4)
 SHOWN = (0.1, 10.0)
@@ -100,8 +99,7 @@ def view_density(views: Tensor, points: Tensor) -> Tensor:
     # A kernel of width w, in radians, holds about m w² / 2 of m even views.
     width = max(LEAST_WIDTH_RAD, math.sqrt(2 * VIEWS_IN_KERNEL / len(views)))
     kappa = 1 / width**2
-    # Kept apart, the means of the parts would lie between the large tables of one part and the next, and the system's
-    # allocator would find no room for a table but beyond the last: 1 GB in all.
+    # Means in one tensor: between the large tables of the parts, small ones would fragment memory.
     kernel = torch.empty(len(points), dtype=torch.float64)
     for part in torch.split(torch.arange(len(points)), max(1, VIEWS_AT_ONCE // len(views))):
         kernel[part] = (points[part] @ views.T).sub_(1).mul_(kappa).exp_().mean(dim=1)

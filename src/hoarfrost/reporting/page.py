@@ -4,8 +4,6 @@ Its Content-Security-Policy lets it load nothing, and run nothing but the two sc
 plotly.js, as plotly's own package has it, and page.js beside this module, which draws from the data in the page.
 """
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import hashlib
@@ -17,18 +15,19 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from plotly.offline import get_plotlyjs
 
 from hoarfrost.io.atomic import write_text_atomically
-from hoarfrost.reporting.encode import data_uri
+from hoarfrost.reporting.encode import data_uri, svg_bytes
 
-PNG, SVG = "image/png", "image/svg+xml"
+PNG = "image/png"
 
 
 class Page:
-    """Collects the parts of a page in order; all that it is given is text, and is escaped.
+    """Collects the parts of a page in order; all text is escaped.
 
-    `reload_s`: the page offers to load itself again after so many seconds, as long as its reader leaves it alone.
+    `reload_s`: after so many seconds the page offers to load itself again.
     """
 
     def __init__(self, title: str, reload_s: float | None = None) -> None:
@@ -68,7 +67,7 @@ class Page:
         self._parts.append(f'<ul class="{html.escape(kind)}">{entries}</ul>')
 
     def facts(self, facts: Iterable[tuple[str, str]]) -> None:
-        """Terms and what there is to say of each, briefly."""
+        """A list of terms and short values."""
         entries = "".join(f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd></div>" for k, v in facts)
         self._parts.append(f"<dl>{entries}</dl>")
 
@@ -82,6 +81,10 @@ class Page:
         below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
         uri = data_uri(content, media_type)
         self._parts.append(f'<figure><img alt="{html.escape(alt)}" src="{uri}">{below}</figure>')
+
+    def figure(self, figure: Figure, alt: str, caption: str = "") -> None:
+        """The same of a figure of matplotlib, as lines and letters."""
+        self.picture(svg_bytes(figure), alt, caption, media_type="image/svg+xml")
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "numbers") -> None:
         """A table of text."""

@@ -1,12 +1,9 @@
 """Figures of a page's panels: as wide as a phone's screen, with margins that are the same in all.
 
-Elsewhere they are shown up to twice as wide, and of both the text is readable. Margins are given, not found out, which
-takes as long again as the drawing.
+They are shown up to twice as wide, and the text is readable at both. Margins are given, as finding them takes as long
+again as the drawing.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -19,7 +16,7 @@ FONTS: Any = {"font.size": 10, "axes.titlesize": 10, "legend.fontsize": 8.5}
 
 
 def panel_figure(height_in: float, *, rows: int = 1, legend_lines: int = 0) -> tuple[Figure, list[Axes]]:
-    """A figure of so many inches with axes below each other, which share theirs in x, and room for a legend below."""
+    """A figure of axes below each other with one x axis, and room for `legend_lines` of a legend at its foot."""
     figure = Figure(figsize=(WIDTH_IN, height_in))
     figure.subplots_adjust(
         left=LEFT_IN / WIDTH_IN,
@@ -31,6 +28,8 @@ def panel_figure(height_in: float, *, rows: int = 1, legend_lines: int = 0) -> t
     return figure, list(figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0])
 
 
-def legend_below(figure: Figure, handles: Mapping[str, Any], columns: int) -> None:
-    """A legend at the foot of a figure, of names and what stands for each."""
-    figure.legend([*handles.values()], [*handles], loc="lower center", ncols=columns, frameon=False, borderaxespad=0.1)
+def legend_below(figure: Figure, panel: Axes, columns: int) -> None:
+    """A legend at the foot of a figure, of what is in a panel; of lines with one label, the last."""
+    handles, labels = panel.get_legend_handles_labels()
+    named = dict(zip(labels, handles, strict=True))
+    figure.legend([*named.values()], [*named], loc="lower center", ncols=columns, frameon=False, borderaxespad=0.1)

@@ -1,7 +1,5 @@
 """Pictures of a run's map: its slices, and particles beside the projections that match them."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -101,7 +99,8 @@ def read_matched(folder: str | Path, sign: int, r_max: float | None = None) -> M
     folder = Path(folder)
     volume, _ = read_volume(folder / "map.mrc")
     stack = ParticleStack.open(folder / "matches.star", folder)
-    table, path = particle_table(stack.table.star), stack.table.star.path
+    table = particle_table(stack.table.star)
+    path = stack.table.star.path
     r_max = _band_limit(torch.from_numpy(volume)) if r_max is None else r_max
     disc = FourierDisc(stack.box, min(r_max, MATCHES_R_MAX))
     return Matched(

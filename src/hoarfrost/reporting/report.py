@@ -1,12 +1,4 @@
-"""The verb `report`: a run folder in, its page report.html out; for a run that is going on, stopped or finished.
-
-From Python::
-
-    import hoarfrost
-    hoarfrost.report("run/")
-"""
-
-from __future__ import annotations
+"""The verb `report`: a run folder in, its page report.html out; for a run that is going on, stopped or finished."""
 
 from pathlib import Path
 
@@ -14,13 +6,12 @@ import matplotlib
 
 from hoarfrost.io.noise_star import read_noise
 from hoarfrost.reporting import run_text
-from hoarfrost.reporting.encode import svg_bytes
 from hoarfrost.reporting.history import likelihood_figure, resolution_figure
 from hoarfrost.reporting.noise import noise_figure
-from hoarfrost.reporting.page import SVG, Page
+from hoarfrost.reporting.page import Page
 from hoarfrost.reporting.panel import FONTS
 from hoarfrost.reporting.run_folder import RunFolder, read_run
-from hoarfrost.reporting.structure_panels import Results, add_panels, panel_names, read_results
+from hoarfrost.reporting.structure_panels import add_panels, panel_names
 
 PANELS = {
     "likelihood": "What the map explains",
@@ -44,7 +35,7 @@ def report(run: str | Path) -> Path:
 
 
 def write_run_report(folder: str | Path, reload_s: float | None = None) -> Path:
-    """The same; with `reload_s` as the page of a run that is going on, to be loaded again after so many seconds."""
+    """The same; with `reload_s` the page of a run that is going on, which loads itself again after these seconds."""
     run = read_run(folder)
     page = Page(f"hoarfrost reconstruct: {Path(run.settings['particles']).name}", reload_s)
     with matplotlib.rc_context(FONTS):
@@ -53,50 +44,44 @@ def write_run_report(folder: str | Path, reload_s: float | None = None) -> Path:
 
 
 def _fill(page: Page, run: RunFolder, *, going_on: bool) -> None:
-    results = [read_results(structure) for structure in run.structures]
-    particles = run_text.read_judged_particles(run.path / "particles.star", len(results)) if run.finished else None
     page.text(run_text.state_line(run, going_on=going_on))
-    page.facts(run_text.facts(run, results[0].curves, particles))
-    warnings = list(run_text.warnings(run, [r.views for r in results], particles))
+    page.facts(run_text.facts(run))
+    warnings = list(run_text.warnings(run))
     if warnings:
         page.items(warnings, "warnings")
     page.links([*panel_names(run), *_panels(run).items()])
-    for structure, found in zip(run.structures, results, strict=True):
+    for structure in run.structures:
         with page.group("panels"):
-            add_panels(page, run, structure, found)
+            add_panels(page, run, structure)
     page.heading("The run")
     with page.group("panels"):
         for name, title in _panels(run).items():
             with page.section(name, title):
-                _add_panel(page, name, run, results, particles)
+                _add_panel(page, name, run)
 
 
 def _panels(run: RunFolder) -> dict[str, str]:
     return {name: title for name, title in PANELS.items() if name != "classes" or len(run.structures) > 1}
 
 
-def _add_panel(
-    page: Page, name: str, run: RunFolder, results: list[Results], particles: run_text.Particles | None
-) -> None:
-    claimed_A = results[0].curves.resolution_A if results[0].curves is not None else None
+def _add_panel(page: Page, name: str, run: RunFolder) -> None:
     match name:
         case "likelihood" if run.judged:
             _likelihood(page, run)
         case "resolution" if run.steps:
-            figure = svg_bytes(resolution_figure(run, claimed_A))
-            page.picture(figure, "Finest detail in use, in Å, against image gradients", media_type=SVG)
+            page.figure(resolution_figure(run), "Finest detail in use, in Å, against image gradients")
             page.text("Detail is added as long as it explains particles that were held out any better.")
         case "starts":
             _starts(page, run)
         case "classes":
-            page.table(*run_text.classes_table(run, particles))
+            page.table(*run_text.classes_table(run))
             page.text(
                 "Classes that look alike, or one that next to no particle shows, say that there are fewer structures "
                 "than were asked for."
             )
         case "noise" if (run.path / "noise.star").is_file():
             noise = noise_figure(read_noise(run.path / "noise.star"), run.settings["max_resolution_A"])
-            page.picture(svg_bytes(noise), "Variance of the noise against resolution", media_type=SVG)
+            page.figure(noise, "Variance of the noise against resolution")
             page.text(
                 "Measured outside the particles, on up to 500 images. Images are divided by it, so that noise counts "
                 "the same at all resolutions. Peaks may be ice, or a fault of the detector."
@@ -118,7 +103,7 @@ def _add_panel(
 def _likelihood(page: Page, run: RunFolder) -> None:
     last = run.judged[-1]
     words = f"Held-out NLL, and gain over an empty map, against image gradients; the last gain: {run_text.gain(last)}"
-    page.picture(svg_bytes(likelihood_figure(run)), words, media_type=SVG)
+    page.figure(likelihood_figure(run), words)
     page.text(
         f"Mean negative log-likelihood (NLL) of {run.settings.get('held_out', 'some')} particles that the map is not "
         "made of, and how much better it explains them than an empty map; bands are standard errors. Finer detail is "

@@ -1,7 +1,6 @@
 """The picture of how well a run's half maps agree."""
 
-from __future__ import annotations
-
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,46 +14,18 @@ from hoarfrost.io.fsc_star import FscCurves, read_fsc
 from hoarfrost.reporting.encode import save_png
 from hoarfrost.reporting.panel import legend_below, panel_figure
 
-# Dark enough, and told apart by those who see no red or green.
+# Dark enough, and distinct for those who see no red or green.
 CURVES: dict[str, tuple[str, dict[str, Any]]] = {
     "unmasked": ("without mask", {"color": "#0072b2", "linewidth": 2.2}),
     "masked": ("in a mask (mask.mrc)", {"color": "#e69f00", "linewidth": 1.4, "linestyle": "--"}),
     "randomised": ("in the mask, random phases: what the mask adds", {"color": "#999999", "linewidth": 1.4}),
     "corrected": ("in the mask, corrected for what it adds", {"color": "#000000", "linewidth": 2.2}),
 }
-NICE_TICKS_A = (
-    300,
-    200,
-    150,
-    100,
-    70,
-    50,
-    40,
-    30,
-    25,
-    20,
-    18,
-    16,
-    15,
-    14,
-    13,
-    12,
-    11,
-    10,
-    9,
-    8,
-    7,
-    6,
-    5.5,
-    5,
-    4.5,
-    4,
-    3.5,
-    3,
-    2.5,
-    2,
-)
-LEAST_TICK_DISTANCE, LEAST_IN_PANEL = 0.05, 0.085
+NICE_TICKS_A = (300, 200, 150, 100, 70, 50, 40, 30, 25, 20, 18, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5.5, 5, 4.5, 4,
+                3.5, 3, 2.5, 2)  # fmt: skip
+# Of the axis, in a picture of its own and in a panel of a page.
+LEAST_TICK_DISTANCE = 0.05
+LEAST_IN_PANEL = 0.085
 
 
 def draw_fsc(run: str | Path, picture: str | Path) -> None:
@@ -74,8 +45,7 @@ def fsc_figure(curves: FscCurves) -> Figure:
     figure, (panel,) = panel_figure(4.5, legend_lines=len(CURVES))
     _draw_curves(panel, curves, LEAST_IN_PANEL)
     panel.set_ylabel("Fourier shell correlation")
-    handles, names = panel.get_legend_handles_labels()
-    legend_below(figure, dict(zip(names, handles, strict=True)), columns=1)
+    legend_below(figure, panel, columns=1)
     return figure
 
 
@@ -93,9 +63,16 @@ def _draw_curves(panel: Axes, curves: FscCurves, least_tick_distance: float) -> 
     panel.axvline(limit, color="#555555", linewidth=1, linestyle="-.")
     panel.text(limit, 1.06, f"images used to {curves.band_limit_A:.1f} Å ", color="#555555", ha="right", va="center")
     panel.plot([1 / curves.resolution_A], [FSC_THRESHOLD], "o", color="#cc3311", markersize=7, clip_on=False, zorder=5)
-    panel.set_xlim(0, end)
     panel.set_ylim(-0.1, 1.12)
-    label_resolutions(panel.xaxis, curves.length_A, end, least_tick_distance)
+    label_x_axis(panel, end, curves.length_A, least_tick_distance)
+
+
+def label_x_axis(
+    panel: Axes, end: float, length_A: float = math.inf, least_distance: float = LEAST_TICK_DISTANCE
+) -> None:
+    """Make the x axis one of resolutions, which goes in 1/Å from 0 to `end`; see `label_resolutions`."""
+    label_resolutions(panel.xaxis, length_A, end, least_distance)
+    panel.set_xlim(0, end)
     panel.set_xlabel("resolution, Å (even steps in 1/Å)")
 
 

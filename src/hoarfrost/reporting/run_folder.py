@@ -1,14 +1,20 @@
 """What there is in the folder of a run: finished, still going or stopped midway."""
 
-from __future__ import annotations
-
 import json
 import tomllib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hoarfrost.errors import DataError, UsageError
+from hoarfrost.evaluation.views import Views, has_views, read_views
+from hoarfrost.io.fsc_star import FscCurves, read_fsc
+from hoarfrost.io.star import read_star
+from hoarfrost.io.star_columns import Floats, Integers, float_column, integer_column
+from hoarfrost.io.star_optics import particle_table
 
 NEEDED = ("particles", "classes", "box", "pixel_size_A", "n_particles", "stages_r_max", "refined_r_max", "version")
 
@@ -18,7 +24,10 @@ EVENT = {"start", "stage", "r_max", "resolution_A", "batch_nll", "nll", "nll_sta
 
 @dataclass(frozen=True)
 class Structure:
-    """One of the structures of a run. `folder` has its map and what belongs to it; `finished` or as it stands."""
+    """One of the structures of a run, `finished` or as it stands. `folder` has its map and what belongs to it.
+
+    While a run goes on, a structure has no `curves` and no `views`. Raises DataError for a file that cannot be read.
+    """
 
     number: int
     folder: Path
@@ -28,6 +37,28 @@ class Structure:
     def has_map(self) -> bool:
         """Whether there is a map yet."""
         return (self.folder / "map.mrc").is_file()
+
+    @cached_property
+    def curves(self) -> FscCurves | None:
+        """The FSC of the half maps."""
+        return read_fsc(self.folder / "fsc.star") if self.finished else None
+
+    @cached_property
+    def views(self) -> Views | None:
+        """The views of the particles that show this structure; None also where there are none."""
+        return read_views(self.folder) if self.finished and has_views(self.folder) else None
+
+
+@dataclass(frozen=True)
+class Particles:
+    """What particles.star tells of n particles: `junk` (n,), the probability of being junk, and their classes.
+
+    `classes` (n,), from 0, is the most probable one, and `shares` (C,) the mean class probabilities.
+    """
+
+    junk: Floats
+    classes: Integers
+    shares: Floats
 
 
 @dataclass(frozen=True)
@@ -51,6 +82,12 @@ class RunFolder:
         """Whether the results are there."""
         return all(structure.finished for structure in self.structures)
 
+    @cached_property
+    def particles(self) -> Particles | None:
+        """What a finished run says of its particles, if anything. Raises DataError for a file that cannot be read."""
+        path = self.path / "particles.star"
+        return _particles(path, len(self.structures)) if self.finished and path.is_file() else None
+
     @property
     def length_A(self) -> float:
         """The length of the box in Å."""
@@ -73,7 +110,7 @@ class RunFolder:
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """The events that told something."""
+        """The events that carry a message."""
         return [event for event in self.events if event["message"] is not None]
 
 
@@ -111,6 +148,16 @@ def _structure(run: Path, number: int, classes: int) -> Structure:
     if (final / "fsc.star").is_file():
         return Structure(number, final, finished=True)
     return Structure(number, live, finished=False)
+
+
+def _particles(path: Path, classes: int) -> Particles:
+    table = particle_table(read_star(path))
+    junk = float_column(path, table, "hoarfrostJunkProbability", default=0.0)
+    if classes == 1:
+        return Particles(junk, np.zeros(len(junk), np.int64), np.ones(1))
+    columns = [float_column(path, table, f"hoarfrostClassProbability{number + 1}") for number in range(classes)]
+    shares = np.array([column.mean() for column in columns])
+    return Particles(junk, integer_column(path, table, "rlnClassNumber") - 1, shares)
 
 
 def _settings(path: Path) -> dict[str, Any]:

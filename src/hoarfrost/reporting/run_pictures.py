@@ -1,7 +1,5 @@
 """All pictures of a run folder, or of the folder of one of its classes."""
 
-from __future__ import annotations
-
 from itertools import chain
 from pathlib import Path
 

@@ -1,26 +1,17 @@
 """What the page of a run says in words and numbers."""
 
-from __future__ import annotations
-
 import platform
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 import plotly
 
 from hoarfrost._version import __version__
 from hoarfrost.durations import about
 from hoarfrost.evaluation.half_maps import FSC_THRESHOLD
-from hoarfrost.evaluation.views import Views
 from hoarfrost.io.fsc_star import FscCurves
-from hoarfrost.io.star import read_star
-from hoarfrost.io.star_columns import Floats, Integers, float_column, integer_column
-from hoarfrost.io.star_optics import particle_table
 from hoarfrost.reporting.run_folder import RunFolder
 
 SOURCES = {
@@ -30,40 +21,14 @@ SOURCES = {
     "user": "from the user",
 }
 NOT_TOLD = "not told"
-# The map has to explain held-out particles so many standard errors better than nothing does.
+# Standard errors by which a map must explain held-out particles better than an empty one.
 CLEAR_GAIN = 2.0
 MUCH_JUNK = 0.3
 UNITS = {"_A": "Å", "r_max": "Fourier px", "box": "px"}
 
 
-@dataclass(frozen=True)
-class Particles:
-    """What particles.star tells of n particles: `junk` (n,), the probability of being junk, and their classes.
-
-    `classes` (n,), from 0, is the most probable one, and `shares` (C,) the mean class probabilities.
-    """
-
-    junk: Floats
-    classes: Integers
-    shares: Floats
-
-
-def read_judged_particles(path: Path, classes: int) -> Particles | None:
-    """What a finished run says of its particles; None where there is no such file. Raises DataError."""
-    if not path.is_file():
-        return None
-    table = particle_table(read_star(path))
-    junk = float_column(path, table, "hoarfrostJunkProbability", default=0.0)
-    if classes == 1:
-        return Particles(junk, np.zeros(len(junk), np.int64), np.ones(1))
-    shares = np.zeros(classes)
-    for c in range(classes):
-        shares[c] = float_column(path, table, f"hoarfrostClassProbability{c + 1}").mean()
-    return Particles(junk, integer_column(path, table, "rlnClassNumber") - 1, shares)
-
-
 def state_line(run: RunFolder, *, going_on: bool) -> str:
-    """Whether the run has ended, and when it was last heard of."""
+    """Whether the run has ended, and when it last wrote an event."""
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     if run.finished:
         return f"The run has ended. This page was written on {now}."
@@ -76,8 +41,9 @@ def state_line(run: RunFolder, *, going_on: bool) -> str:
     )
 
 
-def facts(run: RunFolder, curves: FscCurves | None, particles: Particles | None) -> Iterator[tuple[str, str]]:
+def facts(run: RunFolder) -> Iterator[tuple[str, str]]:
     """The figures to see first."""
+    curves = run.structures[0].curves
     if curves is not None:
         yield "Resolution (FSC 0.143)", f"{curves.resolution_A:.1f} Å"
     elif run.events:
@@ -88,11 +54,12 @@ def facts(run: RunFolder, curves: FscCurves | None, particles: Particles | None)
         yield "Random starts", starts_summary(run.starts)
     elif run.settings["starts"] == 1:
         yield "Random starts", "one, compared with none"
-    junk = "" if particles is None else f", {particles.junk.mean():.0%} likely junk"
+    junk = "" if run.particles is None else f", {run.particles.junk.mean():.0%} likely junk"
     yield "Particles", f"{run.settings['n_particles']:,}{junk}"
     if run.events:
         last = run.events[-1]
-        seconds, done = last["seconds"], last["fraction_done"]
+        seconds = last["seconds"]
+        done = last["fraction_done"]
         if run.finished:
             yield "Time", duration(seconds)
         else:
@@ -100,8 +67,8 @@ def facts(run: RunFolder, curves: FscCurves | None, particles: Particles | None)
             yield "Time", f"{duration(seconds)}, {done:.0%} done{left}"
 
 
-def warnings(run: RunFolder, views: list[Views | None], particles: Particles | None) -> Iterator[str]:
-    """What speaks against the map; `views` are those of each structure."""
+def warnings(run: RunFolder) -> Iterator[str]:
+    """What speaks against the map."""
     if run.starts is not None and sum(run.starts["agrees"]) < 2:
         yield (
             f"No two of {len(run.starts['gains'])} random starts agree: do not trust this map. Look at the matched "
@@ -114,11 +81,12 @@ def warnings(run: RunFolder, views: list[Views | None], particles: Particles | N
         error = last.get("nll_gain_standard_error") or 0.0
         if (last["nll_gain"] or 0.0) < CLEAR_GAIN * error:
             yield "The map explains particles that were held out hardly better than an empty map does."
-    if particles is not None and particles.junk.mean() > MUCH_JUNK:
-        yield f"{particles.junk.mean():.0%} of the images are likely to hold nothing that the map explains."
-    for number, of_structure in enumerate(views, start=1):
-        if of_structure is not None and not of_structure.even:
-            yield f"Views{f' of class {number}' if len(views) > 1 else ''} are {of_structure.summary()}."
+    if run.particles is not None and run.particles.junk.mean() > MUCH_JUNK:
+        yield f"{run.particles.junk.mean():.0%} of the images are likely to hold nothing that the map explains."
+    for structure in run.structures:
+        if structure.views is not None and not structure.views.even:
+            of_class = f" of class {structure.number + 1}" if len(run.structures) > 1 else ""
+            yield f"Views{of_class} are {structure.views.summary()}."
 
 
 def gain(event: dict[str, Any]) -> str:
@@ -161,12 +129,13 @@ def starts_table(run: RunFolder) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
-def classes_table(run: RunFolder, particles: Particles | None) -> tuple[list[str], list[list[str]]]:
+def classes_table(run: RunFolder) -> tuple[list[str], list[list[str]]]:
     """The share of each class, and at the end how many particles show it most probably."""
-    if particles is not None:
+    if run.particles is not None:
         head = ["class", "share of the particles", "most probable for"]
-        shares = [f"{share:.1%}" for share in particles.shares]
-        return head, [[f"{c + 1}", share, f"{(particles.classes == c).sum():,}"] for c, share in enumerate(shares)]
+        shares = [f"{share:.1%}" for share in run.particles.shares]
+        counts = [f"{(run.particles.classes == c).sum():,}" for c in range(len(shares))]
+        return head, [[f"{c + 1}", share, n] for c, (share, n) in enumerate(zip(shares, counts, strict=True))]
     so_far = [] if run.state is None else run.state["shares"]
     return ["class", "share so far"], [[f"{c + 1}", f"{share:.1%}"] for c, share in enumerate(so_far)]
 
@@ -213,7 +182,7 @@ def versions_table(run: RunFolder) -> tuple[list[str], list[list[str]]]:
 
 
 def messages(run: RunFolder) -> list[str]:
-    """What the run told, with the time since its beginning."""
+    """The messages of the run, with the time since its beginning."""
     return [f"{duration(event['seconds'])}: {event['message']}" for event in run.messages]
 
 

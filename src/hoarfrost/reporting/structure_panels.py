@@ -1,17 +1,13 @@
 """The panels of a run's page that show one structure: its map, and what supports it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from hoarfrost.errors import DataError
-from hoarfrost.evaluation.views import Views, has_views, read_views
-from hoarfrost.io.fsc_star import FscCurves, read_fsc
 from hoarfrost.io.mrc import read_volume
-from hoarfrost.reporting.encode import grey_png, svg_bytes
-from hoarfrost.reporting.orientations import caption, orientations_figure, title
-from hoarfrost.reporting.page import SVG, Page
+from hoarfrost.reporting.encode import grey_png
+from hoarfrost.reporting.orientations import caption as caption_of
+from hoarfrost.reporting.orientations import orientations_figure, title
+from hoarfrost.reporting.page import Page
 from hoarfrost.reporting.pictures import read_matched, sign_of, slices_figure
 from hoarfrost.reporting.resolution import fsc_figure
 from hoarfrost.reporting.run_folder import RunFolder, Structure
@@ -20,6 +16,7 @@ from hoarfrost.reporting.surface import describe_surface, small_map, still_png
 
 AT_THE_END = "Not there yet: it is made of the results, when the run has ended."
 NO_MAP = "Not there yet: the run has no map so far."
+NEED_A_MAP = ("slices", "surface")
 PANELS = {
     "slices": "Map: slices and projections",
     "surface": "Map: isosurface to turn",
@@ -29,22 +26,6 @@ PANELS = {
 }
 
 
-@dataclass(frozen=True)
-class Results:
-    """What a finished structure has besides its map; None where there is none, as while the run goes on."""
-
-    curves: FscCurves | None = None
-    views: Views | None = None
-
-
-def read_results(structure: Structure) -> Results:
-    """The results of a structure, if there are any. Raises DataError for a file that cannot be read."""
-    if not structure.finished:
-        return Results()
-    views = read_views(structure.folder) if has_views(structure.folder) else None
-    return Results(read_fsc(structure.folder / "fsc.star"), views)
-
-
 def panel_names(run: RunFolder) -> Iterator[tuple[str, str]]:
     """The names and titles of the panels of all structures."""
     for structure in run.structures:
@@ -52,15 +33,18 @@ def panel_names(run: RunFolder) -> Iterator[tuple[str, str]]:
             yield _name(run, structure, name), _title(run, structure, panel_title)
 
 
-def add_panels(page: Page, run: RunFolder, structure: Structure, results: Results) -> None:
+def add_panels(page: Page, run: RunFolder, structure: Structure) -> None:
     """The panels of one structure, with a sentence in place of what is not there yet.
 
     Raises DataError for a file of finished results that cannot be read; while a run goes on its files come and go.
     """
     for name, panel_title in PANELS.items():
         with page.section(_name(run, structure, name), _title(run, structure, panel_title)):
+            if name in NEED_A_MAP and not structure.has_map:
+                page.text(NO_MAP, "absent")
+                continue
             try:
-                _DRAW[name](page, run, structure, results)
+                _DRAW[name](page, run, structure)
             except DataError as error:
                 if structure.finished:
                     raise
@@ -75,26 +59,19 @@ def _title(run: RunFolder, structure: Structure, panel_title: str) -> str:
     return panel_title if len(run.structures) == 1 else f"Class {structure.number + 1}. {panel_title}"
 
 
-def _slices(page: Page, run: RunFolder, structure: Structure, results: Results) -> None:
-    if not structure.has_map:
-        page.text(NO_MAP, "absent")
-        return
+def _slices(page: Page, run: RunFolder, structure: Structure) -> None:
     volume, pixel_size_A = read_volume(structure.folder / "map.mrc")
-    figure = svg_bytes(slices_figure(volume, pixel_size_A))
     alt = "Central slices of the map across z, y and x, each beside the projection along the same axis"
-    so_far = (
-        "" if structure.finished or run.state is None else f" The map so far, to {run.state['resolution_A']:.0f} Å."
-    )
-    page.picture(figure, alt, f"Protein is bright; axes in Å.{so_far}", media_type=SVG)
+    caption = "Protein is bright; axes in Å."
+    if not structure.finished and run.state is not None:
+        caption += f" The map so far, to {run.state['resolution_A']:.0f} Å."
+    page.figure(slices_figure(volume, pixel_size_A), alt, caption)
     page.text(
         "A right map has a clear outline and structure inside. A smooth ball is none, nor are spikes without one."
     )
 
 
-def _surface(page: Page, run: RunFolder, structure: Structure, results: Results) -> None:
-    if not structure.has_map:
-        page.text(NO_MAP, "absent")
-        return
+def _surface(page: Page, run: RunFolder, structure: Structure) -> None:
     small = small_map(read_volume(structure.folder / "map.mrc")[0])
     label = "Isosurface of the map, to turn with the mouse; axes in Å"
     page.surface(describe_surface(small, run.length_A), label, still_png(small))
@@ -104,7 +81,7 @@ def _surface(page: Page, run: RunFolder, structure: Structure, results: Results)
     )
 
 
-def _matches(page: Page, run: RunFolder, structure: Structure, results: Results) -> None:
+def _matches(page: Page, run: RunFolder, structure: Structure) -> None:
     if not (structure.has_map and (structure.folder / "matches.star").is_file()):
         nothing = "No particle shows this map more probably than another, or than nothing."
         page.text(nothing if structure.finished else NO_MAP, "absent")
@@ -124,22 +101,22 @@ def _matches(page: Page, run: RunFolder, structure: Structure, results: Results)
     page.text("In a right map you find what a projection shows in the particle above it, noise aside.")
 
 
-def _fsc(page: Page, run: RunFolder, structure: Structure, results: Results) -> None:
-    if results.curves is None:
+def _fsc(page: Page, run: RunFolder, structure: Structure) -> None:
+    if structure.curves is None:
         page.text(AT_THE_END, "absent")
         return
-    words = fsc_words(results.curves, run)
-    page.picture(svg_bytes(fsc_figure(results.curves)), words, media_type=SVG)
+    words = fsc_words(structure.curves, run)
+    page.figure(fsc_figure(structure.curves), words)
     page.text(f"{words} Half maps of a wrong map agree all the same: this tells noise, not whether the map is right.")
 
 
-def _orientations(page: Page, run: RunFolder, structure: Structure, results: Results) -> None:
-    if results.views is None:
+def _orientations(page: Page, run: RunFolder, structure: Structure) -> None:
+    if structure.views is None:
         page.text("No particle shows this map." if structure.finished else AT_THE_END, "absent")
         return
-    words = title(results.views)
-    page.picture(svg_bytes(orientations_figure(results.views)), words, media_type=SVG)
-    page.text(f"{words}. {caption(results.views)}")
+    words = title(structure.views)
+    page.figure(orientations_figure(structure.views), words)
+    page.text(f"{words}. {caption_of(structure.views)}")
 
 
 _DRAW = {"slices": _slices, "surface": _surface, "matches": _matches, "fsc": _fsc, "orientations": _orientations}

@@ -1,7 +1,5 @@
 """report.html of a study folder: every figure and table, in one page that works without a network."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -38,6 +36,15 @@ def write_study_report(study: str | Path) -> Path:
         f"{preset['epochs']:g} epochs, {results['seeds']} random start(s). "
         f"{results['machine']['processor']}, {results['machine']['threads']} threads, torch {results['torch']}."
     )
+    _add_data(page, study, images)
+    _add_likelihoods(page, results)
+    _add_maps(page, study, results)
+    _add_targets(page, results)
+    _add_rates(page, results)
+    return page.write(study / "report.html")
+
+
+def _add_data(page: Page, study: Path, images: dict[str, Any]) -> None:
     page.heading("1. How an image comes about")
     if "slice" in images:
         _picture(page, study, "image-formation", draw_image_formation(images))
@@ -46,28 +53,40 @@ def write_study_report(study: str | Path) -> Path:
     page.heading("2. The data" if "volume" not in images else "2. The true map and some images")
     if "volume" in images:
         volume = images["volume"]
-        share = float((volume > 0.5 * volume.max()).mean())
-        _picture(page, study, "truth", draw_maps([("truth", [("isosurface and central slice", volume)])], share))
+        enclosed = float((volume > 0.5 * volume.max()).mean())
+        _picture(page, study, "truth", draw_maps([("truth", [("isosurface and central slice", volume)])], enclosed))
     _picture(page, study, "particles", draw_particles(images["particles"]))
+
+
+def _add_likelihoods(page: Page, results: dict[str, Any]) -> None:
     page.heading("3. Held-out NLL against image gradients")
     page.plot(nll_curves(results, zoomed=False).to_json(), "Held-out NLL against image gradients")
     page.text("The final part:")
     page.plot(nll_curves(results, zoomed=True).to_json(), "Held-out NLL against image gradients, the final part")
+
+
+def _add_maps(page: Page, study: Path, results: dict[str, Any]) -> None:
     page.heading("4. Maps along the way")
-    epoch = data["n_images"]
+    preset = results["preset"]
+    epoch = results["data"]["n_images"]
     marks = [*(m for m in preset["map_marks"] if m < epoch), epoch, None]
-    rows, share = map_rows(study, results, [("*", mark) for mark in marks])
-    _picture(page, study, "maps", draw_maps(rows, share))
+    rows, enclosed = map_rows(study, results, [("*", mark) for mark in marks])
+    _picture(page, study, "maps", draw_maps(rows, enclosed))
     page.heading("5. The random start")
     start = read_volume(study / "maps" / "start-seed0-0.mrc")[0]
-    _picture(page, study, "start", draw_maps([("start", [("", start)])], share))
+    _picture(page, study, "start", draw_maps([("start", [("", start)])], enclosed))
     page.heading("6. The baselines beside SGD after one epoch")
-    wanted = [("projection-matching", None), ("batch-em", None), ("sgd", epoch)]
-    rows, share = map_rows(study, results, wanted)
-    _picture(page, study, "baselines", draw_maps(rows, share)) if rows else page.text("No baseline was run.")
+    rows, enclosed = map_rows(study, results, [("projection-matching", None), ("batch-em", None), ("sgd", epoch)])
+    if rows:
+        _picture(page, study, "baselines", draw_maps(rows, enclosed))
+    else:
+        page.text("No baseline was run.")
     page.text(f"Each baseline after {preset['baseline_iterations']} iterations over all images.")
+
+
+def _add_targets(page: Page, results: dict[str, Any]) -> None:
     page.heading("7. Agreement with the truth, time to target, success")
-    if data["nll_truth"] is not None:
+    if results["data"]["nll_truth"] is not None:
         page.plot(fsc_curves(results).to_json(), "Mean FSC with the truth against image gradients")
     page.text(
         "The target of each start is the best final NLL of the published methods plus 0.5 nat. A start succeeded if "
@@ -78,14 +97,16 @@ def write_study_report(study: str | Path) -> Path:
         label = f"{what} to the target"
         page.plot(target_bars(results, key, label).to_json(), label)
     page.table(*_summary_table(results))
+
+
+def _add_rates(page: Page, results: dict[str, Any]) -> None:
     page.heading("8. Base steps and how much they matter")
     page.text(
         "The base step comes from the curvature of the objective; “searched” is what a short search multiplied it by. "
         "The last columns give the held-out NLL with a third of the step, with the step, and with three times it, "
-        f"after {preset['sensitivity_epochs']:g} epoch(s)."
+        f"after {results['preset']['sensitivity_epochs']:g} epoch(s)."
     )
     page.table(*_rate_table(results))
-    return page.write(study / "report.html")
 
 
 def _picture(page: Page, study: Path, name: str, figure: Figure) -> None:

@@ -1,22 +1,17 @@
 """The still pictures of a study's report: image formation, examples, and maps as isosurfaces and slices."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 import numpy.typing as npt
-import torch
 from matplotlib.figure import Figure
 
 from hoarfrost.io.mrc import read_volume
-from hoarfrost.maths.rotations import rotations_from_vectors
-from hoarfrost.reporting.isosurface import DEFAULT_SHARE, render_isosurface
+from hoarfrost.reporting.isosurface import DEFAULT_ENCLOSED, VIEW, render_isosurface
 
 Array = npt.NDArray[np.floating]
-VIEW = torch.tensor([[0.9, 0.5, 0.0]], dtype=torch.float64)
 
 
 def draw_image_formation(images: dict[str, Array]) -> Figure:
@@ -45,13 +40,12 @@ def draw_particles(images: Array) -> Figure:
     return figure
 
 
-def draw_maps(columns: list[tuple[str, list[tuple[str, Array | None]]]], share: float) -> Figure:
+def draw_maps(columns: list[tuple[str, list[tuple[str, Array | None]]]], enclosed: float) -> Figure:
     """Maps as isosurface above a central slice: (row's name, [(title, map or None)]) each, one figure."""
     n_columns = max(len(maps) for _, maps in columns)
     n_rows = len(columns)
     figure = Figure(figsize=(1.0 + 2.6 * n_columns, 1.75 * n_rows), layout="constrained")
     grid = figure.subplots(n_rows, 2 * n_columns, squeeze=False)
-    turn = rotations_from_vectors(VIEW)[0].numpy()
     surface = matplotlib.colormaps["bone"].with_extremes(bad="white")
     for row, (name, maps) in zip(grid, columns, strict=True):
         for panel in row:
@@ -66,7 +60,7 @@ def draw_maps(columns: list[tuple[str, list[tuple[str, Array | None]]]], share: 
             if volume is None or not np.any(volume):
                 left.text(0.5, 0.5, "no map", ha="center", va="center", transform=left.transAxes, fontsize=8)
                 continue
-            left.imshow(render_isosurface(volume, turn, share), cmap=surface, vmin=0, vmax=1, origin="lower")
+            left.imshow(render_isosurface(volume, VIEW, enclosed), cmap=surface, vmin=0, vmax=1, origin="lower")
             low, high = np.percentile(volume, [0.5, 99.8])
             right.imshow(
                 volume[volume.shape[0] // 2], cmap="gray", vmin=low, vmax=high, origin="lower", interpolation="bilinear"
@@ -75,15 +69,15 @@ def draw_maps(columns: list[tuple[str, list[tuple[str, Array | None]]]], share: 
 
 
 def map_rows(study: Path, results: dict[str, Any], wanted: list[tuple[str, int | None]]) -> tuple[list[Any], float]:
-    """Rows for `draw_maps`, one for each method, and the share of the box that surfaces are to enclose.
+    """Rows for `draw_maps`, one for each method, and the part of the box that surfaces are to enclose.
 
     `wanted` are (method, image gradients), the latter None for the last map.
     """
     truth = study / "maps" / "truth.mrc"
-    share = DEFAULT_SHARE
+    enclosed = DEFAULT_ENCLOSED
     if truth.exists():
         reference = read_volume(truth)[0]
-        share = float((reference > 0.3 * reference.max()).mean())
+        enclosed = float((reference > 0.3 * reference.max()).mean())
     rows = []
     for trial in results["trials"]:
         if trial["seed"] != 0:
@@ -100,11 +94,11 @@ def map_rows(study: Path, results: dict[str, Any], wanted: list[tuple[str, int |
             maps.append((label, read_volume(study / found["path"])[0]))
         if maps:
             rows.append((trial["title"], maps))
-    return rows, share
+    return rows, enclosed
 
 
 def _map_at(trial: dict[str, Any], gradients: int | None) -> dict[str, Any] | None:
-    """The last map, or the first one after so many image gradients."""
+    """The first map after these image gradients, or the last one where they are None."""
     maps = [m for m in trial["maps"] if m["image_gradients"] > 0]
     if not maps:
         return None

@@ -1,7 +1,5 @@
 """A map made small for the isosurface that the page's reader can turn."""
 
-from __future__ import annotations
-
 import base64
 from typing import Any
 
@@ -10,16 +8,14 @@ import numpy.typing as npt
 import torch
 
 from hoarfrost.maths.fourier import fourier_resize
-from hoarfrost.maths.rotations import rotations_from_vectors
 from hoarfrost.reporting.encode import grey_png
-from hoarfrost.reporting.isosurface import level_enclosing, render_isosurface
+from hoarfrost.reporting.isosurface import VIEW, level_enclosing, render_isosurface
 
 VOXELS = 48
 # Levels that the reader can choose enclose such shares of the box.
 MOST_ENCLOSED, LEAST_ENCLOSED = 0.25, 0.002
 STEPS = 32767
-STILL_PIXELS = 90  # of more, the rays would take more memory than the rest of the page
-VIEW = torch.tensor([[0.9, 0.5, 0.0]], dtype=torch.float64)
+STILL_PIXELS = 90  # keeps the memory for the rays below that of the rest of the page
 
 
 def small_map(volume: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
@@ -29,7 +25,7 @@ def small_map(volume: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
 
 
 def default_level(small: npt.NDArray[np.float64]) -> float:
-    """A level between the particle and what surrounds it: that by which the values' variance is told apart best (Otsu).
+    """A level between the particle and what surrounds it, by Otsu's criterion over all values.
 
     Where it encloses more or less than the reader could choose, the nearest that does not.
     """
@@ -50,8 +46,8 @@ def limits(small: npt.NDArray[np.float64]) -> tuple[float, float]:
 
 def still_png(small: npt.NDArray[np.float64]) -> bytes:
     """A still picture of the surface at the default level, as the bytes of a PNG file."""
-    share = float((small > default_level(small)).mean())
-    shades = render_isosurface(small, rotations_from_vectors(VIEW)[0].numpy(), share, STILL_PIXELS)
+    enclosed = float((small > default_level(small)).mean())
+    shades = render_isosurface(small, VIEW, enclosed, STILL_PIXELS)
     return grey_png(np.where(np.isfinite(shades), shades, 1.0))
 
 

@@ -1,11 +1,9 @@
 """A drawn density with a strong cylindrical shape: a dumbbell with stalks, as in the published synthetic study."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
-# In fractions of the box, x along the bar. The stalks differ in place, length and direction, so nothing is symmetric.
+# In fractions of the box, x along the bar. No two stalks are alike, so nothing is symmetric.
 BAR = ((-0.22, 0.0, 0.0), (0.22, 0.0, 0.0), 0.055)
 BALLS = (((-0.22, 0.0, 0.0), 0.12), ((0.22, 0.0, 0.0), 0.10))
 STALKS = (
@@ -32,6 +30,6 @@ def make_dumbbell(box: int) -> Tensor:
 def _distance_to_segment(points: Tensor, start: tuple[float, ...], end: tuple[float, ...]) -> Tensor:
     a, b = torch.tensor(start, dtype=torch.float64), torch.tensor(end, dtype=torch.float64)
     along = b - a
-    share = ((points - a) @ along / along.square().sum().clamp(min=1e-12)).clamp(0, 1)
-    distance: Tensor = (points - a - share[..., None] * along).norm(dim=-1)
+    nearest = ((points - a) @ along / along.square().sum().clamp(min=1e-12)).clamp(0, 1)
+    distance: Tensor = (points - a - nearest[..., None] * along).norm(dim=-1)
     return distance

@@ -2,11 +2,8 @@
 
     Ĩ(k) = exp(−2πi k·t / N) · C_θ(k) · V̂( Rᵀ (kx, ky, 0) ) / N          |k| < N / 2
 
-with t in pixels, moving the particle by +t. Images are periodic: a particle that is moved over an edge comes in at
-the other.
+with t in pixels, moving the particle by +t. Images are periodic.
 """
-
-from __future__ import annotations
 
 import math
 
@@ -21,13 +18,13 @@ from hoarfrost.nufft.sampler import SpectrumSampler
 class ImageFormation:
     """Makes noiseless images, (N, N), of a volume of N³ voxels of `pixel_size_A`; its transform is taken once.
 
-    The disc of coefficients goes up to Nyquist, exclusive; the corners of the Fourier square stay empty. Memory is
-    that of two volumes of twice the box, plus a minibatch. Accurate to 1e-4 of the slices' root mean square.
+    The disc of coefficients, unless given, goes up to Nyquist, exclusive. Memory is that of two volumes of twice the
+    box. Accurate to 1e-4 of the slices' root mean square.
     """
 
-    def __init__(self, volume: Tensor, pixel_size_A: float) -> None:
+    def __init__(self, volume: Tensor, pixel_size_A: float, disc: FourierDisc | None = None) -> None:
         self.box = volume.shape[-1]
-        self.disc = FourierDisc(self.box, self.box / 2 - 1e-3)
+        self.disc = FourierDisc(self.box, self.box / 2 - 1e-3) if disc is None else disc
         self._sampler = SpectrumSampler(volume.to(torch.float32).unsqueeze(0), width=5)
         self._plane = self.disc.coordinates.to(torch.float64)
         self._pixel_size_A = pixel_size_A

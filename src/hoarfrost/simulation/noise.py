@@ -4,11 +4,8 @@ White noise w of deviation 1 a pixel is filtered in Fourier space,
 
     ñ(k) = √S(|k|) · w̃(k)          mean of S over all N² coefficients = 1,
 
-so that the mean variance of a pixel stays 1. S is a function of the frequency relative to Nyquist, so it carries over
-to images of any box and pixel size.
+so that the mean variance of a pixel stays 1. S depends on the frequency relative to Nyquist, whatever the pixel size.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +22,7 @@ from hoarfrost.particles.source import ParticleSource
 from hoarfrost.particles.stack import ParticleStack
 
 SMALLEST_BOX = 16
-DIAMETER = 0.85  # of the box, beyond which there is background: what reconstruct takes unless told
+DIAMETER = 0.85  # of the box, beyond which there is background, as by default in reconstruct
 
 
 @dataclass(frozen=True)
@@ -56,8 +53,8 @@ def read_noise_spectrum(path: str | Path, seed: int) -> NoiseSpectrum:
 class NoiseFilter:
     """Gives white noise of images of `box` pixels, even, a spectrum up to a factor.
 
-    `power` is S in the layout of `torch.fft.rfft2`: (box, box // 2 + 1) float64. Between the spectrum's frequencies it
-    is linear; beyond the last, in the corners of the square too, it is as there.
+    `power` is S in the layout of `torch.fft.rfft2`: (box, box // 2 + 1) float64. It is linear between the spectrum's
+    frequencies, and constant beyond the last.
     """
 
     def __init__(self, spectrum: NoiseSpectrum, box: int) -> None:

@@ -1,6 +1,4 @@
-"""Images simulated straight into a packed Fourier disc: 50,000 of them in seconds, where the stack is not needed."""
-
-from __future__ import annotations
+"""Images simulated straight into a packed Fourier disc, where the stack is not needed."""
 
 from dataclasses import dataclass
 
@@ -9,8 +7,7 @@ from torch import Tensor
 
 from hoarfrost.maths.fourier import FourierDisc
 from hoarfrost.maths.seeds import named_generator
-from hoarfrost.model.ctf import CTFParameters, evaluate_ctf
-from hoarfrost.nufft.sampler import SpectrumSampler
+from hoarfrost.model.ctf import CTFParameters
 from hoarfrost.simulation.image_formation import ImageFormation
 from hoarfrost.simulation.parameters import draw_poses
 
@@ -44,15 +41,13 @@ def simulate_packed(
     first = slice(0, min(n, IMAGES_FOR_SCALE))
     variance = formation.variance(formation.packed(rotations[first], shifts_A[first], ctf[first])).mean()
     scale = float((snr / variance).sqrt())
-    sampler = SpectrumSampler(volume.to(torch.float32).unsqueeze(0), width=5)
-    plane = disc.coordinates.to(torch.float64)
-    transfer = evaluate_ctf(ctf, plane / (disc.box * pixel_size_A))
+    in_disc = ImageFormation(volume, pixel_size_A, disc)
+    transfer = in_disc.transfer(ctf)
     noise = named_generator(seed, "noise")
     parts = []
-    for start in range(0, n, IMAGES_PER_CHUNK):
-        chunk = slice(start, start + IMAGES_PER_CHUNK)
-        points = torch.einsum("kc,ncx->nkx", plane, rotations[chunk, :2, :]).reshape(-1, 3)
-        slices = sampler(points).reshape(-1, disc.size) * (scale / disc.box)
+    for first_row in range(0, n, IMAGES_PER_CHUNK):
+        chunk = slice(first_row, first_row + IMAGES_PER_CHUNK)
+        slices = in_disc.slices(rotations[chunk]) * scale
         parts.append(slices * transfer[chunk].to(torch.float32) + white_noise(len(slices), disc, noise))
     return PackedParticles(torch.cat(parts), transfer.to(torch.float32), scale, rotations)
 

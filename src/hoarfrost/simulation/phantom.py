@@ -1,7 +1,5 @@
 """A molecule for tests and examples: a handful of Gaussian blobs without any symmetry."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -13,8 +11,8 @@ SMALLEST_BOX = 8
 def make_phantom(box: int, seed: int = 0, n_blobs: int = 30) -> Tensor:
     """A positive, asymmetric volume of Gaussian blobs: float32 (box, box, box), largest value 1.
 
-    Places and widths are fractions of the box, so boxes of any size show the same object. It keeps within
-    0.4 box of the origin, apart from tails below 1 %. Raises UsageError for a box below 8 voxels or no blobs.
+    Boxes of any size show the same object, within 0.4 box of the origin apart from tails below 1 %. Raises UsageError
+    for a box below 8 voxels or no blobs.
     """
     if box < SMALLEST_BOX or n_blobs < 1:
         raise UsageError(f"a phantom needs a box of {SMALLEST_BOX} voxels and 1 blob or more, not {box} and {n_blobs}")

@@ -5,11 +5,8 @@ The direction of view in the reference frame, d = Rᵀ e_z, the third row of R, 
     p(d) ∝ exp( κ (d·z)² )          κ ≥ 0; 0 is uniform,
 
 so views along z and −z are the commonest. The azimuth of d and the in-plane angle are uniform. t = |d·z| has the
-density exp(κ t²) on [0, 1], sampled exactly: t² ≤ t there, so proposals from exp(κ t), by inversion, are accepted
-with probability exp(κ (t² − t)), which happens to at least half of them.
+density exp(κ t²) on [0, 1]. Proposals from exp(κ t), by inversion, are accepted with probability exp(κ (t² − t)).
 """
-
-from __future__ import annotations
 
 import numpy as np
 import torch

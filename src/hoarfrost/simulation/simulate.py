@@ -9,15 +9,12 @@ That is the SNR of particles whose scale is 1; `hoarfrost.simulation.difficultie
 
 from __future__ import annotations
 
-import contextlib
 import re
-import secrets
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hoarfrost.errors import UsageError
+from hoarfrost.io.folders import check_output, folder_in_place
 from hoarfrost.io.mrc import write_stack, write_volume
 from hoarfrost.io.star import write_star
 from hoarfrost.simulation.difficulties import check_shares, draw_contents
@@ -59,7 +56,7 @@ def simulate(structures: Sequence[str | Path], output: str | Path, options: Simu
     n, seed, output = options.n_particles, options.seed, Path(output)
     check_defocus(options)
     check_shares(options.shares, len(structures))
-    _check_output(output, options.overwrite)
+    check_output(output, options.overwrite, _others, command="simulate")
     spectrum = None if options.noise_from is None else read_noise_spectrum(options.noise_from, seed)
     volumes, pixel_size_A = read_structures(list(structures), options.box, options.pixel_size_A)
     box = volumes[0].shape[0]
@@ -71,7 +68,7 @@ def simulate(structures: Sequence[str | Path], output: str | Path, options: Simu
     truths = [f"truth{number + 1}.mrc" for number in range(len(volumes))] if several else ["truth.mrc"]
     stack_name, star_name, poses_name = FILES[:3]
 
-    with _folder(output) as folder:
+    with folder_in_place(output) as folder:
         particles = SimulatedParticles(volumes, pixel_size_A, poses, ctf, contents, options.snr, seed, noise_filter)
         write_stack(folder / stack_name, n, (box, box), pixel_size_A, particles.noisy_images())
         for name, volume in zip(truths, volumes, strict=True):
@@ -92,38 +89,6 @@ def simulate(structures: Sequence[str | Path], output: str | Path, options: Simu
     )
 
 
-def _check_output(output: Path, overwrite: bool) -> None:
-    if not output.exists():
-        return
-    if not overwrite:
-        raise UsageError(f"{output} exists; choose another folder or overwrite it")
-    if not output.is_dir():
-        raise UsageError(f"{output} is a file; choose another folder")
-    others = sorted(
-        entry.name for entry in output.iterdir() if entry.name not in FILES and not _TRUTHS.fullmatch(entry.name)
-    )
-    if others:
-        raise UsageError(f"{output} holds {others[0]}, which simulate did not write; choose another folder")
-
-
-@contextlib.contextmanager
-def _folder(output: Path) -> Iterator[Path]:
-    """A folder beside `output` that takes its place when the block succeeds, and vanishes where it fails."""
-    token = secrets.token_hex(4)
-    temporary, old = (output.parent / f".{output.name}.{token}.{end}" for end in ("tmp", "old"))
-    try:
-        try:
-            temporary.mkdir(parents=True)
-        except OSError as error:
-            raise UsageError(f"cannot write {output}: {error.strerror or error}") from error
-        yield temporary
-        try:
-            if output.exists():
-                output.replace(old)
-            temporary.replace(output)
-        except OSError as error:
-            raise UsageError(f"cannot write {output}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if output.exists():
-            shutil.rmtree(old, ignore_errors=True)
+def _others(output: Path) -> list[Path]:
+    """What `simulate` did not write."""
+    return [path for path in output.iterdir() if path.name not in FILES and not _TRUTHS.fullmatch(path.name)]

@@ -1,13 +1,10 @@
 """The structures that particles are images of: maps and atomic models, brought to one box and one pixel size.
 
-One structure of a set is as strong as its file says, up to a factor that is the same for all, where all come from
-atomic models: their densities have one unit. Maps have units of their own, so where there is a map among several
-structures, each is divided by the deviation of its projections,
+The densities of atomic models have one unit, so a set of these keeps its relative strengths. Maps have units of their
+own: where there is a map among several structures, each is divided by the deviation of its projections,
 
     V → V / √( mean over orientations of var(P_R V over the box) )          200 orientations, evenly spread, no CTF.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,7 +75,7 @@ def _read_first_map(path: str | Path, box: int | None, pixel_size_A: float | Non
     if box is None and (n < SMALLEST_BOX or n % 2):
         raise DataError(path, expected=f"an even box of {SMALLEST_BOX} voxels or more", found=f"{n}", hint="give a box")
     box = n if box is None else box
-    # Also where the box stays: the images hold nothing beyond Nyquist, and neither must the truth.
+    # Also where the box stays: images hold nothing beyond Nyquist, nor must the truth.
     return fourier_resize(values, box), n * map_pixel_A / box
 
 
@@ -88,7 +85,7 @@ def _read_fitted_map(path: str | Path, box: int, pixel_size_A: float, header_A: 
     n = values.shape[0]
     if abs(n * map_pixel_A / (box * pixel_size_A) - 1) <= SAME_LENGTH:
         return fourier_resize(values, box)
-    # What is beyond the map's faces is as they are, and nothing.
+    # Beyond its faces a map goes on as they are, which counts as zero.
     values = values - _face_level(values)
     padded, resampled = min(
         ((size, max(2, round(size * map_pixel_A / pixel_size_A))) for size in range(n, n + PADDINGS)),

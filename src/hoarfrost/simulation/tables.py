@@ -1,7 +1,5 @@
 """STAR tables of simulated particles, in the dialect of RELION 3.1 and later."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

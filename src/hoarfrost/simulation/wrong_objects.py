@@ -1,11 +1,9 @@
-"""Images of what is not a particle: aggregates of a few balls, another one in each image.
+"""Images of what is not a particle: an aggregate of a few balls, another in each image.
 
 A ball of radius r (px) at c has a projection whose transform is known in closed form,
 
     B(k) ∝ r³ · 3 (sin x − x cos x) / x³ · exp(−2πi k·c / N)          x = 2π |k| r / N.
 """
-
-from __future__ import annotations
 
 import math
 

@@ -35,7 +35,7 @@ from hoarfrost.simulation.packed import simulate_packed
 from hoarfrost.simulation.parameters import draw_ctfs
 from hoarfrost.study.presets import Preset
 
-# The data are one set whatever the start: seeds of the study choose starts and the order of minibatches.
+# Seeds of the study choose starts and the order of minibatches; the data stay the same.
 DATA_SEED = 0
 IMAGES_FOR_SCALE = 300
 IMAGES_PER_READ = 500
@@ -99,9 +99,9 @@ def synthetic_data(preset: Preset, ctf_from: str | Path | None, device: str) -> 
     disc = FourierDisc(preset.box, band.r_max)
     n = preset.n_images + preset.held_out
     ctf = draw_ctfs(n, Optics(ctf_from=ctf_from), DATA_SEED)
-    source = (
-        "ranges: defocus 1 to 3 µm, 300 kV, Cs 2.7 mm" if ctf_from is None else f"the fits in {Path(ctf_from).name}"
-    )
+    ctf_source = "ranges: defocus 1 to 3 µm, 300 kV, Cs 2.7 mm"
+    if ctf_from is not None:
+        ctf_source = f"the fits in {Path(ctf_from).name}"
     volume = make_dumbbell(preset.box)
     particles = simulate_packed(volume, preset.pixel_size_A, disc, ctf, preset.snr, DATA_SEED)
     noise = torch.ones(disc.size, dtype=torch.float64)
@@ -117,7 +117,7 @@ def synthetic_data(preset: Preset, ctf_from: str | Path | None, device: str) -> 
         objective=_objective(preset, band, preset.n_images),
         pixel_size_A=preset.pixel_size_A,
         picture_volume=volume * particles.scale,
-        ctf_source=source,
+        ctf_source=ctf_source,
         examples=Examples(ctf[:N_EXAMPLES], None),
     )
 

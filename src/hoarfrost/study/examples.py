@@ -1,7 +1,5 @@
 """Example images of a study, for its report: how an image comes about, step by step, and a few particles."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The studies that `hoarfrost benchmark` knows by name."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

@@ -1,7 +1,5 @@
 """What a study found, as plain numbers for results.json, and the figures that are read off the trials."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from dataclasses import asdict, dataclass
@@ -17,13 +15,13 @@ from hoarfrost.study.trial import BASELINES, Trial
 
 # A start has succeeded if the mean FSC of its map with the truth, up to the band limit, reaches this.
 SUCCESS_FSC = 0.9
-# The target of a study: the best final NLL among the published methods, plus so many nats per image.
+# The target of a study is the best final NLL of the published methods plus this, in nats per image.
 TARGET_MARGIN = 0.5
 
 
 @dataclass(frozen=True)
 class MapScore:
-    """How the map after so many image gradients agrees with the truth, None where that is unknown.
+    """How the map after `image_gradients` agrees with the truth, None where that is unknown.
 
     `fsc` holds shells 0 to the band limit, `mean_fsc` is the mean of shells from 1. `path` is the map's file.
     """
@@ -48,17 +46,10 @@ def score(data: StudyData, volume: Tensor, gradients: int, path: str) -> tuple[M
 
 def trial_record(trial: Trial, maps: list[MapScore]) -> dict[str, Any]:
     """A trial as JSON takes it."""
-    rate = None
-    if trial.rate is not None:
-        tried = {
-            f"{factor:.3g}": value if math.isfinite(value) else None
-            for factor, value in sorted(trial.rate.tried.items())
-        }
-        rate = {
-            "base": trial.rate.base,
-            "factor": trial.rate.factor,
-            "tried": tried,
-            "image_gradients": trial.rate.image_gradients,
+    rate = None if trial.rate is None else asdict(trial.rate)
+    if rate is not None:
+        rate["tried"] = {
+            f"{factor:.3g}": value if math.isfinite(value) else None for factor, value in sorted(rate["tried"].items())
         }
     return {
         "method": trial.method,

@@ -1,10 +1,8 @@
 """The speed of the exact likelihood on this machine, counted in useful arithmetic against its own matrix products.
 
-A machine that others use too is slower by a factor that changes from second to second. So each timing has one of the
-matrix product right before it, and medians are taken, of seconds and of the ratios.
+Other programs slow a machine down by a factor that changes from second to second. So a matrix product is timed right
+before each measurement, and medians are taken, of seconds and of the ratios.
 """
-
-from __future__ import annotations
 
 import math
 import os
@@ -16,7 +14,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,6 +30,7 @@ from hoarfrost.model.all_poses.plane_harmonics import HALF_OF_SYMMETRIES
 from hoarfrost.model.all_poses.pose_model import PoseModel
 from hoarfrost.model.images import WhitenedImages
 from hoarfrost.model.quadrature import PosePrior, make_shift_quadrature
+from hoarfrost.study.machine import processor_name
 
 SGEMM = (4096, 512, 4096)
 SNR = 0.05
@@ -85,10 +83,10 @@ class Bench:
     """A band model of some size, its images, and the means to time things."""
 
     def __init__(self, size: Size, device: torch.device) -> None:
-        self.size, self.device = size, device
-        generator = named_generator(0, "bench")
-        self.generator = generator
-        rotation = random_rotations(1, generator)[0]
+        self.size = size
+        self.device = device
+        self.generator = named_generator(0, "bench")
+        rotation = random_rotations(1, self.generator)[0]
         self.band = BandModel(size.image_box, size.r_max, PosePrior(0.0, 0.0), rotation, device=device)
         shifts = make_shift_quadrature(
             size.r_max, size.image_box, size.shifts.shift_sigma_px, size.shifts.shift_extent_px
@@ -132,7 +130,8 @@ class Bench:
             shift = torch.randint(n_shifts, (n,), generator=self.generator).to(self.device)
             data += ctf * self.slices[node] * poses.conjugate_phases[shift].conj()
         else:
-            data, ctf = data * 0.01, ctf * 0.01
+            data = data * 0.01
+            ctf = ctf * 0.01
         return WhitenedImages(data, ctf, torch.zeros(n, dtype=torch.float64, device=self.device))
 
     def _timed(self, function: Callable[[], object]) -> float:
@@ -147,7 +146,8 @@ class Bench:
     def time(self, name: str, function: Callable[[], object], flop: int | None = None, note: str = "") -> Entry:
         """Time a function against sgemm, once without looking."""
         self._timed(function)
-        seconds, shares = [], []
+        seconds = []
+        shares = []
         for _ in range(self.size.repeats):
             self.sgemm_seconds.append(self._timed(self._sgemm))
             seconds.append(self._timed(function))
@@ -183,7 +183,8 @@ def likelihoods(bench: Bench) -> list[Entry]:
 
 def slicing(bench: Bench) -> list[Entry]:
     """From the volume to slices and back."""
-    operator, slices = bench.band.operator, bench.slices
+    operator = bench.band.operator
+    slices = bench.slices
     weights = slices.abs()
     note = f"{operator.n_slices} × {operator.disc.size} points"
     return [
@@ -261,13 +262,8 @@ def measure(
 
 
 def _machine(device: torch.device) -> dict[str, Any]:
-    processor = platform.processor() or platform.machine()
-    described = Path("/proc/cpuinfo")
-    if described.exists():
-        names = [line for line in described.read_text().splitlines() if line.startswith("model name")]
-        processor = names[0].partition(":")[2].strip() if names else processor
     return {
-        "processor": processor,
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -277,7 +273,7 @@ def _machine(device: torch.device) -> dict[str, Any]:
 
 
 def _peak_memory_mb(device: torch.device) -> float:
-    """Of the process; on a GPU of what torch has there."""
+    """Of the process, or on a GPU of torch."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     unit = 1 if sys.platform == "darwin" else 1024

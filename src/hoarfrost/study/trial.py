@@ -1,13 +1,11 @@
 """One method from one start: the loop over minibatches, with the held-out NLL and the maps at marked gradients."""
 
-from __future__ import annotations
-
 import dataclasses
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -26,20 +24,17 @@ from hoarfrost.study.data import StudyData
 
 CHECKPOINT_GROWTH = 1.12
 AUTO_MINIBATCH = 100
-# `auto` takes its largest steps for a sixth of the run, within these bounds. The upper one is what the first stage of a
-# reconstruction lasts at least.
-SHORTEST_HOLD, LONGEST_HOLD = 15, 120
+# Minibatches for which `auto` takes its largest steps: a sixth of the run, within these bounds.
+SHORTEST_HOLD = 15
+LONGEST_HOLD = 120
 BASELINES = {"projection-matching": "Projection matching", "batch-em": "Batch EM"}
-
-Say = Callable[[int], None]
-"""Told the image gradients done so far."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """After so many image gradients and seconds, of wall time and of all cores: held-out NLL and its standard error.
+    """The held-out NLL and its standard error after `image_gradients`; `seconds` of wall time and of all cores.
 
-    Evaluations do not count towards the time; choosing a rate does not either, it is reported by itself.
+    Evaluations and the choice of a rate do not count towards the time.
     """
 
     image_gradients: int
@@ -49,7 +44,7 @@ class Checkpoint:
     nll_standard_error: float
 
 
-@dataclass
+@dataclass(frozen=True)
 class Trial:
     """What came of one method from one start. `volumes` holds maps (box, box, box) by image gradients.
 
@@ -59,71 +54,84 @@ class Trial:
     method: str
     title: str
     seed: int
-    checkpoints: list[Checkpoint] = field(default_factory=list)
-    volumes: dict[int, Tensor] = field(default_factory=dict)
+    checkpoints: list[Checkpoint]
+    volumes: dict[int, Tensor]
     rate: ChosenRate | None = None
     failure: str | None = None
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How a trial goes: until `budget` image gradients are spent, in whole iterations.
+
+    Maps are kept at `map_marks` image gradients, at the end, and whenever these have grown by `map_growth`. The base
+    step is chosen, unless `rate` was before, and multiplied by `factor`.
+    """
+
+    budget: int
+    map_marks: tuple[int, ...] = ()
+    map_growth: float = math.inf
+    rate: ChosenRate | None = None
+    factor: float = 1.0
+
+
+Steps = Iterator[tuple[Tensor, int]]
+"""The map after each step, and the image gradients that the step took."""
+
+
 def run_trial(
-    data: StudyData,
-    method: MethodSpec | str,
-    seed: int,
-    *,
-    budget: int,
-    map_marks: tuple[int, ...],
-    map_growth: float,
-    factor: float = 1.0,
-    rate: ChosenRate | None = None,
-    say: Say = lambda _: None,
+    data: StudyData, method: MethodSpec | str, seed: int, plan: Plan, say: Callable[[int], None] = lambda _: None
 ) -> Trial:
     """Run a method, or one of `auto` and the baselines by name, from the start of `seed`.
 
-    Ends when `budget` image gradients are spent (a baseline's iteration is never cut) or the map is no longer finite.
-    The base step is multiplied by `factor`; `rate` is one chosen before.
+    It ends early where the map or its likelihood is no longer finite. `say` is told the image gradients done so far.
     """
     start = data.start(seed)
-    if isinstance(method, str):
-        trial = Trial(method, BASELINES.get(method, method), seed)
-        steps = _auto(data, start, seed, budget) if method == "auto" else _baseline(data, start, method)
-    else:
-        trial = Trial(method.name, method.title, seed)
-        sampler = _sampler(data, method.batch_size, seed)
-        curvature = largest_curvature(start.band, start.sample, named_generator(seed, "curvature"))
-        facts = Facts(curvature, sampler.n_batches)
-        trial.rate = choose_rate(method, start, facts) if rate is None else rate
-        parameter = torch.nn.Parameter(start.volume * start.support)
-        optimiser = method.build([parameter], trial.rate.rate * factor, facts)
-        steps = _gradient_steps(data, start, sampler, parameter, optimiser)
-    watch = _Watch(data, trial, budget, map_marks, map_growth)
+    watch = _Watch(data, plan)
     watch.look(start.volume, 0)
+    rate = None
     done = 0
+    if isinstance(method, MethodSpec):
+        rate, steps = _gradient_method(data, method, start, seed, plan)
+    else:
+        steps = _auto(data, start, seed, plan.budget) if method == "auto" else _baseline(data, start, method)
     watch.go()
     for volume, gradients in steps:
         done += gradients
-        if not bool(volume.isfinite().all()):
-            trial.failure = f"the map was no longer finite after {done} image gradients"
-            break
-        if watch.is_due(done) or done >= budget:
+        if watch.is_due(done) or done >= plan.budget or not bool(volume.isfinite().all()):
             watch.stop()
             watch.look(volume, done)
             say(done)
             watch.go()
-        if done >= budget or trial.failure is not None:
+        if done >= plan.budget or watch.failure is not None:
             break
-    return trial
+    name, title = (method, BASELINES.get(method, method)) if isinstance(method, str) else (method.name, method.title)
+    return Trial(name, title, seed, watch.checkpoints, watch.volumes, rate, watch.failure)
 
 
-def _auto(data: StudyData, start: Start, seed: int, budget: int) -> Iterator[tuple[Tensor, int]]:
-    """Large steps while the start finds its shape, the first half of them of positive maps; then ever smaller ones.
+def _minibatches(data: StudyData, size: int, seed: int) -> FixedMinibatchSampler:
+    return FixedMinibatchSampler.of(torch.arange(len(data.images)), size, named_generator(seed, "minibatches"))
 
-    With the bound kept, 50,000 images ended 0.6 nats an image above SGD, and a hair below it without.
-    """
+
+def _gradient_method(
+    data: StudyData, method: MethodSpec, start: Start, seed: int, plan: Plan
+) -> tuple[ChosenRate, Steps]:
+    sampler = _minibatches(data, method.batch_size, seed)
+    curvature = largest_curvature(start.band, start.sample, named_generator(seed, "curvature"))
+    facts = Facts(curvature, sampler.n_batches)
+    rate = choose_rate(method, start, facts) if plan.rate is None else plan.rate
+    parameter = torch.nn.Parameter(start.volume * start.support)
+    optimiser = method.build([parameter], rate.rate * plan.factor, facts)
+    return rate, _gradient_steps(data, start, sampler, parameter, optimiser)
+
+
+def _auto(data: StudyData, start: Start, seed: int, budget: int) -> Steps:
+    """Large steps while the start finds its shape, the first half of them of positive maps; then ever smaller ones."""
     ground = Ground(start.band, start.support)
     hold = min(max(SHORTEST_HOLD, budget // AUTO_MINIBATCH // 6), LONGEST_HOLD)
     method = dataclasses.replace(OnlineMethod.begin(ground, start.volume), warm_up=hold)
-    sampler = _sampler(data, AUTO_MINIBATCH, seed)
-    for iteration in itertools.count():
+    sampler = _minibatches(data, AUTO_MINIBATCH, seed)
+    for iteration in count():
         if iteration == hold // 2:
             method = method.allowing_negative()
         indices, sampler = sampler.next()
@@ -139,7 +147,7 @@ def _gradient_steps(
     sampler: FixedMinibatchSampler,
     parameter: torch.nn.Parameter,
     optimiser: torch.optim.Optimizer,
-) -> Iterator[tuple[Tensor, int]]:
+) -> Steps:
     ground = Ground(start.band, start.support)
     while True:
         indices, sampler = sampler.next()
@@ -148,11 +156,7 @@ def _gradient_steps(
         yield parameter.detach(), report.image_gradients
 
 
-def _sampler(data: StudyData, batch_size: int, seed: int) -> FixedMinibatchSampler:
-    return FixedMinibatchSampler.of(torch.arange(len(data.images)), batch_size, named_generator(seed, "minibatches"))
-
-
-def _baseline(data: StudyData, start: Start, name: str) -> Iterator[tuple[Tensor, int]]:
+def _baseline(data: StudyData, start: Start, name: str) -> Steps:
     state = batch_em.start(start.band, start.volume)
     volume = start.volume
     while True:
@@ -167,14 +171,17 @@ def _baseline(data: StudyData, start: Start, name: str) -> Iterator[tuple[Tensor
 class _Watch:
     """Looks at the map at growing intervals; its clock stands still meanwhile."""
 
-    def __init__(
-        self, data: StudyData, trial: Trial, budget: int, map_marks: tuple[int, ...], map_growth: float
-    ) -> None:
-        self._data, self._trial = data, trial
-        self._marks = sorted({*(m for m in map_marks if m < budget), budget})
-        self._map_growth = map_growth
-        self._next_look = self._next_map = 0.0
-        self._seconds = self._cpu_seconds = 0.0
+    def __init__(self, data: StudyData, plan: Plan) -> None:
+        self.checkpoints: list[Checkpoint] = []
+        self.volumes: dict[int, Tensor] = {}
+        self.failure: str | None = None
+        self._data = data
+        self._map_growth = plan.map_growth
+        self._marks = sorted({*(mark for mark in plan.map_marks if mark < plan.budget), plan.budget})
+        self._next_look = 0.0
+        self._next_map = 0.0
+        self._seconds = 0.0
+        self._cpu_seconds = 0.0
         self._since = (0.0, 0.0)
 
     def go(self) -> None:
@@ -185,17 +192,25 @@ class _Watch:
         self._cpu_seconds += time.process_time() - self._since[1]
 
     def is_due(self, done: int) -> bool:
-        return done >= self._next_look or bool(self._marks and done >= self._marks[0])
+        return done >= self._next_look or self._is_marked(done)
 
     def look(self, volume: Tensor, done: int) -> None:
+        if not bool(volume.isfinite().all()):
+            self.fail(done, "the map was no longer finite")
+            return
         nll, error = self._data.nll(volume)
         if not math.isfinite(nll):
-            self._trial.failure = f"the likelihood was no longer finite after {done} image gradients"
+            self.fail(done, "the likelihood was no longer finite")
             return
-        self._trial.checkpoints.append(Checkpoint(done, self._seconds, self._cpu_seconds, nll, error))
-        marked = bool(self._marks and done >= self._marks[0])
-        if marked or done >= self._next_map:
-            self._trial.volumes[done] = volume.detach().clone()
+        self.checkpoints.append(Checkpoint(done, self._seconds, self._cpu_seconds, nll, error))
+        if self._is_marked(done) or done >= self._next_map:
+            self.volumes[done] = volume.detach().clone()
             self._next_map = max(done, 1) * self._map_growth
         self._marks = [mark for mark in self._marks if mark > done]
         self._next_look = math.ceil(max(done, 1) * CHECKPOINT_GROWTH)
+
+    def fail(self, done: int, reason: str) -> None:
+        self.failure = f"{reason} after {done} image gradients"
+
+    def _is_marked(self, done: int) -> bool:
+        return bool(self._marks and done >= self._marks[0])

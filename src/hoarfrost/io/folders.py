@@ -1,0 +1,91 @@
+"""Folders and files that results are written to: what is a user's own is never replaced."""
+
+import contextlib
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from hoarfrost.errors import UsageError
+
+
+@contextlib.contextmanager
+def writing_to(path: str | Path) -> Iterator[None]:
+    """Turn what the system says against writing in this block into a UsageError."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def check_output(
+    output: Path, overwrite: bool, others: Callable[[Path], Iterable[Path]], *, command: str, hint: str = ""
+) -> None:
+    """Raise UsageError where the folder exists, unless it is empty, or may be replaced and `command` wrote all of it.
+
+    `others` finds what the command did not write; `hint` says what else the user may do than overwrite.
+    """
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"{output} is a file; choose another folder")
+    if not output.exists() or not any(output.iterdir()):
+        return
+    if not overwrite:
+        raise UsageError(f"{output} exists; choose another folder or give --overwrite{hint}")
+    found = sorted(str(path.relative_to(output)) for path in others(output))
+    if found:
+        raise UsageError(f"{output} holds {found[0]}, which {command} did not write; choose another folder")
+
+
+def check_files(folder: str | Path, names: Iterable[str], *, overwrite: bool) -> None:
+    """Raise UsageError where the folder is a file, or holds one of these files that may not be replaced."""
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; choose another folder")
+    there = [name for name in names if (folder / name).exists()]
+    if there and not overwrite:
+        raise UsageError(f"{folder / there[0]} exists; choose another folder or give --overwrite")
+
+
+def check_file(path: Path, inputs: Iterable[str | Path], *, overwrite: bool) -> None:
+    """Raise UsageError where the file is one of the inputs, or exists and may not be replaced."""
+    if not path.exists():
+        return
+    if any(Path(source).exists() and path.samefile(source) for source in inputs):
+        raise UsageError(f"{path} is an input; choose another output")
+    if not overwrite:
+        raise UsageError(f"{path} exists; choose another name or give --overwrite")
+
+
+def make_folder(folder: str | Path, names: Iterable[str]) -> Path:
+    """Make the folder, or remove these files and folders of an earlier run in it, which must not pass for new ones.
+
+    Raises UsageError where that cannot be done.
+    """
+    folder = Path(folder)
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in (folder / name for name in names):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    return folder
+
+
+@contextlib.contextmanager
+def folder_in_place(output: Path) -> Iterator[Path]:
+    """A folder beside `output` that takes its place when the block succeeds, and vanishes where it fails.
+
+    Raises UsageError where the system cannot write.
+    """
+    token = secrets.token_hex(4)
+    temporary, old = (output.parent / f".{output.name}.{token}.{end}" for end in ("tmp", "old"))
+    try:
+        with writing_to(output):
+            temporary.mkdir(parents=True)
+        yield temporary
+        with writing_to(output):
+            if output.exists():
+                output.replace(old)
+            temporary.replace(output)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if output.exists():
+            shutil.rmtree(old, ignore_errors=True)
