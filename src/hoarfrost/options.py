@@ -33,6 +33,7 @@ ContrastChoice = Literal["auto", "white", "black"]
 
 UNITS = {"_A": "Å", "_s": "seconds", "_kV": "kV", "_mm": "mm"}
 """Ends of the names of Python's arguments, which the command line leaves out."""
+OUT_OF_BOUNDS = ("finite_number", "greater_than", "greater_than_equal", "less_than", "less_than_equal")
 # More choices than this are told as a list after "one of".
 FEW_CHOICES = 4
 DOC_WIDTH = 100
@@ -118,17 +119,17 @@ def _refusal(model: type[Model], given: Mapping[str, Any], error: ValidationErro
         choices = [str(choice) for choice in get_args(field.annotation)]
         few = f"{', '.join(choices[:-1])} or {choices[-1]}"
         return f"{name} must be {few if len(choices) <= FEW_CHOICES else 'one of ' + ', '.join(choices)}, found {value}"
+    if kind not in OUT_OF_BOUNDS:
+        return f"{flag_of(name)}: {first['msg'][0].lower()}{first['msg'][1:]}, found {value}"
     bounds = {key: getattr(part, key) for part in field.metadata for key in ("gt", "ge") if hasattr(part, key)} | limits
     unit = next((f", in {unit}" for end, unit in UNITS.items() if name.endswith(end)), "")
     must = "a finite number"
-    if "le" in limits:
-        must = f"at most {limits['le']}"
+    if "le" in limits or "lt" in limits:
+        must = f"at most {limits['le']:g}" if "le" in limits else f"less than {limits['lt']:g}"
     elif "gt" in bounds:
-        must = "a positive number"
+        must = f"more than {bounds['gt']:g}" if bounds["gt"] else "a positive number"
     elif "ge" in bounds:
         must = f"at least {bounds['ge']}" if bounds["ge"] else f"zero or positive{unit}"
-    elif kind != "finite_number":
-        return f"{flag_of(name)}: {first['msg'][0].lower()}{first['msg'][1:]}, found {value}"
     return f"{flag_of(name)} must be {must}, found {value}"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hoarfrost.errors import UsageError
-from hoarfrost.io.atomic import atomic_output, write_text_atomically
+from hoarfrost.io.atomic import atomic_output, check_names, is_of_job, write_text_atomically
 
 
 def files_in(folder: Path) -> list[str]:
@@ -75,3 +75,21 @@ def test_a_folder_in_place_of_the_file_and_a_missing_folder_are_named(tmp_path: 
     with pytest.raises(UsageError, match=r"cannot write .*a\.txt: No such file or directory"):
         write_text_atomically(tmp_path / "missing" / "a.txt", "text")
     assert files_in(tmp_path) == ["taken"]
+
+
+def test_what_a_scheduler_or_relion_puts_into_a_folder_beforehand() -> None:
+    of_jobs = (
+        "job.star run.out run.err note.txt job_pipeline.star RELION_JOB_EXIT_SUCCESS slurm-123.out a.o12 a.e1-3 .x"
+    )
+    assert all(is_of_job(name) for name in of_jobs.split())
+    others = "notes.txt map.mrc particles.star run.star my.tiff events.jsonl checkpoints"
+    assert not any(is_of_job(name) for name in others.split())
+
+
+def test_a_name_that_is_no_utf8_is_found_beforehand(tmp_path: Path) -> None:
+    check_names("a.star", tmp_path / "données «x» 粒子.star", None)
+    with pytest.raises(UsageError, match=r"a\\udcff\.star is not in UTF-8, .*; rename it"):
+        check_names("a\udcff.star")
+    with pytest.raises(UsageError, match="is not in UTF-8, at"):
+        write_text_atomically(tmp_path / "a.txt", "particles = a\udcff.star")
+    assert files_in(tmp_path) == []

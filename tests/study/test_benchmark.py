@@ -125,6 +125,70 @@ def test_real_particles_without_a_truth(tmp_path: Path, example_particles: Path)
     assert "The true map is not known" in (tmp_path / "study" / "report.html").read_text()
 
 
+OPTIMISERS = """
+import torch
+
+class ToNaN(torch.optim.SGD):
+    def step(self, closure=None):
+        loss = super().step(closure)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.data.fill_(float("nan"))
+        return loss
+
+class Raises(torch.optim.SGD):
+    def step(self, closure=None):
+        raise RuntimeError("no step\\nat all")
+
+class FailsAtOnce(torch.optim.SGD):
+    def __init__(self, parameters, lr):
+        raise TypeError("no such optimiser")
+"""
+
+
+def test_a_method_that_fails_has_no_result_and_ends_neither_the_others_nor_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken_optimisers.py").write_text(OPTIMISERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    methods = [f"broken_optimisers:{name}:lr=1e-3" for name in ("ToNaN", "Raises", "FailsAtOnce")]
+    small = ["--n-images", "200", "--epochs", "1", "--band-limit", "0.1", "-q", "--threads", "1"]
+    study = tmp_path / "study"
+    assert main(["benchmark", "-o", str(study), *small, "--methods", "sgd", *methods]) == 4
+    told = capsys.readouterr()
+    after = {
+        "ToNaN": "failed after 100 image gradients: the map was no longer finite",
+        "Raises": "failed after 0 image gradients: RuntimeError: no step at all",
+        "FailsAtOnce": "failed after 0 image gradients: TypeError: no such optimiser",
+    }
+    for name, failure in after.items():
+        (line,) = [line for line in told.out.splitlines() if line.startswith(name)]
+        assert line.split("  ")[-1].strip() == failure
+    (line,) = [line for line in told.out.splitlines() if line.startswith("SGD")]
+    assert "held-out NLL" in line
+    assert told.err == ("hoarfrost: error: 3 of 4 methods failed and have no result: ToNaN, Raises, FailsAtOnce\n")
+    results = json.loads((study / "results.json").read_text())
+    assert [t["failure"] for t in results["trials"]] == [None, *after.values()]
+    for name in methods:
+        found = results["summary"]["methods"][name]
+        assert found["final_nll"] is None
+        assert found["mean_fsc"] is None
+        assert found["success_rate"] == 0
+    page = (study / "report.html").read_text()
+    for name, failure in after.items():
+        assert f"<td>{name}</td><td>{failure}</td><td>–</td>" in page
+        assert f"{name}, {failure.partition(':')[0]}" in page, "the curve says so"
+
+
+def test_a_study_of_which_all_fail_leaves_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "failing_optimisers.py").write_text(OPTIMISERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    small = ["--n-images", "200", "--epochs", "1", "--band-limit", "0.1", "-q", "--threads", "1"]
+    methods = ["--methods", "failing_optimisers:ToNaN", "--seeds", "2"]
+    assert main(["benchmark", "-o", str(tmp_path / "study"), *small, *methods]) == 4
+    assert "ToNaN, failed after" in (tmp_path / "study" / "report.html").read_text()
+
+
 def test_dark_particles_are_inverted_and_the_title_says_so(
     example_particles: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,5 +286,5 @@ def test_the_summary_reads_targets_and_success_off_the_trials() -> None:
     assert methods["auto"]["gradients_to_target"] == 200
     assert methods["adam"]["seconds_to_target"] is None
     assert [methods[m]["success_rate"] for m in ("sgd", "auto", "adam")] == [1, 0.5, 0]
-    assert methods["adam"]["failed"] == 1
+    assert methods["adam"]["failures"] == ["not finite"]
     assert methods["sgd"]["final_nll"] == 4.5

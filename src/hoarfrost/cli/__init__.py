@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from hoarfrost.cli.terminal import close_quietly, flush_stdout, prepare_streams, tell
 from hoarfrost.errors import FinishedError, HoarfrostError, StoppedError, ToldElsewhereError, UsageError
 from hoarfrost.parallel.launch import is_first
 
@@ -27,17 +28,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     what the operating system refuses. A run that stopped as it was asked to ends with 5. Anything else that is raised
     is a bug, and shows its traceback. Of several processes that torchrun started with the same mistake, one tells it.
     """
-    # Read when torch loads. By default OpenMP's threads spin for long while they wait, and where another program wants
-    # a core that makes an iteration nine times slower (0.65 against 6.1 s on two cores). Short spins cost nothing.
+    # OpenMP reads this when torch loads. Threads that spin for long while they wait are slow where other programs run.
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     from cyclopts import CycloptsError
 
     from hoarfrost.cli.app import app
 
+    prepare_streams()
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     try:
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
-        sys.stdout.flush()
+        flush_stdout()
     except CycloptsError as error:
         return _fail(_mistake(error), UsageError.exit_code, told=not is_first())
     except ToldElsewhereError as error:
@@ -49,13 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", EXIT_INTERRUPTED, told=not is_first())
     except BrokenPipeError:  # the reader of our output, `head` perhaps, has left: nothing to say, nobody to say it to
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         if error.strerror is None:
             raise
         where = "" if error.filename is None else f"{error.filename}: "
         return _fail(f"{where}{error.strerror}", 1)
+    finally:
+        close_quietly()
     return 0
 
 
@@ -75,5 +77,5 @@ def _mistake(error: CycloptsError) -> str:
 def _fail(message: str, exit_code: int, *, told: bool = False, is_error: bool = True) -> int:
     """Print `message` as one line on stderr, unless another process does, and return `exit_code`."""
     if not told:
-        print(f"hoarfrost: {'error: ' if is_error else ''}{' '.join(message.split())}", file=sys.stderr)
+        tell(f"{'error: ' if is_error else ''}{message}")
     return exit_code

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from hoarfrost import verbs
 from hoarfrost.cli.command import Output, Quiet, command
+from hoarfrost.cli.study_summary import show_study
 from hoarfrost.study.options import StudyOptions
 
 NoSensitivity = Annotated[
@@ -23,15 +24,8 @@ NoSensitivity = Annotated[
 def benchmark(*, output: Output, no_sensitivity: NoSensitivity = False, quiet: Quiet = False, **options: Any) -> None:
     """Run the study, write its report, and print a line for each method."""
     from hoarfrost.cli.study_progress import StudyProgress
-    from hoarfrost.reporting.study_page import write_study_report
 
     sys.path.insert(0, "")  # the user's own module with an optimiser lies where the command is run
     with StudyProgress(quiet=quiet) as progress:
         result = verbs.benchmark(output, sensitivity=not no_sensitivity, progress=progress, **options)
-    page = write_study_report(output)
-    methods_found = result.results["summary"]["methods"]
-    width = max(len(method["title"]) for method in methods_found.values())
-    for method in methods_found.values():
-        fsc = "" if method["mean_fsc"] is None else f"   mean FSC {method['mean_fsc']:.3f}"
-        print(f"{method['title']:<{width}}  held-out NLL {method['final_nll']:.2f}{fsc}")
-    print(f"Report: {page}")
+    show_study(output, result.results["summary"]["methods"])

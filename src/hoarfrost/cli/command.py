@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from cyclopts import Parameter
 from pydantic.fields import FieldInfo
 
-from hoarfrost.options import OptionsModel, dressed, fact, flag_of
+from hoarfrost.options import OptionsModel, dressed, fact, flag_of, parameters_of
 
 R = TypeVar("R")
 
@@ -35,8 +35,8 @@ def command(
         plain = inspect.signature(function, eval_str=True)
         own = [p for p in plain.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
         skipped = {*without, *(p.name for p in own)}
-        fields = {} if model is None else model.model_fields
-        added = [_parameter(name, field) for name, field in fields.items() if name not in skipped and not _calls(field)]
+        asked = [] if model is None else [_option(p, model.model_fields[p.name]) for p in parameters_of(model)]
+        added = [p for p in asked if p.name not in skipped and not _is_function(p)]
         # What says nothing about the particles or the result comes last.
         last = [p for p in own if p.name == "quiet"]
         first = [p for p in own if p.name != "quiet"]
@@ -45,20 +45,25 @@ def command(
     return decorate
 
 
-def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
-    """The option of a field, as cyclopts reads it."""
-    kind, default = _type(field.annotation), field.default
+def _option(parameter: inspect.Parameter, field: FieldInfo) -> inspect.Parameter:
+    """The keyword argument of a field, as cyclopts reads it."""
+    kind, default = _type(parameter.annotation), parameter.default
     told = Parameter(
-        name=fact(field, "flags") or [flag_of(name)],
+        name=fact(field, "flags") or [flag_of(parameter.name)],
         show_default=_numbers if isinstance(default, tuple) else not isinstance(default, bool | None),
-        consume_multiple=any(get_origin(part) is not None for part in (kind, *get_args(kind))) or None,
+        consume_multiple=True if Sequence in _origins(kind) else None,
     )
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, told])
+    return parameter.replace(annotation=Annotated[kind, told])
 
 
-def _calls(field: FieldInfo) -> bool:
+def _origins(kind: Any) -> set[Any]:
+    """The generic types of an annotation: Sequence of Sequence[str] | None."""
+    return {get_origin(part) for part in (kind, *get_args(kind))}
+
+
+def _is_function(parameter: inspect.Parameter) -> bool:
     """Whether a function is asked for, which nobody can give on the command line."""
-    return any(get_origin(part) is Callable for part in (field.annotation, *get_args(field.annotation)))
+    return Callable in _origins(get_args(parameter.annotation)[0])
 
 
 def _type(annotation: Any) -> Any:

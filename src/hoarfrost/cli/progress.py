@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgres
 from rich.table import Column
 from rich.text import Text
 
+from hoarfrost.cli.terminal import unfailing
 from hoarfrost.durations import about
 from hoarfrost.reconstruction.watch.events import Event
 
@@ -52,7 +53,7 @@ class ProgressDisplay:
 
     def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
         self._quiet = quiet
-        self._console = console or Console(file=sys.stderr, highlight=False)
+        self._console = console or Console(file=unfailing(sys.stderr), highlight=False)
         self._bar: Progress | None = None
         self._stage: int | None = None
         self._nll, self._resolution_A = "", 0.0

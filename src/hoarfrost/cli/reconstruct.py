@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hoarfrost import verbs
 from hoarfrost.cli.command import Output, Quiet, command
 from hoarfrost.cli.stop import Stop
+from hoarfrost.cli.terminal import optional
 from hoarfrost.parallel.launch import is_first
 from hoarfrost.reconstruction.settings.options import Options
 
@@ -29,21 +30,27 @@ def reconstruct(particles: Path, /, *, output: Output, quiet: Quiet = False, **o
 
 
 def show_result(result: RunResult) -> None:
-    """Draw the pictures of a run that has come to its end, and say what came of it.
+    """Draw the pictures of a run that has come to its end, and say what came of it; none of these can fail it.
 
     Raises NotConvergedError where no two random starts agree.
     """
     if not is_first():
         return
-    from hoarfrost.cli.summary import summary, wrapped
-    from hoarfrost.reporting.report import report
-    from hoarfrost.reporting.run_pictures import draw_pictures
+    with optional("its pictures"):
+        from hoarfrost.reporting.run_pictures import draw_pictures
 
-    for of_class in result.classes:
-        draw_pictures(of_class.folder)
-    report(result.output)
-    for line in summary(result):
-        print(wrapped(line) if sys.stdout.isatty() else line)
+        for of_class in result.classes:
+            draw_pictures(of_class.folder)
+    with optional("its page"):
+        from hoarfrost.reporting.report import report
+
+        report(result.output)
+    with optional("this summary"):
+        from hoarfrost.cli.summary import summary, wrapped
+
+        for line in summary(result):
+            print(wrapped(line) if sys.stdout.isatty() else line)
+        sys.stdout.flush()
     check_starts(result.starts.agrees)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +13,7 @@ from hoarfrost import verbs
 from hoarfrost.cli.command import Quiet, command
 from hoarfrost.cli.reconstruct import check_starts, show_result
 from hoarfrost.cli.stop import Stop
+from hoarfrost.cli.terminal import optional
 from hoarfrost.parallel.launch import is_first
 
 
@@ -25,8 +28,6 @@ def resume(
     """Go on, and show what came of it."""
     from hoarfrost.cli.watch import watched
     from hoarfrost.errors import FinishedError
-    from hoarfrost.reporting.run_folder import read_run
-    from hoarfrost.reporting.run_pictures import draw_missing_pictures
 
     try:
         with Stop() as stop, watched(run, quiet=quiet or not is_first()) as progress:
@@ -34,8 +35,11 @@ def resume(
     except FinishedError:
         # The process may have been killed while it drew them, before it could say what the map is worth.
         if is_first():
-            draw_missing_pictures(run)
-            if (starts := read_run(run).starts) is not None:
-                check_starts(starts["agrees"])
+            with optional("its pictures"):
+                from hoarfrost.reporting.run_pictures import draw_missing_pictures
+
+                draw_missing_pictures(run)
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                check_starts(json.loads((run / "starts.json").read_text(encoding="utf-8"))["agrees"])
         raise
     show_result(result)

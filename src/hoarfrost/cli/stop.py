@@ -1,7 +1,11 @@
-"""Ctrl-C and SIGTERM while a run goes on: the first asks it to stop and leave a checkpoint, the second ends it."""
+"""Ctrl-C, SIGTERM and the end of the terminal while a run goes on.
+
+The first asks it to stop and leave a checkpoint, the second ends it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -13,7 +17,7 @@ from hoarfrost.parallel.launch import is_first
 
 # A launcher passes on what the terminal has sent to all processes already: that is no second request.
 SAME_REQUEST_S = 1.0
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @final
@@ -29,7 +33,9 @@ class Stop:
         return self._asked_at is not None
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._hear) for number in SIGNALS}
+        # Under nohup a run outlives its terminal.
+        heard = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._hear) for number in heard}
         return self
 
     def __exit__(
@@ -44,7 +50,8 @@ class Stop:
         if self._asked_at is None:
             self._asked_at = time.monotonic()
             if is_first():
-                # Not print, which may be in the middle of a line of its own.
-                os.write(2, b"\nStopping as soon as there is a checkpoint; once more to stop at once\n")
+                # Not print, which may be in the middle of a line of its own. The terminal may be gone.
+                with contextlib.suppress(OSError):
+                    os.write(2, b"\nStopping as soon as there is a checkpoint; once more to stop at once\n")
         elif time.monotonic() - self._asked_at > SAME_REQUEST_S:
             raise KeyboardInterrupt

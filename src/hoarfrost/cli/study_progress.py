@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from hoarfrost.cli.progress import make_bar
+from hoarfrost.cli.terminal import unfailing
 
 if TYPE_CHECKING:
     from hoarfrost.study import benchmark as study
@@ -20,7 +21,7 @@ class StudyProgress:
 
     def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
         self._quiet = quiet
-        self._console = console or Console(file=sys.stderr, highlight=False)
+        self._console = console or Console(file=unfailing(sys.stderr), highlight=False)
         self._doing = ""
         self._bar: Progress | None = None
 

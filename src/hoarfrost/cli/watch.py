@@ -11,12 +11,12 @@ from typing import Self
 
 from hoarfrost.reconstruction.watch.events import Event
 
-# With the writing of what stands (`reconstruct.live`) all that is drawn stays below a twentieth of the time.
+# With the writing of live maps (`reconstruction.watch.live`) drawing stays below a twentieth of the time.
 SHARE_OF_TIME = 0.045
-# What the last page and the pictures of each structure take when the run has ended.
+# The last page and the pictures of each structure.
 END_COST_S = 2.5
 LEAST_INTERVAL_S = 10.0
-# What the first page is taken to cost: matplotlib and plotly load with it.
+# The first page, until it has been timed: matplotlib and plotly load with it.
 FIRST_COST_S = 3.0
 # A browser spends about a second of the same processor on a page that it loads again.
 LEAST_RELOAD_S = 30.0
@@ -25,9 +25,9 @@ LEAST_RELOAD_S = 30.0
 class Watch:
     """A callback for `hoarfrost.reconstruct` that keeps report.html in its `folder` up to date; a context manager.
 
-    What is drawn when the run has ended, for so many `structures`, comes first in its budget. The first page comes as
-    soon as the run is known to be long enough for it too, and others as time goes by. A page that fails is told by
-    `say`, and no other follows: it is not worth the run.
+    It spends a fixed share of the run's time, of which the pictures of all `structures` at the end come first. The
+    first page comes as soon as the run is known to be long enough for it. A page that fails is told by `say`, and no
+    other follows.
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None], structures: int = 1) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from hoarfrost.errors import UsageError
+from hoarfrost.io.atomic import is_of_job
 
 
 @contextlib.contextmanager
@@ -23,11 +24,13 @@ def check_output(
 ) -> None:
     """Raise UsageError where the folder exists, unless it is empty, or may be replaced and `command` wrote all of it.
 
+    What RELION or a scheduler puts there beforehand is no hindrance.
+
     `others` finds what the command did not write; `hint` says what else the user may do than overwrite.
     """
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output} is a file; choose another folder")
-    if not output.exists() or not any(output.iterdir()):
+    if not output.exists() or all(is_of_job(path.name) for path in output.iterdir()):
         return
     if not overwrite:
         raise UsageError(f"{output} exists; choose another folder or give --overwrite{hint}")
@@ -85,6 +88,9 @@ def folder_in_place(output: Path) -> Iterator[Path]:
             if output.exists():
                 output.replace(old)
             temporary.replace(output)
+            for path in [*old.iterdir()] if old.exists() else []:
+                if is_of_job(path.name):
+                    path.replace(output / path.name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if output.exists():

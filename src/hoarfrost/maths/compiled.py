@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hoarfrost.maths.compile_cache import kept
+
 # Type of constants in compiled code: with a Python number it would compute in double precision.
 F32 = np.float32
 # Sums may be taken in any order, so that they can be vectors; what is not a number stays so.
@@ -28,13 +30,10 @@ def arrays(*tensors: Tensor) -> list[Any]:
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compile on first use, and keep the result on disk beside Python's own, where that folder can be written."""
+    """Compile on first use, and keep the machine code in the user's cache directory (`compile_cache`)."""
 
     def decorate(function: Callable[..., Any]) -> Any:
-        try:
-            return numba.njit(nogil=True, error_model="numpy", cache=True, **options)(function)
-        except RuntimeError:  # neither the package's folder nor the user's cache can be written
-            return numba.njit(nogil=True, error_model="numpy", **options)(function)
+        return kept(numba.njit(nogil=True, error_model="numpy", **options)(function))
 
     return decorate
 

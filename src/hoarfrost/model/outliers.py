@@ -4,7 +4,8 @@ Other objects have power where particles have it, and fit no projection of the m
 
     Ĩ(k) = C(k) s(k) + noise        s(k) ~ complex normal of mean m(|k|) and variance S(|k|)
 
-with y, c and the weight w of a coefficient as in `model.all_poses.marginal`, a the share of noise that a mask leaves,
+with y, c and the weight w of a coefficient as in `model.all_poses.marginal`, and a the share of noise that a mask
+leaves,
 
     log p(Ĩ | other) − log p(Ĩ | 0) = Σ_k |y|² − |y − c m|² / (1 + x) − a w log(1 + x)        x = c² S / (a w)
 

@@ -20,7 +20,10 @@ Result = TypeVar("Result")
 
 
 def each(function: Callable[[Piece], Result], pieces: Sequence[Piece], device: torch.device) -> list[Result]:
-    """`function` of every piece, in order, without gradients; on the CPU by a worker for each torch thread."""
+    """Results of `function` for every piece, in order and without gradients.
+
+    On the CPU there are as many workers as torch has threads.
+    """
     if device.type != "cpu":
         with torch.no_grad():
             return [function(piece) for piece in pieces]

@@ -79,7 +79,7 @@ class PackedCache:
         # Pages of an array that nothing is written to take no memory.
         self._rows: Records = np.empty((self._in_memory, self._width), np.float32)
         self._places = self._in_memory
-        if self._folder is not None and self._in_memory < len(self._place):
+        if self._folder is not None and self._folder.is_dir() and self._in_memory < len(self._place):
             free = shutil.disk_usage(self._folder).free
             self._places = min(len(self._place), self._in_memory + int(SHARE_OF_DISK * free) // (4 * self._width))
 

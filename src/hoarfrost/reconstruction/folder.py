@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from hoarfrost.errors import UsageError
-from hoarfrost.io.atomic import is_leftover, write_text_atomically
+from hoarfrost.io.atomic import is_leftover, is_of_job, write_text_atomically
 from hoarfrost.io.folders import check_output as check_folder
 from hoarfrost.io.folders import writing_to
 from hoarfrost.io.fsc_star import FscCurves, write_fsc
@@ -68,7 +68,10 @@ def places(output: Path, number: int, classes: int) -> tuple[Path, Path]:
 
 
 def check_output(output: Path, overwrite: bool) -> None:
-    """Raise UsageError where the folder exists, unless it may be replaced and holds only what a run wrote."""
+    """Raise UsageError where the folder exists, unless it may be replaced and holds only what a run wrote.
+
+    What RELION or a scheduler puts there beforehand is no hindrance, and stays.
+    """
     hint = ""
     if (output / CHECKPOINTS).is_dir():
         hint = f", or go on with the run in it: hoarfrost resume {shlex.quote(str(output))}"
@@ -88,11 +91,20 @@ def prepare_output(output: Path, settings: Settings, noise: NoiseSpectra) -> Eve
         remove_leftovers(output)
         _empty(output)
         free = shutil.disk_usage(output).free
-    if free == 0:
-        raise UsageError(f"cannot write {output}: no space left on the disk")
+    if free < (needed := _results_bytes(settings)):
+        told = f"{free / 1e6:.0f} MB are left on the disk, and the results take {needed / 1e6:.0f} MB"
+        raise UsageError(f"cannot write {output}: {told}")
     write_text_atomically(output / "config.toml", settings.to_toml())
     write_noise(output / "noise.star", noise)
     return EventLog(output / "events.jsonl")
+
+
+def _results_bytes(settings: Settings) -> int:
+    """What the results take at least: maps, matches, and the particles' rows."""
+    with contextlib.suppress(OSError):
+        rows = Path(settings.particles).stat().st_size
+        return settings.classes * 4 * (4 * settings.box**3 + 8 * settings.box**2) + rows
+    return 0
 
 
 def remove_leftovers(output: Path) -> None:
@@ -124,7 +136,7 @@ def write_results(output: Path, stack: ParticleStack, settings: Settings, final:
     poses = found.rotations.numpy(), found.shifts_A.numpy()
     for number, of_class in enumerate(final.maps):
         folder, map_path = places(output, number, settings.classes)
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)  # the run's own too, should somebody have removed it
         rows = (best == number).nonzero().squeeze(1)
         if len(rows):
             own = Matches(rows, best[rows], found.rotations[rows], found.shifts_A[rows], found.probability[rows])
@@ -185,7 +197,7 @@ def _others(folder: Path) -> list[Path]:
     """What no run wrote."""
     found: list[Path] = []
     for path in folder.iterdir():
-        if is_leftover(path.name):
+        if is_of_job(path.name):
             continue
         if path.name == CHECKPOINTS and path.is_dir():
             found += CheckpointFolder(folder).others()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hoarfrost.durations import about
 from hoarfrost.errors import StoppedError, UsageError
+from hoarfrost.io.atomic import check_names
 from hoarfrost.maths.seeds import named_generator
 from hoarfrost.parallel.join import joined
 from hoarfrost.parallel.team import Team
@@ -74,6 +75,7 @@ def reconstruct(particles: Path, output: Path, options: Options) -> RunResult:
 
 
 def _reconstruct(particles: Path, output: Path, options: Options, team: Team, watching: Watching) -> RunResult:
+    team.agree(lambda: check_names(particles, output, options.datadir))
     team.agree(lambda: check_output(output, options.overwrite) if team.is_first else None)
     stack = team.agree(lambda: ParticleStack.open(particles, options.datadir))
     settings = team.agree(lambda: resolve(stack, options, output=output, processes=team.size))

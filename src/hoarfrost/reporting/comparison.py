@@ -7,13 +7,14 @@ from matplotlib.figure import Figure
 from hoarfrost.evaluation.compare import Comparison
 from hoarfrost.io.folders import make_folder
 from hoarfrost.io.mrc import write_volume
-from hoarfrost.reporting.encode import save_png
+from hoarfrost.reporting.encode import own_style, save_png
 from hoarfrost.reporting.resolution import label_x_axis
 
 FILES = ("aligned.mrc", "fsc.png")
 THRESHOLDS = (0.5, 0.143)
 
 
+@own_style()
 def write_comparison(found: Comparison, folder: str | Path) -> None:
     """Write aligned.mrc and fsc.png. Raises UsageError where that cannot be done."""
     folder = make_folder(folder, FILES)
@@ -44,5 +45,7 @@ def draw_comparison(found: Comparison) -> Figure:
     panel.set_ylabel("Fourier shell correlation")
     label_x_axis(panel, end)
     panel.legend(loc="best", fontsize=9)
-    panel.set_title(f"{found.best.map_path.name} aligned to {found.best.reference_path.name}", fontsize=11)
+    # A $ in a file name is no mathematics; a byte that is no UTF-8 cannot be drawn.
+    title = f"{found.best.map_path.name} aligned to {found.best.reference_path.name}"
+    panel.set_title(title.encode(errors="replace").decode(), fontsize=11, parse_math=False)
     return figure

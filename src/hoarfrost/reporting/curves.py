@@ -20,6 +20,12 @@ def _style(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return styles
 
 
+def label_of(trial: dict[str, Any]) -> str:
+    """What a trial is called, with when it failed if it did."""
+    failed, _, _ = (trial["failure"] or "").partition(":")
+    return f"{trial['title']}, {failed}" if failed else str(trial["title"])
+
+
 def nll_curves(results: dict[str, Any], *, zoomed: bool) -> go.Figure:
     """Held-out NLL against image gradients, first start, with the truth's and the empty map's as lines.
 
@@ -33,7 +39,7 @@ def nll_curves(results: dict[str, Any], *, zoomed: bool) -> go.Figure:
         figure.add_scatter(
             x=[c["image_gradients"] for c in points],
             y=[c["nll"] for c in points],
-            name=trial["title"],
+            name=label_of(trial),
             mode="lines+markers" if trial["baseline"] else "lines",
             line=styles[trial["method"]],
         )
@@ -41,9 +47,10 @@ def nll_curves(results: dict[str, Any], *, zoomed: bool) -> go.Figure:
     for name, level in lines.items():
         if level is not None and not (zoomed and name == "empty map"):
             figure.add_hline(y=level, line={"color": "grey", "dash": "dot"}, annotation_text=name)
-    finals = sorted(t["checkpoints"][-1]["nll"] for t in trials if not t["baseline"])
+    lasts = [t["checkpoints"][-1] for t in trials if not t["baseline"] and t["failure"] is None]
+    finals = sorted(last["nll"] for last in lasts)
     if zoomed and finals:
-        end = max(t["checkpoints"][-1]["image_gradients"] for t in trials if not t["baseline"])
+        end = max(last["image_gradients"] for last in lasts)
         floor = min([finals[0], *([lines["truth"]] if lines["truth"] is not None else [])])
         reach = max(finals[len(finals) // 2] - floor, 0.5)
         figure.update_xaxes(range=[0.4 * end, 1.01 * end], title="image gradients")
@@ -69,7 +76,7 @@ def fsc_curves(results: dict[str, Any]) -> go.Figure:
         figure.add_scatter(
             x=[m["image_gradients"] for m in points],
             y=[m["mean_fsc"] for m in points],
-            name=trial["title"],
+            name=label_of(trial),
             mode="lines+markers",
             line=styles[trial["method"]],
         )

@@ -1,7 +1,9 @@
 """Figures and images as bytes, or as PNG files that are whole or not there."""
 
 import base64
+import contextlib
 import io
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,16 @@ from hoarfrost.io.atomic import atomic_output
 
 DOTS_PER_INCH = 130
 PAGE_DOTS_PER_INCH = 110
+# The user's matplotlibrc and styles are theirs: LaTeX or fonts that it names need not be on this machine.
+_OWN_STYLE: Any = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
 _SVG: Any = {"svg.hashsalt": "hoarfrost"}  # the same figure gives the same bytes
+
+
+@contextlib.contextmanager
+def own_style(changes: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Draw with matplotlib's defaults and `changes` to them, whatever the user has set; a decorator too."""
+    with matplotlib.rc_context(_OWN_STYLE | dict(changes or {})):
+        yield
 
 
 def save_png(figure: Figure, picture: Path) -> None:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from hoarfrost.inspection.result import CTFCoverage, Inspection, Montage, NoiseSpectrum
 from hoarfrost.io.atomic import write_text_atomically
 from hoarfrost.io.folders import make_folder
-from hoarfrost.reporting.encode import save_png
+from hoarfrost.reporting.encode import own_style, save_png
 from hoarfrost.reporting.resolution import label_x_axis
 
 FILES = ("montage.png", "noise.png", "ctf.png", "inspect.json")
@@ -27,6 +27,7 @@ TEXT: dict[str, Any] = {
 RAW_PERCENTILES, SMOOTH_PERCENTILES = (1, 99), (0.2, 99.8)
 
 
+@own_style()
 def write_inspection(found: Inspection, folder: str | Path) -> None:
     """Write inspect.json, ctf.png and, of images that could be read, montage.png and noise.png into a folder.
 

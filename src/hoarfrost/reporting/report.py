@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import matplotlib
-
 from hoarfrost.io.noise_star import read_noise
 from hoarfrost.reporting import run_text
+from hoarfrost.reporting.encode import own_style
 from hoarfrost.reporting.history import likelihood_figure, resolution_figure
 from hoarfrost.reporting.noise import noise_figure
 from hoarfrost.reporting.page import Page
@@ -38,7 +37,7 @@ def write_run_report(folder: str | Path, reload_s: float | None = None) -> Path:
     """The same; with `reload_s` the page of a run that is going on, which loads itself again after these seconds."""
     run = read_run(folder)
     page = Page(f"hoarfrost reconstruct: {Path(run.settings['particles']).name}", reload_s)
-    with matplotlib.rc_context(FONTS):
+    with own_style(FONTS):
         _fill(page, run, going_on=reload_s is not None)
     return page.write(run.path / "report.html")
 

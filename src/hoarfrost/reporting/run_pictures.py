@@ -5,11 +5,13 @@ from pathlib import Path
 
 from hoarfrost.evaluation.views import has_views
 from hoarfrost.reporting.chimerax import write_chimerax_script
+from hoarfrost.reporting.encode import own_style
 from hoarfrost.reporting.orientations import draw_orientations
 from hoarfrost.reporting.pictures import draw_matches, draw_slices
 from hoarfrost.reporting.resolution import draw_fsc
 
 
+@own_style()
 def draw_pictures(folder: str | Path) -> None:
     """Draw slices.png and fsc.png, and matches.png and orientations.png where particles show the map; view.cxc too."""
     folder = Path(folder)

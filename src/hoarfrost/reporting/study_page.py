@@ -10,13 +10,14 @@ from matplotlib.figure import Figure
 from hoarfrost.io.atomic import atomic_output
 from hoarfrost.io.mrc import read_volume
 from hoarfrost.reporting.curves import fsc_curves, nll_curves, target_bars
-from hoarfrost.reporting.encode import png_bytes
+from hoarfrost.reporting.encode import own_style, png_bytes
 from hoarfrost.reporting.page import Page
 from hoarfrost.reporting.study_pictures import draw_image_formation, draw_maps, draw_particles, map_rows
 
 DIVERGED = 1e5  # nats per image; of larger ones only the size is worth a look
 
 
+@own_style()
 def write_study_report(study: str | Path) -> Path:
     """Write report.html, and still pictures under pictures/, from a study's results.json and maps; returns the page.
 
@@ -130,10 +131,14 @@ def _summary_table(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]
             "starts that succeeded"]  # fmt: skip
     rows = []
     for method in results["summary"]["methods"].values():
+        title, failures = method["title"], method["failures"]
+        if len(failures) == method["starts"]:
+            rows.append([title, failures[0], *("–" for _ in head[2:])])
+            continue
         rate = method["success_rate"]
         rows.append([
-            method["title"], f"{method['final_nll']:.2f}", f"{method['image_gradients']:,.0f}",
-            f"{method['seconds']:.0f}",
+            f"{title} ({len(failures)} of {method['starts']} starts failed)" if failures else title,
+            f"{method['final_nll']:.2f}", f"{method['image_gradients']:,.0f}", f"{method['seconds']:.0f}",
             _number(method["gradients_to_target"], ",.0f"), _number(method["seconds_to_target"], ".1f"),
             _number(method["mean_fsc"], ".3f"), "–" if rate is None else f"{rate:.0%}",
         ])  # fmt: skip

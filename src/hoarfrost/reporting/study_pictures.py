@@ -9,6 +9,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from hoarfrost.io.mrc import read_volume
+from hoarfrost.reporting.curves import label_of
 from hoarfrost.reporting.isosurface import DEFAULT_ENCLOSED, VIEW, render_isosurface
 
 Array = npt.NDArray[np.floating]
@@ -93,7 +94,7 @@ def map_rows(study: Path, results: dict[str, Any], wanted: list[tuple[str, int |
                 label += f", FSC {found['mean_fsc']:.2f}"
             maps.append((label, read_volume(study / found["path"])[0]))
         if maps:
-            rows.append((trial["title"], maps))
+            rows.append((label_of(trial).replace(", ", ",\n"), maps))
     return rows, enclosed
 
 

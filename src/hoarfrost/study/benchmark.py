@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hoarfrost._version import __version__
-from hoarfrost.io.atomic import write_text_atomically
+from hoarfrost.io.atomic import is_of_job, write_text_atomically
 from hoarfrost.io.folders import check_output, make_folder
 from hoarfrost.io.mrc import write_volume
 from hoarfrost.optim.registry import MethodSpec
@@ -129,7 +129,10 @@ class _Study:
         return trial
 
     def _test_sensitivity(self, method: MethodSpec, trial: Trial) -> None:
-        """The same start with a third of the rate and three times it."""
+        """The same start with a third of the rate and three times it; of a method that failed there is none."""
+        if trial.failure is not None:
+            self._done += len(SENSITIVITY_FACTORS) * self._test_budget
+            return
         at_same = max(
             (c for c in trial.checkpoints if c.image_gradients <= self._test_budget * 1.02),
             key=lambda c: c.image_gradients,
@@ -205,8 +208,8 @@ class _Study:
 
 
 def _others(output: Path) -> list[Path]:
-    """What `benchmark` did not write."""
-    return [path for path in output.iterdir() if path.name not in CONTENT]
+    """What neither `benchmark` nor a job that runs it wrote."""
+    return [path for path in output.iterdir() if path.name not in CONTENT and not is_of_job(path.name)]
 
 
 def _file_name(method: str) -> str:

@@ -66,6 +66,7 @@ def trial_record(trial: Trial, maps: list[MapScore]) -> dict[str, Any]:
 def summarise(trials: list[dict[str, Any]]) -> dict[str, Any]:
     """Per method: final NLL, image gradients and seconds to the target, share of starts that came to the truth.
 
+    Trials that failed have no final figures and reach no target; `failures` says what became of each.
     The target of each seed is the best final NLL of the published methods present, plus half a nat; of all
     methods but the baselines if none is. Medians are over seeds; None where fewer than half of the seeds reached it.
     """
@@ -79,22 +80,27 @@ def summarise(trials: list[dict[str, Any]]) -> dict[str, Any]:
     methods = {}
     for name in dict.fromkeys(t["method"] for t in trials):
         own = [t for t in trials if t["method"] == name]
+        ended = [t for t in own if t["failure"] is None]
+        lasts = [t["checkpoints"][-1] for t in ended]
         reached = [_first_below(t, targets[t["seed"]]) for t in own if t["seed"] in targets]
         methods[name] = {
             "title": own[0]["title"],
-            "final_nll": statistics.median(t["checkpoints"][-1]["nll"] for t in own),
-            "seconds": statistics.median(t["checkpoints"][-1]["seconds"] for t in own),
-            "image_gradients": statistics.median(t["checkpoints"][-1]["image_gradients"] for t in own),
+            "final_nll": _median_or_none([last["nll"] for last in lasts]),
+            "seconds": _median_or_none([last["seconds"] for last in lasts]),
+            "image_gradients": _median_or_none([last["image_gradients"] for last in lasts]),
             "gradients_to_target": _median([None if r is None else r["image_gradients"] for r in reached]),
             "seconds_to_target": _median([None if r is None else r["seconds"] for r in reached]),
             "success_rate": _success_rate(own),
-            "mean_fsc": _median_or_none([t["maps"][-1]["mean_fsc"] for t in own if t["maps"]]),
-            "failed": sum(t["failure"] is not None for t in own),
+            "mean_fsc": _median_or_none([t["maps"][-1]["mean_fsc"] for t in ended if t["maps"]]),
+            "starts": len(own),
+            "failures": [t["failure"] for t in own if t["failure"] is not None],
         }
     return {"targets": {str(seed): value for seed, value in targets.items()}, "methods": methods}
 
 
 def _first_below(trial: dict[str, Any], target: float) -> dict[str, Any] | None:
+    if trial["failure"] is not None:
+        return None
     return next((c for c in trial["checkpoints"] if c["nll"] <= target), None)
 
 
@@ -112,7 +118,7 @@ def _median_or_none(values: list[float | None]) -> float | None:
 
 
 def _success_rate(trials: list[dict[str, Any]]) -> float | None:
-    found = [t["maps"][-1]["mean_fsc"] for t in trials if t["maps"]]
-    if not found or any(value is None for value in found):
+    found = [(t["maps"][-1]["mean_fsc"], t["failure"] is None) for t in trials if t["maps"]]
+    if not found or any(fsc is None for fsc, _ in found):
         return None
-    return float(sum(value >= SUCCESS_FSC for value in found)) / len(found)
+    return float(sum(fsc >= SUCCESS_FSC and has_ended for fsc, has_ended in found)) / len(found)

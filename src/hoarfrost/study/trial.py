@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
+from textwrap import shorten
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ AUTO_MINIBATCH = 100
 # Minibatches for which `auto` takes its largest steps: a sixth of the run, within these bounds.
 SHORTEST_HOLD = 15
 LONGEST_HOLD = 120
+LONGEST_REASON = 200  # characters, of an error's message
 BASELINES = {"projection-matching": "Projection matching", "batch-em": "Batch EM"}
 
 
@@ -48,7 +50,8 @@ class Checkpoint:
 class Trial:
     """What came of one method from one start. `volumes` holds maps (box, box, box) by image gradients.
 
-    `rate` is how the base step was chosen, None for methods without one. `failure` says why it ended early.
+    `rate` is how the base step was chosen, None for methods without one. `failure` says when and why it ended early,
+    None where it did not.
     """
 
     method: str
@@ -84,27 +87,31 @@ def run_trial(
 ) -> Trial:
     """Run a method, or one of `auto` and the baselines by name, from the start of `seed`.
 
-    It ends early where the map or its likelihood is no longer finite. `say` is told the image gradients done so far.
+    It has failed when the map or its likelihood is no longer finite, or the method, which may be the user's own, raises
+    anything. `say` is told the image gradients done so far.
     """
     start = data.start(seed)
     watch = _Watch(data, plan)
     watch.look(start.volume, 0)
     rate = None
     done = 0
-    if isinstance(method, MethodSpec):
-        rate, steps = _gradient_method(data, method, start, seed, plan)
-    else:
-        steps = _auto(data, start, seed, plan.budget) if method == "auto" else _baseline(data, start, method)
-    watch.go()
-    for volume, gradients in steps:
-        done += gradients
-        if watch.is_due(done) or done >= plan.budget or not bool(volume.isfinite().all()):
-            watch.stop()
-            watch.look(volume, done)
-            say(done)
-            watch.go()
-        if done >= plan.budget or watch.failure is not None:
-            break
+    try:
+        if isinstance(method, MethodSpec):
+            rate, steps = _gradient_method(data, method, start, seed, plan)
+        else:
+            steps = _auto(data, start, seed, plan.budget) if method == "auto" else _baseline(data, start, method)
+        watch.go()
+        for volume, gradients in steps:
+            done += gradients
+            if watch.is_due(done) or done >= plan.budget or not bool(volume.isfinite().all()):
+                watch.stop()
+                watch.look(volume, done)
+                say(done)
+                watch.go()
+            if done >= plan.budget or watch.failure is not None:
+                break
+    except Exception as error:
+        watch.fail(done, f"{type(error).__name__}: {error}")
     name, title = (method, BASELINES.get(method, method)) if isinstance(method, str) else (method.name, method.title)
     return Trial(name, title, seed, watch.checkpoints, watch.volumes, rate, watch.failure)
 
@@ -210,7 +217,7 @@ class _Watch:
         self._next_look = math.ceil(max(done, 1) * CHECKPOINT_GROWTH)
 
     def fail(self, done: int, reason: str) -> None:
-        self.failure = f"{reason} after {done} image gradients"
+        self.failure = f"failed after {done:,} image gradients: {shorten(reason, LONGEST_REASON)}"
 
     def _is_marked(self, done: int) -> bool:
         return bool(self._marks and done >= self._marks[0])

@@ -1,10 +1,10 @@
 """The Fourier transform over the symmetries of the image plane, by which eight views of an image need fewer products.
 
-An image is compared with each slice under the eight symmetries g of the pixel lattice, D4
-(`maths.rotations.plane_symmetries`),
-⟨P_g z, x⟩ with (P_g z)(k) = z(g k). As in any group these are sums of fewer products (Serre 1977, Linear
-representations of finite groups, § 2.6). With T a quarter turn and F a flip, real parts, even under half a turn, fall
-into four kinds c with T e_c = ±e_c and F e_c = ±e_c, a quarter of the coordinates each,
+An image is compared with each slice under the eight symmetries g of the pixel lattice (D4,
+`maths.rotations.plane_symmetries`): ⟨P_g z, x⟩ with (P_g z)(k) = z(g k). As in any group these are sums of fewer
+products (Serre 1977, Linear representations of finite groups, § 2.6). T is a quarter turn and F a flip. Real parts are
+even under half a turn. They fall into four kinds c with T e_c = ±e_c and F e_c = ±e_c, a quarter of the coordinates
+each,
 
     ⟨P_g e, x⟩ = Σ_c χ_c(g) ⟨e_c, x_c⟩
 

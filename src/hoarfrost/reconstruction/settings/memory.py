@@ -26,7 +26,7 @@ GB = 10**9
 # More than this speeds nothing up.
 LARGEST_DEFAULT = 2 * GB
 DEFAULT_SHARE_OF_MACHINE = 0.5
-# Measured (1,230 of 200,000 particles): what a particle adds to the process in all, modes, table, results, checkpoints.
+# What a particle adds to the process in all: modes, table, results, checkpoints.
 BYTES_PER_PARTICLE = 1300
 # Python, PyTorch, SciPy and Numba, loaded.
 PROGRAM_BYTES = 480 << 20
@@ -35,7 +35,7 @@ WORKING_BYTES = 165 << 20
 BYTES_PER_SLICE_POINT = 85
 BYTES_PER_GRID_POINT = 17
 BYTES_PER_SAMPLED_POINT = 45
-# What is left goes to packed images, as far as they fill it, but for a reserve.
+# Of what is left: the rest is a reserve.
 SHARE_FOR_CACHE = 0.75
 
 

@@ -71,7 +71,7 @@ class CheckpointFolder:
             storages.add(storage)
         text = json.dumps({"format": FORMAT, "facts": facts, "state": tree}, ensure_ascii=False, indent=1) + "\n"
         try:
-            self.path.mkdir(exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
             number = max(self._numbers(), default=-1) + 1
             try:
                 with atomic_output(self._file(number, "safetensors")) as temporary:
