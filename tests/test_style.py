@@ -12,27 +12,13 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "hoarfrost"
 MOST_MODULE_LINES = 400
-MOST_LINES, MOST_LONG = 60, 0.0066
-MOST_PARAMETERS, MOST_WIDE = 6, 0.030
-# Rooms in which no object sets an attribute of another.
-CLEAN_ROOMS = (
-    "baselines",
-    "cli",
-    "evaluation",
-    "io",
-    "maths",
-    "nufft",
-    "optim",
-    "parallel",
-    "particles",
-    "reporting",
-    "simulation",
-    "study",
-    "symmetry",
-)
-NOT_YET_CLEAN = ("study/data.py",)  # a source is told the sign of its images after it is made
+MOST_LINES, MOST_LONG = 60, 0.002
+MOST_PARAMETERS, MOST_WIDE = 6, 0.010
+# Standard streams can be replaced in `sys` alone.
+REPLACES_STREAMS = ("cli/terminal.py",)
 # What objects of other libraries are told only by setting an attribute.
 THEIR_ATTRIBUTES = {
+    "__doc__": "Python: the documentation of a function that is made",
     "align": "llvmlite: the alignment of a load or store",
     "cutoff": "gemmi.DensityCalculatorE",
     "d_min": "gemmi.DensityCalculatorE",
@@ -86,13 +72,9 @@ def test_the_check_sees_attributes_that_are_set() -> None:
         assert not list(attributes_set(ast.parse(code))), code
 
 
-def test_no_object_sets_an_attribute_of_another(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_object_sets_an_attribute_of_another() -> None:
     found = [f"{path}:{line}: {code}" for path, tree in trees().items() for line, code in attributes_set(tree)]
-    rooms = tuple(f"{room}/" for room in CLEAN_ROOMS)
-    clean = [place for place in found if place.startswith(rooms) and not place.startswith(NOT_YET_CLEAN)]
-    with capsys.disabled():
-        print("".join(f"\nsets an attribute of another object: {place}" for place in found if place not in clean))
-    assert clean == []
+    assert [place for place in found if not place.startswith(REPLACES_STREAMS)] == []
 
 
 def test_modules_are_short() -> None:

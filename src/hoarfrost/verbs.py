@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hoarfrost.io.convert_options import ConvertOptions
+from hoarfrost.map_verbs import compare as compare
+from hoarfrost.map_verbs import evaluate as evaluate
+from hoarfrost.map_verbs import flip as flip
+from hoarfrost.map_verbs import symmetrise as symmetrise
 from hoarfrost.options import DeviceName, takes
 from hoarfrost.reconstruction.settings.options import InspectOptions, Options
 from hoarfrost.simulation.options import Simulation
 from hoarfrost.study.options import StudyOptions
 
 if TYPE_CHECKING:
-    from hoarfrost.evaluation.compare import Comparison
-    from hoarfrost.evaluation.evaluate import EvaluationReport
-    from hoarfrost.evaluation.flip import Flipped
-    from hoarfrost.evaluation.symmetrise import Symmetrised
     from hoarfrost.inspection.result import Inspection
     from hoarfrost.io.convert import Conversion
     from hoarfrost.reconstruction.result import RunResult
@@ -142,47 +142,6 @@ def simulate(structures: str | Path | Sequence[str | Path], output: str | Path, 
     return run([structures] if isinstance(structures, str | Path) else structures, output, options)
 
 
-def evaluate(
-    map_path: str | Path,
-    reference: str | Path,
-    *,
-    poses: str | Path | None = None,
-    true_poses: str | Path | None = None,
-    symmetry: str = "C1",
-    mask_diameter_A: float | None = None,
-) -> EvaluationReport:
-    """Compare a map with a reference: align over rotations, both hands and shifts, then tell FSC and correlation.
-
-    The maps may differ in box and voxel size; the FSC is on the grid of the reference.
-
-    Parameters
-    ----------
-    map_path
-        MRC map to judge.
-    reference
-        MRC map to judge it by, or an atomic model (.pdb, .cif, either with .gz), of which a map is made.
-    poses
-        particles.star of the run, to judge its poses as well; needs the true poses.
-    true_poses
-        STAR file with the poses to judge them by: of the same particles, in the same order.
-    symmetry
-        Symmetry that the run imposed, like D7: poses that show such a map alike are then one. It goes with the poses.
-    mask_diameter_A
-        Diameter of a soft spherical mask put on both maps, in Å. None unless given.
-
-    Raises
-    ------
-    UsageError, DataError
-        Only one of the files of poses, a symmetry that is none or has no poses, a mask without size; a file that
-        cannot be used.
-    """
-    from hoarfrost.evaluation.evaluate import evaluate as run
-
-    return run(
-        map_path, reference, poses=poses, true_poses=true_poses, symmetry=symmetry, mask_diameter_A=mask_diameter_A
-    )
-
-
 def report(run: str | Path) -> Path:
     """Write report.html into the folder of a run: one that is going on, was stopped or has ended.
 
@@ -201,105 +160,6 @@ def report(run: str | Path) -> Path:
     from hoarfrost.reporting.report import report as write
 
     return write(run)
-
-
-def compare(first: str | Path, second: str | Path, *, mask_diameter_A: float | None = None) -> Comparison:
-    """Compare two maps: align one to the other in each hand, then tell correlations, FSC curves and resolutions.
-
-    They may differ in box and voxel size. Use evaluate where the second is known to be right, and for poses.
-
-    Parameters
-    ----------
-    first
-        MRC map to align.
-    second
-        MRC map to align it to.
-    mask_diameter_A
-        Diameter of a soft spherical mask put on both maps, in Å. None unless given.
-
-    Raises
-    ------
-    UsageError, DataError
-        A mask without size; a file that cannot be used.
-    """
-    from hoarfrost.evaluation.compare import compare as run
-
-    return run(first, second, mask_diameter_A=mask_diameter_A)
-
-
-def flip(
-    map_path: str | Path,
-    output: str | Path,
-    *,
-    particles: str | Path | None = None,
-    datadir: str | Path | None = None,
-    overwrite: bool = False,
-) -> Flipped:
-    """Mirror a map to its other hand, and the poses of its particles with it.
-
-    The map is turned inside out about its middle, which leaves axes of symmetry where they are.
-
-    Parameters
-    ----------
-    map_path
-        MRC map to mirror.
-    output
-        MRC map to write.
-    particles
-        Particle file with the poses that belong to the map, such as particles.star of a run. A STAR file with the
-        poses of the other hand is written beside the output, under its name.
-    datadir
-        Folder that the image names of the particles are relative to.
-    overwrite
-        Replace the output if it exists.
-
-    Raises
-    ------
-    UsageError, DataError
-        An output that exists; a file that cannot be used.
-    """
-    from hoarfrost.evaluation.flip import flip as run
-
-    return run(map_path, output, particles=particles, datadir=datadir, overwrite=overwrite)
-
-
-def symmetrise(
-    map_path: str | Path,
-    symmetry: str,
-    output: str | Path,
-    *,
-    aligned: bool = False,
-    max_resolution_A: float | None = None,
-    overwrite: bool = False,
-) -> Symmetrised:
-    """Average a map over a point group, about the axes that are found in it, and say how well it agreed before.
-
-    The map is moved so that its axes lie as docs/conventions.md says: the main axis of Cn and Dn along z, a two-fold
-    axis of Dn along x.
-
-    Parameters
-    ----------
-    map_path
-        MRC map to average, protein positive.
-    symmetry
-        Point group: Cn or Dn with any n (C4, D7), T, O or I.
-    output
-        MRC map to write.
-    aligned
-        The axes of the map lie there already: do not look for them.
-    max_resolution_A
-        Finest detail by which axes are placed, in Å. A twentieth of the box unless given.
-    overwrite
-        Replace the output if it exists.
-
-    Raises
-    ------
-    UsageError, DataError
-        Another group, or an output that exists; a map that cannot be used.
-    """
-    from hoarfrost.evaluation.symmetrise import symmetrise as run
-
-    return run(map_path, symmetry, output, aligned=aligned, max_resolution_A=max_resolution_A, overwrite=overwrite)
 
 
 @takes(ConvertOptions)

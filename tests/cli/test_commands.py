@@ -42,7 +42,12 @@ CLASS = SimpleNamespace(
     map_path=Path("run/map.mrc"),
     folder=Path("run"),
     halves=SimpleNamespace(
-        resolution_A=38.24, band_limit_A=35.8, unmasked_A=38.24, corrected_A=36.9, is_from_unmasked=True
+        resolution_A=38.24,
+        band_limit_A=35.8,
+        unmasked_A=38.24,
+        corrected_A=36.9,
+        is_from_unmasked=True,
+        is_reached=True,
     ),
     share=1.0,
 )
@@ -103,6 +108,19 @@ def test_reconstruct_leaves_every_choice_to_the_verb(
     assert "2 min 34 s" in out
     assert "chimerax run/view.cxc" in out
     assert "still improving" not in out
+
+
+@pytest.mark.usefixtures("drawn")
+def test_a_resolution_that_is_none_is_not_told_as_one(
+    replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str]
+) -> None:
+    halves = {**vars(CLASS.halves), "is_reached": False, "resolution_A": 35.8, "unmasked_A": 35.8, "corrected_A": 35.8}
+    of_class = SimpleNamespace(**{**vars(CLASS), "halves": SimpleNamespace(**halves)})
+    replace("reconstruct", "reconstruction.run", SimpleNamespace(**{**vars(RESULT), "classes": (of_class,)}))
+    assert main(["reconstruct", "particles.star", "-o", "run"]) == 0
+    out = capsys.readouterr().out
+    assert "Resolution: not reached; the images were used to 35.8 Å" in out
+    assert "FSC 0.143, " not in out
 
 
 @pytest.mark.usefixtures("drawn")
@@ -205,7 +223,7 @@ def test_evaluate_prints_the_lines_of_its_report(
     assert calls == [
         (
             (Path("map.mrc"), Path("truth.mrc")),
-            {"poses": None, "true_poses": None, "symmetry": "C1", "mask_diameter_A": None},
+            {"poses": None, "true_poses": None, "symmetry": "C1", "mask_diameter_A": None, "pixel_size_A": None},
         )
     ]
     assert capsys.readouterr().out == "shell  FSC\n1      1.000\n"
@@ -224,5 +242,6 @@ def test_evaluate_json_is_one_object_and_nothing_else(
         "true_poses": Path("true.star"),
         "symmetry": "D7",
         "mask_diameter_A": 180.0,
+        "pixel_size_A": None,
     }
     assert json.loads(capsys.readouterr().out) == {"fsc": [1.0, 0.5]}

@@ -62,6 +62,8 @@ def test_identical_maps_agree_in_every_curve_up_to_the_band_limit() -> None:
         # Beyond, rounding errors and what the mask smears there say nothing.
         assert float(curve[int(R_MAX) + 1 :].abs().max()) == 0
     assert compared.resolution_A == compared.band_limit_A == pytest.approx(BOX * PIXEL_A / R_MAX)
+    assert not compared.is_reached
+    assert compare(*halves()).is_reached
 
 
 def test_noise_alone_claims_nothing() -> None:

@@ -103,3 +103,24 @@ def test_what_cannot_be_flipped_is_told(tmp_path: Path, capsys: pytest.CaptureFi
     flip(map_path, other)
     assert main(["flip", map_path, "-o", other]) == 2
     assert "give --overwrite" in capsys.readouterr().err
+
+
+def test_poses_are_flipped_and_judged_without_images_or_what_a_run_would_need(tmp_path: Path) -> None:
+    write_volume(tmp_path / "map.mrc", make_phantom(16, seed=1, n_blobs=3).numpy(), PIXEL_A)
+    names = ["ImageName", "AngleRot", "AngleTilt", "AnglePsi", "OriginXAngst", "OriginYAngst", "NormCorrection"]
+    names += ["RandomSubset", "CtfDataArePhaseFlipped"]
+    rows = [f"{i + 1}@lost.mrcs {20 * i} {60 + 9 * i} {7 * i} 1.5 -2.5 0.9{i} {1 + i % 2} 1" for i in range(9)]
+    text = "data_particles\n\nloop_\n" + "\n".join([*(f"_rln{name}" for name in names), *rows]) + "\n"
+    (tmp_path / "a.star").write_text(text)
+    flip(tmp_path / "map.mrc", tmp_path / "b.mrc", particles=tmp_path / "a.star")
+    before, after = (read_star(tmp_path / f"{name}.star").tables["particles"].columns for name in "ab")
+    # It is the same refinement: what goes with its poses stays.
+    assert {name for name in before if list(before[name]) != list(after[name])} == {"rlnAnglePsi"}
+    found = hoarfrost.evaluate(
+        tmp_path / "map.mrc",
+        tmp_path / "map.mrc",
+        poses=tmp_path / "a.star",
+        true_poses=tmp_path / "a.star",
+    )
+    assert found.poses is not None
+    assert found.poses.median_angle_deg < 0.01

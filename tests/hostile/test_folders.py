@@ -8,10 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
+import hoarfrost
 from hoarfrost.errors import UsageError
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruction import folder
 from hoarfrost.reconstruction.folder import check_output
+from hoarfrost.reconstruction.watch.events import Event
 
 OF_JOBS = ("job.star", "run.out", "run.err", "note.txt", "slurm-4711.out", "submit.sh", "refine.o4711", ".snakemake")
 DATA = Path(__file__).parent / "data"
@@ -42,3 +44,19 @@ def test_a_disk_without_room_for_the_results_is_found_before_the_work(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=needed - 1))
     with pytest.raises(UsageError, match="1 MB are left on the disk, and the results take 1 MB"):
         folder.prepare_output(tmp_path / "run", settings, None)  # type: ignore[arg-type]
+
+
+def test_a_folder_that_is_removed_while_the_run_goes_on_is_made_again(tmp_path: Path) -> None:
+    output = tmp_path / "run"
+
+    def remove(event: Event) -> None:
+        if event.fraction_done < 1 - 1e-9:  # the last comes after the results
+            shutil.rmtree(output, ignore_errors=True)
+
+    result = hoarfrost.reconstruct(
+        DATA / "particles.star", output, epochs=0.3, starts=1, max_resolution_A=60, threads=1, progress=remove,
+        checkpoint_every_s=0.01,
+    )  # fmt: skip
+    names = {path.name for path in output.iterdir()}
+    assert names >= {"map.mrc", "half1.mrc", "half2.mrc", "mask.mrc", "fsc.star", "particles.star", "config.toml"}
+    assert len(ParticleStack.open(result.particles_path).table.stacks) == 1

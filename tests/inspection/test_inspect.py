@@ -15,17 +15,18 @@ import hoarfrost
 from hoarfrost.cli import main
 from hoarfrost.errors import DataError, UsageError
 from hoarfrost.inspection.ctf import ctf_coverage, ctf_flags
-from hoarfrost.inspection.duplicates import duplicate_flags
 from hoarfrost.inspection.images import choose_images
 from hoarfrost.inspection.noise import noise_flags
 from hoarfrost.inspection.numbers import number_flags
-from hoarfrost.inspection.result import Flag, Inspection, NoiseSpectrum
+from hoarfrost.inspection.result import CTFCoverage, Flag, Inspection, NoiseSpectrum
 from hoarfrost.io.convert import convert
 from hoarfrost.io.mrc import ImageStack, write_stack, write_volume
 from hoarfrost.io.particles_star import ParticleTable, read_particles
 from hoarfrost.io.star import StarTable, read_star, write_star
 from hoarfrost.maths.fourier import fourier_resize, radius_grid, soft_sphere
 from hoarfrost.model.ctf import CTFParameters
+from hoarfrost.particles.duplicates import told_of_copies
+from hoarfrost.reporting.inspection import draw_ctf
 
 N, BOX, PIXEL_A = 400, 32, 10.0
 Columns = dict[str, list[str]]
@@ -154,10 +155,10 @@ def test_an_image_that_is_named_twice_is_flagged(edited: Callable[[Edit], Partic
     def twice(optics: Columns, particles: Columns) -> None:
         particles["rlnImageName"][10] = particles["rlnImageName"][3]
 
-    (flag,) = duplicate_flags(edited(twice))
-    assert flag.name == "image-twice"
-    assert "1 images are named more than once, the first in row 4" in flag.message
-    assert list(duplicate_flags(edited(lambda o, p: None))) == []
+    ((name, told),) = told_of_copies(edited(twice))
+    assert name == "image-twice"
+    assert "1 images are named more than once, the first in row 4" in told
+    assert list(told_of_copies(edited(lambda o, p: None))) == []
 
 
 def test_particles_at_the_same_place_of_a_micrograph_are_flagged(edited: Callable[[Edit], ParticleTable]) -> None:
@@ -170,11 +171,11 @@ def test_particles_at_the_same_place_of_a_micrograph_are_flagged(edited: Callabl
 
         return change
 
-    (flag,) = duplicate_flags(edited(placed(1.5, "simulated.mrc")))
-    assert flag.name == "near-twice"
-    assert flag.message.startswith("2 particles lie within a tenth of the box")
-    assert list(duplicate_flags(edited(placed(30, "simulated.mrc")))) == []
-    assert list(duplicate_flags(edited(placed(1.5, "another.mrc")))) == []
+    ((name, told),) = told_of_copies(edited(placed(1.5, "simulated.mrc")))
+    assert name == "near-twice"
+    assert told.startswith("2 particles lie within a tenth of the box")
+    assert list(told_of_copies(edited(placed(30, "simulated.mrc")))) == []
+    assert list(told_of_copies(edited(placed(1.5, "another.mrc")))) == []
 
 
 def ctfs(defocus_A: np.ndarray) -> CTFParameters:
@@ -193,6 +194,22 @@ def test_zeros_that_the_defocus_spread_does_not_cover_are_flagged() -> None:
     assert names(ctf_flags(coverage, one, 384.0, 30.0)) == []
     assert ctf_coverage(spread, 128, 3.0).weak_A == ()
     assert names(ctf_flags(ctf_coverage(spread, 128, 3.0), spread, 384.0, 8.0)) == []
+
+
+@pytest.mark.parametrize(
+    ("mean_square", "weak_A", "title"),
+    [
+        ([0.1, 0.3, 0.2, 0.5], (), "beyond 50 Å nowhere below 0.20"),
+        ([0.01, 0.02, 0.04, 0.03], (), "nowhere above 0.04"),
+        ([0.1, 0.3, 0.05, 0.5], ((40.0, 30.0),), "red: hardly any particle tells anything"),
+    ],
+)
+def test_the_title_of_the_ctfs_says_what_their_curve_shows(
+    mean_square: list[float], weak_A: tuple[tuple[float, float], ...], title: str
+) -> None:
+    frequencies = np.arange(1, 5) / 100
+    figure = draw_ctf(CTFCoverage(frequencies, np.array(mean_square), weak_A, np.linspace(1, 2, 9)))
+    assert figure.axes[0].get_title() == f"Signal by resolution; {title}"
 
 
 def test_a_box_too_small_for_its_defocus_is_flagged() -> None:
@@ -247,7 +264,14 @@ def test_good_particles_have_no_flag(good: Path) -> None:
     told = {parameter.name: (parameter.value, parameter.source) for parameter in found.parameters}
     assert told["Pixel size"] == ("10 Å", "rlnImagePixelSize (optics)")
     assert told["Diameter"][1] == "default: 85 % of the box"
-    assert json.loads(json.dumps(found.to_dict()))["flags"] == []
+    told_to_programs = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert told_to_programs["flags"] == []
+    numbers = {name: value for entry in told_to_programs["parameters"] for name, value in entry.items()}
+    assert (numbers["n_particles"], numbers["box_px"], numbers["pixel_size_A"]) == (N, BOX, PIXEL_A)
+    assert (numbers["voltage_min_kV"], numbers["voltage_max_kV"], numbers["n_bad"]) == (300, 300, 0)
+    assert numbers["particle_diameter_A"] == found.diameter_A
+    assert 0 < numbers["defocus_min_um"] < numbers["defocus_median_um"] < numbers["defocus_max_um"] < 10
+    assert "value" not in numbers  # which is prose
 
 
 def test_a_cs_file_is_told_in_cryosparcs_words(good: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from hoarfrost.cli import main
 from hoarfrost.errors import DataError, UsageError
 from hoarfrost.io.convert import convert
+from hoarfrost.io.cs import read_cs
 from hoarfrost.io.frealign import GivenOptics
 from hoarfrost.io.mrc import write_stack
 from hoarfrost.io.particles_star import read_particles
@@ -170,6 +171,56 @@ def test_a_broken_par_file_is_told_in_one_line(tmp_path: Path, stack: Path, old:
         convert([path], tmp_path / "out.star", stack=stack, given=OPTICS)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out.star").exists()
+
+
+def test_only_a_par_file_that_ends_in_a_row_is_said_to_be_cut_short(tmp_path: Path, stack: Path) -> None:
+    path = par(tmp_path, 16)
+    first, second = path.read_text().splitlines()[1:3]
+    for lines, cut in (([first, second[:-9]], True), ([first, second[:-9], first], False), ([second + " 1"], False)):
+        path.write_text("\n".join([first, *lines]) + "\nC\n")
+        with pytest.raises(DataError, match="16 columns on line") as caught:
+            convert([path], tmp_path / "out.star", stack=stack, given=OPTICS)
+        assert ("cut short" in str(caught.value)) == cut
+    path.write_bytes(stack.read_bytes())
+    with pytest.raises(DataError, match=r"a \.par file, found images or a map"):
+        convert([path], tmp_path / "out.star", stack=stack, given=OPTICS)
+
+
+BARE = "data_particles\nloop_\n_rlnImageName\n_rlnClassNumber\n1@images/a.mrcs 0\n2@images/a.mrcs 2\n"
+
+
+@pytest.mark.usefixtures("stack")
+def test_particles_without_a_ctf_are_converted(tmp_path: Path) -> None:
+    (tmp_path / "a.star").write_text(BARE)
+    with pytest.raises(DataError, match="a column rlnDefocusU"):
+        read_particles(tmp_path / "a.star")
+    done = convert([tmp_path / "a.star"], tmp_path / "a.cs")
+    records = read_cs(tmp_path / "a.cs").records
+    assert (done.n, records["blob/idx"].tolist(), records["blob/shape"].tolist()) == (2, [0, 1], [[16, 16]] * 2)
+    assert not {"ctf/df1_A", "ctf/accel_kv", "blob/psize_A", "alignments3D/class"} & {*(records.dtype.names or ())}
+    convert([tmp_path / "a.cs"], tmp_path / "b.star")
+    particles = read_star(tmp_path / "b.star").tables["particles"].columns
+    assert list(particles["rlnImageName"]) == ["000001@images/a.mrcs", "000002@images/a.mrcs"]
+    assert "rlnDefocusU" not in particles
+    with pytest.raises(DataError, match=r"a\.cs: expected the pixel size|a\.cs: expected a field ctf/df1_A"):
+        read_particles(tmp_path / "a.cs")
+
+
+@pytest.mark.usefixtures("stack")
+def test_particles_of_two_pixel_sizes_are_converted_with_their_own_shifts(tmp_path: Path) -> None:
+    rows = ["1@images/a.mrcs 1 10000 10 20 30 6.0", "2@images/a.mrcs 2 10000 40 50 60 6.0"]
+    names = ["ImageName", "OpticsGroup", "DefocusU", "AngleRot", "AngleTilt", "AnglePsi", "OriginXAngst"]
+    optics = "_rlnOpticsGroup\n_rlnVoltage\n_rlnSphericalAberration\n_rlnAmplitudeContrast\n_rlnImagePixelSize\n"
+    (tmp_path / "a.star").write_text(
+        f"data_optics\nloop_\n{optics}1 300 2.7 0.1 2.0\n2 300 2.7 0.1 3.0\n\ndata_particles\nloop_\n"
+        + "\n".join([*(f"_rln{name}" for name in names), *rows, ""])
+    )
+    with pytest.raises(DataError, match="one pixel size"):
+        read_particles(tmp_path / "a.star")
+    convert([tmp_path / "a.star"], tmp_path / "a.cs")
+    records = read_cs(tmp_path / "a.cs").records
+    assert records["blob/psize_A"].tolist() == [2.0, 3.0]
+    assert records["alignments3D/shift"][:, 0].tolist() == [3.0, 2.0]
 
 
 def test_what_a_par_file_does_not_tell_has_to_be_given(tmp_path: Path, stack: Path) -> None:

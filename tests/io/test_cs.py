@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from hoarfrost.errors import DataError
+from hoarfrost.io.columns import SIGN_COLUMN
+from hoarfrost.io.convert import convert
 from hoarfrost.io.cs import read_cs, write_cs
 from hoarfrost.io.cs_particles import cs_records, read_cs_particles
 from hoarfrost.io.mrc import write_stack
@@ -99,8 +101,8 @@ def test_a_pass_through_file_is_joined_by_uid(tmp_path: Path) -> None:
     columns = fields()
     ctf = {name: columns.pop(name) for name in list(columns) if name.startswith("ctf/")}
     main = write(tmp_path / "a.cs", columns)
-    with pytest.raises(DataError, match=r"a\.cs: expected a field ctf/accel_kv, found none; .*pass-through"):
-        read_cs_particles(main)
+    with pytest.raises(DataError, match=r"a\.cs: expected a field ctf/df1_A, found none; .*pass-through"):
+        read_optics(read_cs_particles(main)[0])
     order = np.array([3, 0, 4, 2, 1])
     shuffled = {name: values[order] for name, values in {"uid": columns["uid"], **ctf}.items()}
     star, _ = read_cs_particles(main, write(tmp_path / "b.cs", shuffled))
@@ -162,7 +164,7 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("blob/path", np.full(N, b">\xff"), "texts in UTF-8"),
     ("blob/path", np.full(N, b""), "row 1: expected rlnImageName like"),
     ("alignments3D/pose", np.zeros((N, 4), np.float32), "3 numbers a particle in alignments3D/pose, found 4 numbers"),
-    ("alignments3D/shift", np.full((N, 2), np.nan, np.float32), "row 1: .*alignments3D/shift, found nan, nan"),
+    ("blob/sign", np.full(N, 0.5, np.float32), "row 1: expected 1 or -1 in blob/sign, found 0.5"),
 ]
 
 
@@ -176,6 +178,50 @@ def test_faults_are_told_in_one_line(project: Path, name: str, value: Any, messa
     with pytest.raises(DataError, match=message) as caught:
         read_particles(write(project / "J2" / "particles.cs", columns))
     assert "\n" not in str(caught.value)
+
+
+def test_poses_that_are_none_stop_only_who_uses_them(project: Path) -> None:
+    columns = fields()
+    columns["alignments3D/pose"][2] = np.nan
+    columns["alignments3D/shift"][3] = np.inf
+    table = read_particles(write(project / "J2" / "particles.cs", columns))
+    assert table.has_poses
+    with pytest.raises(DataError, match="row 3: expected a number in rlnAngleRot of data_particles, found 'nan'"):
+        _ = table.rotations
+
+
+def test_a_microscope_that_makes_no_sense_is_converted_all_the_same(tmp_path: Path) -> None:
+    columns = fields()
+    columns["ctf/accel_kv"] = np.zeros(N, np.float32)
+    columns["blob/psize_A"] = np.zeros(N, np.float32)
+    path = write(tmp_path / "a.cs", columns)
+    with pytest.raises(DataError, match="from 1 to 5000 in ctf/accel_kv, found 0"):
+        read_particles(path)
+    assert convert([path], tmp_path / "b.star").n == N
+    assert read_star(tmp_path / "b.star").tables["optics"].columns["rlnVoltage"] == ["0", "0"]
+
+
+def test_pixels_are_multiplied_by_the_sign_that_the_file_tells(project: Path) -> None:
+    columns = fields()
+    as_they_are = ParticleStack.open(write(project / "J2" / "a.cs", columns)).read(np.arange(N))
+    columns["blob/sign"] = np.array([1, -1, 0, -1, 1], np.float32)
+    table = ParticleStack.open(write(project / "J2" / "b.cs", columns))
+    signs = [1, -1, 1, -1, 1]
+    assert table.table.star.tables["particles"].columns[SIGN_COLUMN] == [str(sign) for sign in signs]
+    expected = as_they_are.numpy() * np.array(signs, np.float32)[:, None, None]
+    np.testing.assert_array_equal(table.read(np.arange(N)).numpy(), expected)
+    columns["blob/sign"] = np.ones(N, np.float32)
+    assert SIGN_COLUMN not in read_cs_particles(write(project / "J2" / "c.cs", columns))[0].tables["particles"].columns
+
+
+def test_a_voltage_that_the_microscope_s_own_field_contradicts_is_told(tmp_path: Path) -> None:
+    columns = fields()
+    columns["mscope_params/accel_kv"] = np.full(N, 200, np.float32)
+    columns["mscope_params/cs_mm"] = np.full(N, 2.7, np.float32)
+    _, notes = read_cs_particles(write(tmp_path / "a.cs", columns))
+    assert [note for note in notes if "differ" in note] == [
+        "ctf/accel_kv and mscope_params/accel_kv differ: find out which is right; that of ctf is used"
+    ]
 
 
 def test_other_kinds_of_file_are_recognised(tmp_path: Path) -> None:
@@ -209,7 +255,7 @@ def test_a_header_that_claims_more_than_there_is_allocates_nothing(tmp_path: Pat
     path = write(tmp_path / "a.cs", fields())
     content = path.read_bytes()
     path.write_bytes(content.replace(b"'shape': (5,)", b"'shape': (50000000000,)").replace(b"          \n", b"\n"))
-    with pytest.raises(DataError, match="cut short or damaged"):
+    with pytest.raises(DataError, match="the file is cut short; copy it again"):
         read_cs(path)
 
 
@@ -265,7 +311,8 @@ def test_star_to_cs_and_back_keeps_poses_and_ctf(rows: list[Any], tmp_path_facto
     particles, told = particle_table(before), read_optics(before)
     poses = read_poses(before.path, particles, told.pixel_size_A)
     assert poses is not None
-    records, lost = cs_records(before, particles, told, 64, poses)
+    boxes = np.full(len(rows), 64.0)
+    records, lost = cs_records(before, particles, told, boxes, poses)
     assert lost == ()
     write_cs(folder / "a.cs", records)
     after, notes = read_cs_particles(folder / "a.cs")
@@ -283,7 +330,7 @@ def test_star_to_cs_and_back_keeps_poses_and_ctf(rows: list[Any], tmp_path_facto
     names_before, names_after = (t.columns["rlnImageName"] for t in (particles, particle_table(after)))
     assert [name.lstrip("0") for name in names_after] == list(names_before)
     # A second time nothing changes: the numbers are those of 32 bits by now, but for the decimals of what is computed.
-    second, _ = cs_records(after, particle_table(after), again, 64, new_poses)
+    second, _ = cs_records(after, particle_table(after), again, boxes, new_poses)
     for name in records.dtype.names or ():
         if name == "alignments3D/pose":  # a half turn is the same about the opposite axis
             turns = (Rotation.from_rotvec(r[name]).as_matrix() for r in (second, records))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import os
 import pickle
 import struct
@@ -139,7 +140,7 @@ def test_faulty_volumes_are_refused_in_one_line(tmp_path: Path) -> None:
         file.write(b"more")
     refused("longer than its header")
     path.write_bytes(b"not an image at all " * 100)
-    refused("sensible")
+    refused("text")
     path.write_bytes(b"")
     refused("0 bytes")
     path.unlink()
@@ -254,3 +255,107 @@ def test_shared_maps_open(shared_data: Path) -> None:
     volume, pixel_size_A = read_volume(shared_data / "maps" / "emd_1997_GroEL_D7.map")
     assert volume.shape == (100, 100, 100)
     assert pixel_size_A == pytest.approx(2.02)
+
+
+def bytes_stack(path: Path, mode: int, pixels: np.ndarray, *, dmin: float, dmax: float, imod: int | None) -> None:
+    write_stack(path, len(pixels), pixels.shape[1:], 1.0, [np.ones(pixels.shape)])
+    header = bytearray(path.read_bytes()[:1024])
+    header[12:16] = struct.pack("<i", mode)
+    header[76:84] = struct.pack("<2f", dmin, dmax)
+    if imod is not None:
+        header[152:160] = struct.pack("<2i", 1146047817, imod)
+    path.write_bytes(bytes(header) + pixels.tobytes())
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "dmin", "dmax", "imod", "is_unsigned"),
+    [
+        (0, "u1", 0, 0, 0, True),  # IMOD's flag alone
+        (0, "u1", 0, 0, 1, False),
+        (0, "u1", 0, 0, 2, True),
+        (0, "u1", 0, 255, None, True),  # the header's maximum alone
+        (0, "u1", 0, 128, None, True),
+        (0, "u1", 0, 127, None, False),
+        (0, "u1", -5, 200, None, False),
+        (0, "u1", 0, 4000, None, False),  # that of other pixels
+        (1, "<u2", 0, 65535, None, True),
+        (1, "<u2", 0, 32767, None, False),
+    ],
+)
+def test_integers_are_unsigned_where_imod_or_the_maximum_says_so(
+    tmp_path: Path, mode: int, kind: str, dmin: float, dmax: float, imod: int | None, is_unsigned: bool
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, np.iinfo(kind).max, (2, 6, 6)).astype(kind)
+    bytes_stack(tmp_path / "a.mrcs", mode, pixels, dmin=dmin, dmax=dmax, imod=imod)
+    expected = pixels if is_unsigned else pixels.view(kind.replace("u", "i"))
+    np.testing.assert_array_equal(ImageStack(tmp_path / "a.mrcs").read([0, 1]), expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("name", ["map.mrc.gz", "MAP.MAP.GZ"])
+def test_compressed_maps_are_read(tmp_path: Path, name: str) -> None:
+    write_volume(tmp_path / "a.mrc", random_volume(), 1.5)
+    content = (tmp_path / "a.mrc").read_bytes()
+    (tmp_path / name).write_bytes(gzip.compress(content))
+    volume, pixel_size_A = read_volume(tmp_path / name)
+    np.testing.assert_array_equal(volume, read_volume(tmp_path / "a.mrc")[0])
+    assert pixel_size_A == 1.5
+    for broken in (
+        gzip.compress(content)[:500],
+        content,
+        gzip.compress(content[:-4]),
+        gzip.compress(content + b"1234"),
+    ):
+        (tmp_path / name).write_bytes(broken)
+        with pytest.raises(DataError) as caught:
+            read_volume(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_compressed_header_that_claims_more_than_there_is_allocates_nothing(tmp_path: Path) -> None:
+    write_volume(tmp_path / "a.mrc", random_volume(), 1.5)
+    patch(tmp_path / "a.mrc", NX, "<3i", 100_000, 100_000, 100_000)
+    (tmp_path / "a.mrc.gz").write_bytes(gzip.compress((tmp_path / "a.mrc").read_bytes()))
+    with pytest.raises(DataError, match="as many voxels as its header claims, found fewer"):
+        read_volume(tmp_path / "a.mrc.gz")
+
+
+def test_a_voxel_size_that_the_header_does_not_tell_can_be_given(tmp_path: Path) -> None:
+    path = tmp_path / "v.mrc"
+    write_volume(path, random_volume(), 1.0)
+    assert read_volume(path, untold_A=3.5)[1] == 1.0
+    patch(path, CELLA, "<3f", 6, 6, 9)
+    with pytest.raises(DataError, match=r"one voxel size for x, y and z, found 1 × 1 × 1.5 Å; .*--pixel-size"):
+        read_volume(path)
+    assert read_volume(path, untold_A=3.5)[1] == 3.5
+    patch(path, CELLA, "<3f", 0, 0, 0)
+    with pytest.raises(DataError, match="--pixel-size"):
+        read_volume(path)
+    assert read_volume(path, untold_A=3.5)[1] == 3.5
+
+
+def test_a_volume_written_as_a_stack_has_its_voxel_size(tmp_path: Path) -> None:
+    path = tmp_path / "v.mrc"
+    write_volume(path, random_volume(), 1.25)
+    patch(path, 36, "<i", 1)
+    assert read_volume(path)[1] == 1.25
+    patch(path, CELLA + 8, "<f", 1.25)
+    assert read_volume(path)[1] == 1.25
+
+
+def test_an_extended_header_that_is_lost_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "v.mrc"
+    write_volume(path, random_volume(), 1.25)
+    patch(path, 92, "<i", 512)
+    with pytest.raises(DataError, match=r"it has all pixels, but no extended header, .* set nsymbt"):
+        read_volume(path)
+
+
+def test_files_of_other_kinds_are_named(tmp_path: Path) -> None:
+    for content, what in (
+        (b"data_particles\n\nloop_\n", "text"),
+        (gzip.compress(bytes(2000)), "compressed by gzip; gunzip it first"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(2000), "an HDF5 file"),
+    ):
+        (tmp_path / "a.mrc").write_bytes(content)
+        with pytest.raises(DataError, match=f"an MRC file, found .*{what}"):
+            read_volume(tmp_path / "a.mrc")

@@ -172,9 +172,49 @@ FAULTS = [
     (OLD, "_rlnMagnification", "_rlnOther", "the pixel size"),
     (OLD, "20000 5.0 10", "0 5.0 10", "row 1: expected a number of at least 1 in rlnMagnification"),
     (OLD, "20000 5.0 10", "25000 5.0 10", "one pixel size"),
-    (OLD, "170", "tilted", "row 2: expected a number in rlnAngleTilt"),
-    (OLD, "-2\n", "NaN\n", "row 1: expected a number in rlnOriginY"),
+    (NEW, "10000.0", "?", "row 1: expected a number in rlnDefocusU of data_particles, found '\\?'$"),
+    (NEW, "200.0", "kV", "row 2: expected a number from 1 to 5000 in rlnVoltage of data_optics, found 'kV'$"),
+    (NEW, "_rlnDefocusU", "_rlnCtfImage", r"2D images of single particles, found subtomograms \(rlnCtfImage\)$"),
+    (NEW, "_rlnPhaseShift", "_rlnCtfDataArePhaseFlipped", "whose phases are not flipped"),
+    (NEW, "_rlnPhaseShift", "_rlnImageDimensionality", "2D images"),
+    (NEW, "_rlnPhaseShift", "_hoarfrostSign", "row 1: expected 1 or -1 in hoarfrostSign, found 90"),
 ]
+
+
+def test_positions_of_particles_are_told_from_particles(star_path: StarPath) -> None:
+    path = star_path("data_\n\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\na.mrc 1 2\n")
+    with pytest.raises(DataError, match=r"a column rlnImageName in data_, found none; .*extract the particles first$"):
+        read_particles(path)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "message"),
+    [
+        ("170", "tilted", "row 2: expected a number in rlnAngleTilt"),
+        ("-2\n", "NaN\n", "row 1: expected a number in rlnOriginY"),
+    ],
+)
+def test_poses_that_are_none_are_told_to_those_who_use_them(
+    star_path: StarPath, good: str, bad: str, message: str
+) -> None:
+    assert good in OLD
+    table = read_particles(star_path(OLD.replace(good, bad)))
+    assert table.has_poses
+    with pytest.raises(DataError, match=message):
+        _ = table.poses
+
+
+def test_a_column_is_looked_for_in_both_blocks_and_contradictions_are_told(star_path: StarPath) -> None:
+    own = NEW.replace("_rlnVoltage", "_rlnUnused").replace("_rlnPhaseShift", "_rlnVoltage")
+    table = read_particles(star_path(own.replace("30.0 90", "30.0 120").replace("-30.0 0", "-30.0 300")))
+    assert table.optics.voltage_kV.tolist() == [120, 300, 45]
+    both = NEW.replace("_rlnPhaseShift", "_rlnVoltage").replace(" 90\n", " 200.001\n").replace("30.0 0\n", "30.0 300\n")
+    both = both.replace(" 45\n", " 201\n")
+    table = read_particles(star_path(both))
+    told = [warning for warning in table.warnings if "rlnVoltage" in warning]
+    assert len(told) == 1
+    assert "that of data_optics is used" in told[0]
+    assert table.optics.voltage_kV.tolist() == [200, 300, 200]
 
 
 @pytest.mark.parametrize(("text", "good", "bad", "message"), FAULTS)

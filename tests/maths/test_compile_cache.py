@@ -155,7 +155,9 @@ def _processes(folder: Path, code: str, n: int) -> list[tuple[str, str]]:
     """The output and the errors of so many processes at once."""
     command = [sys.executable, "-c", code]
     path = os.pathsep.join([str(folder), *filter(None, sys.path)])
-    environment = {**os.environ, "PYTHONPATH": path}
+    # Coverage would write into the disk that is full.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    environment["PYTHONPATH"] = path
     started = [
         subprocess.Popen(
             command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

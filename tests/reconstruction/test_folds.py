@@ -45,6 +45,17 @@ def test_particles_are_dealt_out_evenly(n: int) -> None:
     assert int(sizes.max() - sizes.min()) <= 1
 
 
+def test_copies_of_an_image_go_where_the_first_goes_and_others_stay_where_they_were() -> None:
+    n = 40
+    first = torch.arange(n)
+    first[30:] = first[:10]
+    alone, together = (Folds.deal(n, named_generator(0, "halves"), of) for of in (None, first))
+    assert torch.equal(together.half[30:], together.half[:10])
+    assert torch.equal(together.fold[30:], together.fold[:10])
+    assert torch.equal(together.half[:30], alone.half[:30])
+    assert torch.equal(Folds.deal(n, named_generator(0, "halves"), torch.arange(n)).half, alone.half)
+
+
 def test_portions_hold_each_member_once_in_order_and_no_more_than_they_may() -> None:
     folds = Folds.deal(300, named_generator(0, "halves"))
     members = torch.randperm(300, generator=torch.Generator().manual_seed(1))[:200]

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import random
+import re
 import runpy
 import shutil
 import signal
@@ -324,6 +325,22 @@ def test_a_run_that_has_finished_says_so(
     assert (tmp_path / "run" / "orientations.png").exists()
     with pytest.raises(UsageError, match=r"give --overwrite$"):
         hoarfrost.reconstruct(particles, whole)
+
+
+def test_a_finished_run_has_finished_whatever_programs_began_it(whole: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+    text = (run / "config.toml").read_text()
+    text = re.sub(r'(?m)^torch_version = ".*"$', 'torch_version = "1.0"', text)
+    (run / "config.toml").write_text(re.sub(r'(?m)^version = ".*"$', 'version = "0.0.9"', text))
+    with pytest.raises(FinishedError, match="has finished"):
+        hoarfrost.resume(run)
+
+
+def test_settings_of_another_version_name_the_one_that_can_go_on(stopped: Path) -> None:
+    config = stopped / "config.toml"
+    text = re.sub(r'(?m)^version = ".*"$', 'version = "0.0.9"', config.read_text())
+    config.write_text(text.replace("batch_size = ", "size_of_batches = "))
+    refused(stopped, UsageError, "hoarfrost 0.0.9 wrote it: install that to go on with the run")
 
 
 def test_a_run_in_the_way_of_another_can_be_gone_on_with_or_replaced(

@@ -16,12 +16,13 @@ from hoarfrost.maths.seeds import named_generator
 from hoarfrost.particles.contrast import Contrast
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruction.folder import prepare_output, write_results
-from hoarfrost.reconstruction.refinement.final_passes import ClassMaps, FinalPass
+from hoarfrost.reconstruction.refinement.final_passes import ClassMaps, FinalMaps
+from hoarfrost.reconstruction.refinement.poses import Poses
 from hoarfrost.reconstruction.run import open_source
 from hoarfrost.reconstruction.settings.options import Options
 from hoarfrost.reconstruction.settings.plan import resolve
 from hoarfrost.reconstruction.watch.events import Event
-from hoarfrost.reconstruction.watch.live import Live
+from hoarfrost.reconstruction.watch.live import Live, Shown
 from hoarfrost.reconstruction.watch.matches import Matches
 from hoarfrost.simulation.phantom import make_phantom
 from hoarfrost.simulation.simulate import SimulatedData
@@ -65,13 +66,8 @@ def make_run(particles: SimulatedData) -> MakeRun:
         if not finished:
             shares = torch.full((classes,), 1 / classes, dtype=torch.float64).log()
             so_far = fourier_resize(truth, 20).expand(classes, 20, 20, 20)
-            live.offer(
-                7.0,
-                lambda: so_far,
-                shares,
-                900,
-                lambda: Matches(torch.arange(N), of_class, rotations, shifts_A, probability),
-            )
+            matches = Matches(torch.arange(N), of_class, rotations, shifts_A, probability)
+            live.offer(Shown(7.0, lambda: so_far, shares, lambda: matches), image_gradients=900)
             return output
         halves = [
             truth + 0.02 * truth.std() * fourier_resize(torch.randn(BOX, BOX, BOX, generator=noise), BOX, R_MAX)
@@ -81,9 +77,9 @@ def make_run(particles: SimulatedData) -> MakeRun:
         maps = [ClassMaps(truth, (halves[0], halves[1]), agreement, 1 / classes) for _ in range(classes)]
         class_probability = torch.nn.functional.one_hot(of_class, classes).double()
         none = torch.zeros(N, dtype=torch.float64)
-        write_results(
-            output, stack, settings, FinalPass(maps, class_probability, rotations, shifts_A, probability, none, none)
-        )
+        poses = Poses(class_probability, rotations, shifts_A, probability, none, none)
+        final = FinalMaps(maps, poses, torch.arange(N) % 2)
+        write_results(output, stack, settings, final)
         return output
 
     return make

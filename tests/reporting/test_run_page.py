@@ -174,6 +174,8 @@ def test_a_run_that_goes_on_shows_what_stands(make_run: MakeRun, tmp_path: Path)
     assert text.count(ABSENT) == 2  # the agreement of half maps, and the orientations
     assert "The map so far, to 27 Å" in text
     assert "It was last heard of on" in text
+    assert f"Where it was stopped, go on with: hoarfrost resume {run}" in text
+    assert "% done, about" not in text
     assert text.count('alt="Projection at the pose') == 8
     assert "data-reload-s" not in text
 

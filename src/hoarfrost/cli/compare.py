@@ -22,6 +22,7 @@ def compare(
     *,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"], help=OUTPUT_HELP)] = None,
     mask_diameter_A: Annotated[float | None, Parameter(name="--mask-diameter")] = None,
+    pixel_size_A: Annotated[float | None, Parameter(name="--pixel-size")] = None,
     as_json: AsJSON = False,
     overwrite: Annotated[Flag, Parameter(help="Replace the files in the folder if they exist.")] = False,
 ) -> None:
@@ -31,7 +32,7 @@ def compare(
         from hoarfrost.reporting.comparison import FILES
 
         check_files(output, FILES, overwrite=overwrite)
-    found = verbs.compare(first, second, mask_diameter_A=mask_diameter_A)
+    found = verbs.compare(first, second, mask_diameter_A=mask_diameter_A, pixel_size_A=pixel_size_A)
     print(json.dumps(found.to_dict(), indent=2) if as_json else "\n".join(found.lines()))
     if output is not None:
         from hoarfrost.reporting.comparison import write_comparison

@@ -23,12 +23,19 @@ def evaluate(
     true_poses: Path | None = None,
     symmetry: str = "C1",
     mask_diameter_A: Annotated[float | None, Parameter(name="--mask-diameter")] = None,
+    pixel_size_A: Annotated[float | None, Parameter(name="--pixel-size")] = None,
     as_json: AsJSON = False,
 ) -> None:
     """Evaluate, and print a table or JSON."""
     if (poses is None) != (true_poses is None):
         raise UsageError("--poses and --true-poses go together: give both or neither")
     found = verbs.evaluate(
-        map_path, reference, poses=poses, true_poses=true_poses, symmetry=symmetry, mask_diameter_A=mask_diameter_A
+        map_path,
+        reference,
+        poses=poses,
+        true_poses=true_poses,
+        symmetry=symmetry,
+        mask_diameter_A=mask_diameter_A,
+        pixel_size_A=pixel_size_A,
     )
     print(json.dumps(found.to_dict(), indent=2) if as_json else "\n".join(found.lines()))

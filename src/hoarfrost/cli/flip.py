@@ -19,10 +19,13 @@ def flip(
     output: Output,
     particles: Path | None = None,
     datadir: Path | None = None,
+    pixel_size_A: Annotated[float | None, Parameter(name="--pixel-size")] = None,
     overwrite: Flag = False,
 ) -> None:
     """Flip, and say what was written."""
-    done = verbs.flip(map_path, output, particles=particles, datadir=datadir, overwrite=overwrite)
+    done = verbs.flip(
+        map_path, output, particles=particles, datadir=datadir, pixel_size_A=pixel_size_A, overwrite=overwrite
+    )
     print(f"Wrote the other hand to {done.map_path}")
     if done.poses_path is not None:
         print(f"Wrote {done.n_poses:,} particles with poses for it to {done.poses_path}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hoarfrost.evaluation.views import has_views, read_views
 
 if TYPE_CHECKING:
+    from hoarfrost.evaluation.half_maps import HalfMapFSC
     from hoarfrost.reconstruction.result import ClassResult, RunResult
 
 WIDTH = 80
@@ -50,9 +51,11 @@ def _of_class(of_class: ClassResult, result: RunResult) -> Iterator[str]:
     apart = "refined apart" if result.independent_halves else "with common poses, so on the bright side"
     halves = of_class.halves
     curve = "without mask" if halves.is_from_unmasked else "in a mask, corrected for it"
-    yield f"Resolution: {halves.resolution_A:.1f} Å (FSC 0.143, {curve}, of half maps {apart};"
-    yield f"            {halves.unmasked_A:.1f} Å without mask, {halves.corrected_A:.1f} Å in it and corrected for it;"
-    yield f"            the images were used to {halves.band_limit_A:.1f} Å and no further)"
+    if not halves.is_reached:
+        yield f"Resolution: not reached; the images were used to {halves.band_limit_A:.1f} Å"
+        yield f"            (half maps {apart} agree that far: their FSC does not fall to 0.143)"
+    else:
+        yield from _resolution(halves, curve, apart)
     pictures = f"Pictures:   {of_class.folder / 'slices.png'}, "
     if not has_views(of_class.folder):
         yield "Views:      none; no particle shows this map more probably than another, or than nothing"
@@ -60,3 +63,9 @@ def _of_class(of_class: ClassResult, result: RunResult) -> Iterator[str]:
         return
     yield f"Views:      {read_views(of_class.folder).summary()}"
     yield f"{pictures}matches.png, fsc.png and orientations.png"
+
+
+def _resolution(halves: HalfMapFSC, curve: str, apart: str) -> Iterator[str]:
+    yield f"Resolution: {halves.resolution_A:.1f} Å (FSC 0.143, {curve}, of half maps {apart};"
+    yield f"            {halves.unmasked_A:.1f} Å without mask, {halves.corrected_A:.1f} Å in it and corrected for it;"
+    yield f"            the images were used to {halves.band_limit_A:.1f} Å and no further)"

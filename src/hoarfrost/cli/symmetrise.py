@@ -20,11 +20,18 @@ def symmetrise(
     output: Output,
     aligned: Flag = False,
     max_resolution_A: Annotated[float | None, Parameter(name="--max-resolution")] = None,
+    pixel_size_A: Annotated[float | None, Parameter(name="--pixel-size")] = None,
     overwrite: Flag = False,
 ) -> None:
     """Symmetrise, and say how well the map agreed with itself."""
     done = verbs.symmetrise(
-        map_path, symmetry, output, aligned=aligned, max_resolution_A=max_resolution_A, overwrite=overwrite
+        map_path,
+        symmetry,
+        output,
+        aligned=aligned,
+        max_resolution_A=max_resolution_A,
+        pixel_size_A=pixel_size_A,
+        overwrite=overwrite,
     )
     print(
         f"Before, the map turned about the axes of {done.group.name} correlates with itself by {done.correlation:.2f}, "

@@ -12,7 +12,8 @@ from typing import IO, Any, cast, final
 
 PLAIN = {
     "Å": "A", "×": "x", "±": "+-", "−": "-", "–": "-", "—": "-", "…": "...", "·": "*", "•": "*", "✗": "x", "→": "->",
-    "°": "deg", "²": "^2", "³": "^3", "⁶": "^6", "µ": "u", "α": "alpha", "β": "beta", "θ": "theta", "σ": "sigma",
+    "°": "deg", "²": "^2", "³": "^3", "⁶": "^6", "µ": "u", "α": "alpha", "β": "beta", "θ": "theta", "κ": "kappa",
+    "σ": "sigma",
     "“": '"', "”": '"', "’": "'", "│": "|", **dict.fromkeys("─━╸╺", "-"), **dict.fromkeys("╭╮╰╯", "+"),
 }  # fmt: skip
 """What an encoding gets in the place of a character that it lacks; of any other, the number."""

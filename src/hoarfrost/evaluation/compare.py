@@ -52,10 +52,16 @@ class Comparison:
         return lines
 
 
-def compare(first: str | Path, second: str | Path, *, mask_diameter_A: float | None = None) -> Comparison:
+def compare(
+    first: str | Path,
+    second: str | Path,
+    *,
+    mask_diameter_A: float | None = None,
+    pixel_size_A: float | None = None,
+) -> Comparison:
     """The verb `hoarfrost.compare`, which documents arguments and errors."""
     check_mask(mask_diameter_A)
-    judged, target = read_map(first), read_map(second)
+    judged, target = read_map(first, pixel_size_A), read_map(second, pixel_size_A)
     found = [align_maps(judged, target, mirrored=mirrored) for mirrored in (False, True)]
     same, other = (report_on(one, judged, target, mask_diameter_A) for one in found)
     return Comparison(same, other, found[1].score > found[0].score)

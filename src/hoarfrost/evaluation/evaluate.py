@@ -4,6 +4,7 @@ FSC 0.5 is the threshold against a reference that is nearly true. FSC 0.143 is m
 against a reference it means little, and at low resolution nothing.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from hoarfrost.errors import DataError, UsageError
 from hoarfrost.evaluation.align import Alignment, align
 from hoarfrost.evaluation.poses import PoseErrors, pose_errors
 from hoarfrost.io.atomic_model import is_atomic_model, read_atomic_model
+from hoarfrost.io.image_names import parse_image_name
 from hoarfrost.io.mrc import read_volume
-from hoarfrost.io.particles_star import ParticleTable, read_particles
+from hoarfrost.io.particles_star import read_particle_tables, read_poses
+from hoarfrost.io.star_columns import text_column
+from hoarfrost.io.star_optics import particle_table, told_optics
 from hoarfrost.maths.fourier import soft_sphere
 from hoarfrost.maths.fsc import fourier_shell_correlation, resolution_A
 from hoarfrost.symmetry.point_group import PointGroup
@@ -113,6 +117,7 @@ def evaluate(
     true_poses: str | Path | None = None,
     symmetry: str = "C1",
     mask_diameter_A: float | None = None,
+    pixel_size_A: float | None = None,
 ) -> EvaluationReport:
     """The verb `hoarfrost.evaluate`, which documents arguments and errors."""
     group = PointGroup(symmetry)
@@ -121,8 +126,8 @@ def evaluate(
     if poses is None and group.order > 1:
         raise UsageError(f"symmetry {group.name} is that of poses to judge: give poses and true poses, or no symmetry")
     check_mask(mask_diameter_A)
-    judged = read_map(map_path)
-    target = _read_reference(reference, judged)
+    judged = read_map(map_path, pixel_size_A)
+    target = _read_reference(reference, judged, pixel_size_A)
     errors = None if poses is None or true_poses is None else _compare_poses(poses, true_poses, group)
     return report_on(align_maps(judged, target), judged, target, mask_diameter_A, errors)
 
@@ -174,9 +179,13 @@ def report_on(
     )
 
 
-def read_map(path: str | Path) -> Map:
-    """Read a map. Raises DataError as `read_volume` does, and for a map that cannot be aligned."""
-    values, pixel_size_A = read_volume(path)
+def read_map(path: str | Path, untold_A: float | None = None) -> Map:
+    """Read a map, whose pixel size is `untold_A` where its header tells none.
+
+    Raises DataError as `read_volume` does, and for a map that cannot be aligned; UsageError for a size that is none.
+    """
+    check_pixel_size(untold_A)
+    values, pixel_size_A = read_volume(path, untold_A=untold_A)
     if values.shape[0] < 8:
         raise DataError(path, expected="a map of 8 voxels or more", found=f"{values.shape[0]}")
     if values.max() == values.min():
@@ -184,37 +193,57 @@ def read_map(path: str | Path) -> Map:
     return Map(Path(path), torch.from_numpy(values), pixel_size_A)
 
 
-def _read_reference(path: str | Path, judged: Map) -> Map:
+def check_pixel_size(pixel_size_A: float | None) -> None:
+    """Raise UsageError for a pixel size that is none."""
+    if pixel_size_A is not None and not 0 < pixel_size_A < math.inf:
+        raise UsageError(f"the pixel size must be positive, not {pixel_size_A:g} Å")
+
+
+def _read_reference(path: str | Path, judged: Map, untold_A: float | None) -> Map:
     """A map to judge by: of an atomic model one of the judged map's box, or one voxel more where that is odd."""
     if not is_atomic_model(path):
-        return read_map(path)
+        return read_map(path, untold_A)
     box = len(judged.volume)
     values = read_atomic_model(path, box + box % 2, judged.pixel_size_A)
     return Map(Path(path), torch.from_numpy(values), judged.pixel_size_A)
 
 
 def _compare_poses(poses: str | Path, true_poses: str | Path, group: PointGroup) -> PoseErrors:
-    estimated, true = read_particles(poses), read_particles(true_poses)
-    if estimated.n != true.n:
-        expected = f"the {true.n} particles of {Path(true_poses).name}"
-        raise DataError(poses, expected=expected, found=f"{estimated.n}")
-    mismatch = next((i for i in range(true.n) if _image(estimated, i) != _image(true, i)), None)
+    estimated, true = _read_poses(poses), _read_poses(true_poses)
+    if len(estimated.images) != len(true.images):
+        expected = f"the {len(true.images)} particles of {Path(true_poses).name}"
+        raise DataError(poses, expected=expected, found=f"{len(estimated.images)}")
+    pairs = zip(estimated.images, true.images, strict=True)
+    mismatch = next((row for row, (found, expected) in enumerate(pairs) if found != expected), None)
     if mismatch is not None:
-        expected = f"image {_image(true, mismatch)[0]} as in {Path(true_poses).name}"
-        found = f"image {_image(estimated, mismatch)[0]}"
+        expected = f"image {true.images[mismatch][0]} as in {Path(true_poses).name}"
+        found = f"image {estimated.images[mismatch][0]}"
         raise DataError(poses, row=mismatch + 1, expected=expected, found=found, hint="keep the particles' order")
-    return pose_errors(*_poses_of(estimated), *_poses_of(true), group)
+    return pose_errors(estimated.rotations, estimated.shifts_A, true.rotations, true.shifts_A, group)
 
 
-def _image(table: ParticleTable, particle: int) -> tuple[int, str]:
-    """Number from 1 and file name of a particle's image; folders may have moved, so they do not count."""
-    return int(table.image_index[particle]) + 1, table.stack_paths[table.stack_number[particle]].name
+@dataclass(frozen=True)
+class _Poses:
+    """Poses of a file, whose images are neither looked for nor opened.
+
+    `images` are numbers from 1 and file names; folders may have moved, so they do not count.
+    """
+
+    images: list[tuple[int, str]]
+    rotations: Tensor
+    shifts_A: Tensor
 
 
-def _poses_of(table: ParticleTable) -> tuple[Tensor, Tensor]:
-    if table.rotations is None or table.shifts_A is None:
-        raise DataError(table.star.path, expected="columns rlnAngleRot, rlnAngleTilt and rlnAnglePsi", found="no poses")
-    return torch.tensor(table.rotations), torch.tensor(table.shifts_A)
+def _read_poses(path: str | Path) -> _Poses:
+    star, _ = read_particle_tables(path)
+    particles = particle_table(star)
+    poses = read_poses(star.path, particles, told_optics(star)[0].pixel_sizes_A)
+    if poses is None:
+        raise DataError(path, expected="columns rlnAngleRot, rlnAngleTilt and rlnAnglePsi", found="no poses")
+    names = text_column(star.path, particles, "rlnImageName")
+    parts = [parse_image_name(star.path, row, name) for row, name in enumerate(names)]
+    images = [(number, Path(stack).name) for number, stack in parts]
+    return _Poses(images, torch.from_numpy(poses[0]), torch.from_numpy(poses[1]))
 
 
 def _poses_dict(errors: PoseErrors) -> dict[str, object]:

@@ -9,6 +9,7 @@ the same image is seen after half a turn in its plane: RELION's psi + 180°. Shi
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +18,15 @@ import torch
 from torch import Tensor
 
 from hoarfrost.errors import DataError, UsageError
+from hoarfrost.evaluation.evaluate import check_pixel_size
 from hoarfrost.io.folders import check_file
+from hoarfrost.io.image_names import check_datadir, found_stacks, renamed
 from hoarfrost.io.mrc import read_volume, write_volume
-from hoarfrost.io.particles_star import read_particles
-from hoarfrost.io.posed_star import write_posed_particles
-from hoarfrost.io.star_columns import Floats, float_column
+from hoarfrost.io.particles_star import ANGLES, read_particle_tables
+from hoarfrost.io.star import write_star
+from hoarfrost.io.star_columns import Floats, float_column, text_column
 from hoarfrost.io.star_optics import particle_table
+from hoarfrost.io.text_column import TextColumn
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ def flip(
     *,
     particles: str | Path | None = None,
     datadir: str | Path | None = None,
+    pixel_size_A: float | None = None,
     overwrite: bool = False,
 ) -> Flipped:
     """The verb `hoarfrost.flip`, which documents arguments and errors."""
@@ -66,18 +71,33 @@ def flip(
     for path in (output, poses_path):
         if path is not None:
             check_file(path, inputs, overwrite=overwrite)
-    volume, pixel_size_A = read_volume(map_path)
+    check_pixel_size(pixel_size_A)
+    volume, pixel_size_A = read_volume(map_path, untold_A=pixel_size_A)
     n_poses = 0
     if particles is not None and poses_path is not None:
-        table = read_particles(particles, datadir)
-        if table.rotations is None or table.shifts_A is None:
-            raise DataError(particles, expected="particles with poses", found="none", hint="leave out --particles")
-        prior = particle_table(table.star)
-        extra = {}
-        if "rlnAnglePsiPrior" in prior.columns:
-            psi = float_column(table.star.path, prior, "rlnAnglePsiPrior") + 180.0
-            extra["rlnAnglePsiPrior"] = (psi + 180.0) % 360.0 - 180.0
-        write_posed_particles(poses_path, table, flipped_rotations(table.rotations), table.shifts_A, extra)
-        n_poses = table.n
+        n_poses = _flip_poses(particles, poses_path, datadir)
     write_volume(output, inside_out(torch.from_numpy(volume)).numpy(), pixel_size_A)
     return Flipped(output, poses_path, n_poses)
+
+
+def _flip_poses(particles: str | Path, output: Path, datadir: str | Path | None) -> int:
+    """Write the particles with the other hand's poses, and return how many they are.
+
+    Only psi changes, and the centre of its searches. What else the file tells of its refinement belongs to these poses
+    as it did to those. Images are not needed: those that are not found keep their names.
+    """
+    check_datadir(datadir)
+    star, _ = read_particle_tables(particles)
+    table = particle_table(star)
+    if not table.columns.keys() >= ANGLES:
+        raise DataError(particles, expected="particles with poses", found="none", hint="leave out --particles")
+    columns = dict(table.columns)
+    for name in ANGLES | ({"rlnAnglePsiPrior"} & table.columns.keys()):
+        angles_deg = float_column(star.path, table, name)
+        if "Psi" in name:
+            columns[name] = TextColumn(f"{angle % 360.0 - 180.0:.6f}" for angle in angles_deg.tolist())
+    names = text_column(star.path, table, "rlnImageName")
+    columns["rlnImageName"] = renamed(names, found_stacks(star.path, names, datadir), output)
+    flipped = dataclasses.replace(table, columns=columns)
+    write_star(output, [flipped if name == table.name else other for name, other in star.tables.items()])
+    return table.n_rows

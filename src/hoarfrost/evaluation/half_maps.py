@@ -76,6 +76,11 @@ class HalfMapFSC:
         return max(self.unmasked_A, self.corrected_A)
 
     @property
+    def is_reached(self) -> bool:
+        """Whether the FSC falls below 0.143 within the band: else `resolution_A` is the band limit, and no claim."""
+        return self.resolution_A > self.band_limit_A
+
+    @property
     def is_from_unmasked(self) -> bool:
         """Whether `resolution_A` was read off the curve without mask."""
         return self.unmasked_A >= self.corrected_A

@@ -77,6 +77,7 @@ def symmetrise(
     *,
     aligned: bool = False,
     max_resolution_A: float | None = None,
+    pixel_size_A: float | None = None,
     overwrite: bool = False,
 ) -> Symmetrised:
     """The verb `hoarfrost.symmetrise`, which documents arguments and errors."""
@@ -85,7 +86,7 @@ def symmetrise(
     if point_group.order == 1:
         raise UsageError("C1 is no symmetry: name a group like C4, D7, T, O or I")
     check_file(output, [map_path], overwrite=overwrite)
-    source = read_map(map_path)
+    source = read_map(map_path, pixel_size_A)
     n = source.volume.shape[0]
     length_A = n * source.pixel_size_A
     finest_A, coarsest_A = 2 * source.pixel_size_A, length_A / 2

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hoarfrost.inspection.duplicates import PixelCopies
 from hoarfrost.inspection.result import Flag, Montage
 from hoarfrost.maths.fourier import FourierDisc, radius_grid
+from hoarfrost.particles.duplicates import PixelCopies
 from hoarfrost.particles.masked import common_radius_px, told_of_mask, untouched_radius_px
 from hoarfrost.particles.preprocess import Preprocessor, count_dusty, pixels_within, remove_dust
 from hoarfrost.particles.stack import ParticleStack

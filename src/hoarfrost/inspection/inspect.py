@@ -9,7 +9,6 @@ from pathlib import Path
 from hoarfrost.errors import DataError
 from hoarfrost.inspection.cost import forecast_seconds
 from hoarfrost.inspection.ctf import ctf_coverage, ctf_flags
-from hoarfrost.inspection.duplicates import duplicate_flags
 from hoarfrost.inspection.images import ImageSurvey, choose_images, image_flags, make_montage, survey
 from hoarfrost.inspection.noise import noise_flags, noise_spectrum
 from hoarfrost.inspection.numbers import number_flags
@@ -18,6 +17,7 @@ from hoarfrost.inspection.result import Flag, Inspection, Montage, NoiseSpectrum
 from hoarfrost.parallel.join import joined
 from hoarfrost.particles.cache import PackedCache
 from hoarfrost.particles.contrast import Contrast
+from hoarfrost.particles.duplicates import told_of_copies
 from hoarfrost.particles.source import LARGEST_DUST_SHARE, ParticleSource
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruction.run import open_source
@@ -46,7 +46,7 @@ def _inspect(stack: ParticleStack, options: Options, *, forecast: bool) -> Inspe
     flags = [
         *(Flag("file", f"{warning[0].upper()}{warning[1:]}") for warning in table.warnings),
         *number_flags(table),
-        *duplicate_flags(table),
+        *(Flag(name, told) for name, told in told_of_copies(table)),
     ]
     if isinstance(settings, Flag):
         flags.append(settings)
@@ -106,7 +106,7 @@ class _Look:
 
 def _look(stack: ParticleStack, settings: Settings, found: ImageSurvey) -> _Look:
     source = open_source(stack, settings, found.good)
-    contrast = Contrast.decide(settings.contrast, source.contrast_z())
+    contrast = Contrast.decide(settings.contrast, source.contrast_z(), has_signs=stack.has_signs)
     source = source.in_use(contrast.sign, PackedCache.none(stack.n_images))
     noise = noise_spectrum(source)
     flags = [*_contrast_flags(contrast, len(found.good)), *noise_flags(noise, settings.max_resolution_A)]
@@ -130,7 +130,9 @@ def _look(stack: ParticleStack, settings: Settings, found: ImageSurvey) -> _Look
 def _contrast_flags(contrast: Contrast, n: int) -> Iterator[Flag]:
     if contrast.message is None:
         return
-    if contrast.is_clear and not contrast.chosen:
+    if contrast.has_signs and not contrast.chosen:
+        yield Flag("contrast-sign", contrast.message)
+    elif contrast.is_clear and not contrast.chosen:
         yield Flag("dark-particles", f"{contrast.message}; nothing has to be done")
     elif n < FEWEST_FOR_CONTRAST and not contrast.chosen:
         yield Flag("contrast", f"{contrast.message}; {n} images are too few to tell")
@@ -152,17 +154,32 @@ def _image_parameters(stack: ParticleStack, found: ImageSurvey, seen: _Look | No
     n = len(found.looked_at)
     of_them = "all images" if n == stack.n_images else f"{n:,} images, evenly spread"
     bad = len(found.not_finite) + len(found.constant)
-    yield Parameter(IMAGES, "Usable", f"{len(found.good):,} of {n:,}; {bad} bad", of_them)
-    yield Parameter(IMAGES, "With specks", f"{found.dusty / max(len(found.good), 1):.1%}", of_them)
+    yield Parameter(
+        IMAGES,
+        "Usable",
+        f"{len(found.good):,} of {n:,}; {bad} bad",
+        of_them,
+        {"n_usable": len(found.good), "n_bad": bad},
+    )
+    dusty = found.dusty / max(len(found.good), 1)
+    yield Parameter(IMAGES, "With specks", f"{dusty:.1%}", of_them, {"specks_share": dusty})
     width = "the images do not tell"
     if found.diameter_A is not None:
         share = found.diameter_A / (stack.box * stack.pixel_size_A)
         width = f"about {found.diameter_A:.0f} Å, {share:.0%} of the box"
-    yield Parameter(IMAGES, "Particle", f"{width} wide" if found.diameter_A is not None else width, of_them)
+        width += " wide"
+    yield Parameter(IMAGES, "Particle", width, of_them, {"particle_diameter_A": found.diameter_A})
     if seen is not None:
         looks = "do not tell" if not seen.contrast.is_clear else "white" if seen.contrast.z > 0 else "dark"
         sampled = f"{min(500, len(found.good))} images"
-        yield Parameter(IMAGES, "Contrast", f"{looks} (z = {seen.contrast.z:.1f})", f"{sampled}, coarsest shells")
-        low, high = seen.noise.variance.min(), seen.noise.variance.max()
+        yield Parameter(
+            IMAGES,
+            "Contrast",
+            f"{looks} (z = {seen.contrast.z:.1f})",
+            f"{sampled}, coarsest shells",
+            {"contrast_z": seen.contrast.z},
+        )
+        low, high = float(seen.noise.variance.min()), float(seen.noise.variance.max())
+        numbers = {"noise_variance_min": low, "noise_variance_max": high}
         of = "background of" if found.untouched_A is None else "power and CTF of"
-        yield Parameter(IMAGES, "Noise", f"variance {low:.2g} to {high:.2g} by shell", f"{of} {sampled}")
+        yield Parameter(IMAGES, "Noise", f"variance {low:.2g} to {high:.2g} by shell", f"{of} {sampled}", numbers)

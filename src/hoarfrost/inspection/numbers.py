@@ -9,7 +9,7 @@ import numpy as np
 
 from hoarfrost.inspection.result import Flag
 from hoarfrost.io.particles_star import ParticleTable
-from hoarfrost.io.star_columns import Floats, float_column
+from hoarfrost.io.star_columns import Floats, numbers_if_any
 from hoarfrost.io.star_optics import particle_table
 
 UM_BELOW, NM_BELOW, LARGE_DEFOCUS_A = 100.0, 2500.0, 80_000.0
@@ -65,12 +65,20 @@ def _other_pixel_sizes_A(table: ParticleTable) -> Iterator[tuple[float, str, boo
         if {"rlnDetectorPixelSize", "rlnMagnification"} <= block.columns.keys() and any(
             in_use & t.columns.keys() for t in tables
         ):
-            magnification = float_column(table.star.path, block, "rlnMagnification", lowest=1)
-            sizes_A = float_column(table.star.path, block, "rlnDetectorPixelSize") * 1e4 / magnification
-            yield float(np.median(sizes_A)), "rlnDetectorPixelSize and rlnMagnification", False
+            magnification, on_detector = (
+                numbers_if_any(block, f"rln{n}") for n in ("Magnification", "DetectorPixelSize")
+            )
+            if magnification is not None and on_detector is not None and (magnification > 0).all():
+                sizes_A = on_detector * 1e4 / magnification
+                yield float(np.median(sizes_A)), "rlnDetectorPixelSize and rlnMagnification", False
+        if any("rlnImagePixelSize" in t.columns for t in tables):
+            other = numbers_if_any(block, "rlnPixelSize")
+            if other is not None:
+                yield float(np.median(other)), "rlnPixelSize", False
         for name in ("rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize"):
-            if name in block.columns:
-                yield float(np.median(float_column(table.star.path, block, name))), f"the micrographs ({name})", True
+            of_micrographs = numbers_if_any(block, name)
+            if of_micrographs is not None:
+                yield float(np.median(of_micrographs)), f"the micrographs ({name})", True
 
 
 def _microscope(table: ParticleTable) -> Iterator[Flag]:
@@ -133,19 +141,19 @@ def _defocus(table: ParticleTable) -> Iterator[Flag]:
 
 def _angles(table: ParticleTable) -> Iterator[Flag]:
     particles = particle_table(table.star)
-    path = table.star.path
     for names, what in (
         (("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"), "orientations"),
         (("rlnDefocusAngle",), "angles of astigmatism"),
     ):
-        if all(name in particles.columns for name in names):
-            values = np.stack([float_column(path, particles, name) for name in names])
-            if _looks_like_radians(values):
-                yield Flag(
-                    "radians",
-                    f"The {what} ({', '.join(names)}) all lie within ±2π: if they are in radians, multiply them "
-                    "by 57.3",
-                )
+        there = [name in particles.columns for name in names]
+        found = [values for name in names if (values := numbers_if_any(particles, name)) is not None]
+        if all(there) and len(found) < len(names):
+            yield Flag("poses", f"Some of the {what} are no numbers: reconstruct does not use them, evaluate would")
+        elif all(there) and _looks_like_radians(np.stack(found)):
+            yield Flag(
+                "radians",
+                f"The {what} ({', '.join(names)}) all lie within ±2π: if they are in radians, multiply them by 57.3",
+            )
     phase_shift_deg = table.optics.phase_shift_deg
     # A phase plate shifts by a large part of 180°; by π of them at most would be next to nothing.
     if phase_shift_deg.any() and _looks_like_radians(phase_shift_deg[None]) and (phase_shift_deg >= 0).all():

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from hoarfrost.inspection.result import Parameter
-from hoarfrost.io.cs_particles import FIELD_OF_COLUMN
+from hoarfrost.io.columns import FIELD_OF_COLUMN
 from hoarfrost.io.particles_star import ParticleTable
 from hoarfrost.io.star_columns import Floats
 from hoarfrost.io.star_optics import particle_table
@@ -24,48 +24,59 @@ def file_parameters(table: ParticleTable) -> Iterator[Parameter]:
     particles = particle_table(table.star)
     source = _Sources(table)
     block = source.block(particles.name)
-    yield Parameter(FILE, "Particles", f"{table.n:,}", f"{table.star.path.name}, {source.kind}")
+    yield Parameter(
+        FILE, "Particles", f"{table.n:,}", f"{table.star.path.name}, {source.kind}", {"n_particles": table.n}
+    )
     stacks = f"{len(table.stacks)} stack{'s' * (len(table.stacks) > 1)}, {table.stacks[0].path.name}"
-    yield Parameter(FILE, "Images", stacks + (" …" if len(table.stacks) > 1 else ""), source.of("rlnImageName"))
+    more = " …" if len(table.stacks) > 1 else ""
+    yield Parameter(FILE, "Images", stacks + more, source.of("rlnImageName"), {"n_stacks": len(table.stacks)})
     if "rlnMicrographName" in particles.columns:
         count = len(set(particles.columns["rlnMicrographName"]))
-        yield Parameter(FILE, "Micrographs", f"{count:,}", source.of("rlnMicrographName"))
+        numbers = {"n_micrographs": count}
+        yield Parameter(FILE, "Micrographs", f"{count:,}", source.of("rlnMicrographName"), numbers)
     groups = len(np.unique(table.optics.optics_group))
     yield Parameter(
         FILE,
         "Optics groups",
         str(groups),
         source.of("rlnOpticsGroup") if "optics" in table.star.tables else f"default: one, as {block} names none",
+        {"n_optics_groups": groups},
     )
     box_from = "" if table.optics.box is None else f"{source.of('rlnImageSize')} and "
     length_A = table.box * table.pixel_size_A
     yield Parameter(
-        FILE, "Box", f"{table.box} pixels, {length_A:.1f} Å", f"{box_from}header of {table.stacks[0].path.name}"
+        FILE,
+        "Box",
+        f"{table.box} pixels, {length_A:.1f} Å",
+        f"{box_from}header of {table.stacks[0].path.name}",
+        {"box_px": table.box, "box_length_A": length_A},
     )
-    yield Parameter(FILE, "Pixel size", f"{table.pixel_size_A:.5g} Å", source.pixel_size())
-    poses = "none" if table.rotations is None else "in the file; reconstruct does not use them"
-    yield Parameter(FILE, "Poses", poses, source.of("rlnAngleRot"))
+    numbers_A = {"pixel_size_A": table.pixel_size_A}
+    yield Parameter(FILE, "Pixel size", f"{table.pixel_size_A:.5g} Å", source.pixel_size(), numbers_A)
+    poses = "in the file; reconstruct does not use them" if table.has_poses else "none"
+    yield Parameter(FILE, "Poses", poses, source.of("rlnAngleRot"), {"has_poses": table.has_poses})
 
 
 def optics_parameters(table: ParticleTable) -> Iterator[Parameter]:
     """The microscope and the CTF parameters, the defocus also of each optics group."""
     optics, source = table.optics, _Sources(table)
-    yield Parameter(OPTICS, "Voltage", _range(optics.voltage_kV, "{:g}", "kV"), source.of("rlnVoltage"))
-    yield Parameter(
-        OPTICS, "Spherical aberration", _range(optics.cs_mm, "{:g}", "mm"), source.of("rlnSphericalAberration")
-    )
-    yield Parameter(
-        OPTICS, "Amplitude contrast", _range(optics.amplitude_contrast, "{:g}", ""), source.of("rlnAmplitudeContrast")
-    )
+    for name, values, what, unit in (
+        ("Voltage", optics.voltage_kV, "rlnVoltage", "kV"),
+        ("Spherical aberration", optics.cs_mm, "rlnSphericalAberration", "mm"),
+        ("Amplitude contrast", optics.amplitude_contrast, "rlnAmplitudeContrast", ""),
+    ):
+        numbers = _least_and_most(name.lower().replace(" ", "_"), values, unit)
+        yield Parameter(OPTICS, name, _range(values, "{:g}", unit), source.of(what), numbers)
     mean_um = (optics.defocus_u_A + optics.defocus_v_A) / 2e4
     both = f"{source.of('rlnDefocusU')}, {source.of('rlnDefocusV', 'default: as U')}"
-    yield Parameter(OPTICS, "Defocus", _spread(mean_um), both)
+    yield Parameter(OPTICS, "Defocus", _spread(mean_um), both, _defocus_numbers(mean_um))
     groups = np.unique(optics.optics_group)
     if len(groups) > 1:
         for number in groups[:MOST_GROUPS].tolist():
             of_group = mean_um[optics.optics_group == number]
             name = f"  of group {number}"
-            yield Parameter(OPTICS, name, f"{_spread(of_group)}; {len(of_group):,} particles", both)
+            numbers = {"optics_group": number, "n_particles": len(of_group), **_defocus_numbers(of_group)}
+            yield Parameter(OPTICS, name, f"{_spread(of_group)}; {len(of_group):,} particles", both, numbers)
         if len(groups) > MOST_GROUPS:
             yield Parameter(OPTICS, "  of others", f"{len(groups) - MOST_GROUPS} groups more", both)
     astigmatism = np.abs(optics.defocus_u_A - optics.defocus_v_A)
@@ -74,9 +85,14 @@ def optics_parameters(table: ParticleTable) -> Iterator[Parameter]:
         "Astigmatism",
         f"{np.median(astigmatism):.0f} Å in the median, at most {astigmatism.max():.0f}",
         source.of("rlnDefocusAngle", "default: at 0°"),
+        {"astigmatism_median_A": float(np.median(astigmatism)), "astigmatism_max_A": float(astigmatism.max())},
     )
     yield Parameter(
-        OPTICS, "Phase shift", _range(optics.phase_shift_deg, "{:.4g}", "°"), source.of("rlnPhaseShift", "default: 0")
+        OPTICS,
+        "Phase shift",
+        _range(optics.phase_shift_deg, "{:.4g}", "°"),
+        source.of("rlnPhaseShift", "default: 0"),
+        _least_and_most("phase_shift", optics.phase_shift_deg, "deg"),
     )
 
 
@@ -88,23 +104,30 @@ def run_parameters(settings: Settings, options: Options, seconds: float | None) 
 
     s = settings
     length_A = s.box * s.pixel_size_A
-    yield Parameter(RUN, "Diameter", f"{s.diameter_A:.0f} Å", chosen(options.diameter_A, "diameter", "85 % of the box"))
+    diameter = chosen(options.diameter_A, "diameter", "85 % of the box")
+    yield Parameter(RUN, "Diameter", f"{s.diameter_A:.0f} Å", diameter, {"diameter_A": s.diameter_A})
     offsets = f"{s.shift_sigma_A:.1f} Å, at most {s.shift_extent_A:.1f} Å"
-    yield Parameter(RUN, "Offsets", offsets, "default: 3 % of the box, at most three times that")
+    numbers_A = {"shift_sigma_A": s.shift_sigma_A, "shift_extent_A": s.shift_extent_A}
+    yield Parameter(RUN, "Offsets", offsets, "default: 3 % of the box, at most three times that", numbers_A)
     yield Parameter(
         RUN,
         "Finest detail",
         f"{s.max_resolution_A:.1f} Å; Nyquist is {2 * s.pixel_size_A:.1f} Å",
         chosen(options.max_resolution_A, "max-resolution", f"{length_A / s.max_resolution_A:.3g} Fourier pixels"),
+        {"max_resolution_A": s.max_resolution_A, "nyquist_A": 2 * s.pixel_size_A},
     )
-    yield Parameter(RUN, "Symmetry", s.symmetry, "default" if options.symmetry == "C1" else "--symmetry")
-    yield Parameter(RUN, "Structures", str(s.classes), "default" if options.classes == 1 else "--classes")
-    yield Parameter(RUN, "Held out", f"{s.held_out} particles", "default: 100, or a fifth")
+    symmetry = "default" if options.symmetry == "C1" else "--symmetry"
+    yield Parameter(RUN, "Symmetry", s.symmetry, symmetry, {"symmetry": s.symmetry})
+    classes = "default" if options.classes == 1 else "--classes"
+    yield Parameter(RUN, "Structures", str(s.classes), classes, {"n_structures": s.classes})
+    held_out = "default: 100, or a fifth"
+    yield Parameter(RUN, "Held out", f"{s.held_out} particles", held_out, {"n_held_out": s.held_out})
     yield Parameter(
         RUN,
         "Memory",
         f"up to {s.expected_bytes / GB:.1f} GB of {s.memory_bytes / GB:.1f} GB",
         chosen(options.memory, "memory", "2 GB, or half of the machine's"),
+        {"expected_bytes": s.expected_bytes, "memory_bytes": s.memory_bytes},
     )
     if seconds is not None:
         yield Parameter(
@@ -112,6 +135,7 @@ def run_parameters(settings: Settings, options: Options, seconds: float | None) 
             "Time",
             f"about {duration(seconds)}",
             f"measured on this machine, {s.threads} thread{'s' * (s.threads != 1)}, {s.device}",
+            {"forecast_s": seconds, "threads": s.threads, "device": s.device},
         )
 
 
@@ -158,3 +182,12 @@ def _range(values: Floats, form: str, unit: str) -> str:
 
 def _spread(values_um: Floats) -> str:
     return f"{values_um.min():.2f} to {values_um.max():.2f} µm, {np.median(values_um):.2f} in the median"
+
+
+def _least_and_most(name: str, values: Floats, unit: str) -> dict[str, float]:
+    end = f"_{unit}" if unit else ""
+    return {f"{name}_min{end}": float(values.min()), f"{name}_max{end}": float(values.max())}
+
+
+def _defocus_numbers(mean_um: Floats) -> dict[str, float]:
+    return {**_least_and_most("defocus", mean_um, "um"), "defocus_median_um": float(np.median(mean_um))}

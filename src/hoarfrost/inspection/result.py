@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,16 @@ Images = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Parameter:
-    """One line of the table: `value` in words, with its unit, and the file and column, default or option behind it."""
+    """One line of the table: `value` in words, with its unit, and the file and column, default or option behind it.
+
+    `numbers` are the same for programs, by names that end in their unit.
+    """
 
     section: str
     name: str
     value: str
     source: str
+    numbers: Mapping[str, int | float | str | bool | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ class Inspection:
             "box": self.box,
             "pixel_size_A": self.pixel_size_A,
             "parameters": [
-                {"section": p.section, "name": p.name, "value": p.value, "source": p.source} for p in self.parameters
+                {"section": p.section, "name": p.name.strip(), "source": p.source, **p.numbers} for p in self.parameters
             ],
             "flags": [{"name": f.name, "message": f.message, "fatal": f.fatal} for f in self.flags],
             "diameter_A": self.diameter_A,

@@ -7,22 +7,24 @@ the same stacks.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from hoarfrost.errors import DataError, UsageError
 from hoarfrost.io.atomic import write_text_atomically
 from hoarfrost.io.cs import write_cs
 from hoarfrost.io.cs_particles import cs_records, group_file, read_cs_particles
 from hoarfrost.io.frealign import GivenOptics, from_cistem_star, is_cistem_star, read_par
-from hoarfrost.io.image_names import find_stack, name_from, parse_image_name
+from hoarfrost.io.image_names import check_datadir, found_stacks, renamed
 from hoarfrost.io.mrc import ImageStack
 from hoarfrost.io.particles_star import read_poses
 from hoarfrost.io.star import StarFile, read_star, write_star
-from hoarfrost.io.star_columns import text_column
-from hoarfrost.io.star_optics import particle_table, read_optics
-from hoarfrost.io.text_column import TextColumn
+from hoarfrost.io.star_columns import Floats, text_column
+from hoarfrost.io.star_optics import ParticleOptics, particle_table, told_optics
 
 READ, WRITTEN = (".star", ".cs", ".par"), (".star", ".cs")
 
@@ -49,13 +51,15 @@ def convert(
     """The verb `hoarfrost.convert`, which documents arguments and errors."""
     paths, output, given = [Path(path) for path in inputs], Path(output), given or GivenOptics()
     _check(paths, output, stack, given, overwrite)
+    check_datadir(datadir)
     star, notes = _read(paths, output, None if stack is None else ImageStack(stack), given)
-    particles, optics = particle_table(star), read_optics(star)
-    poses = read_poses(star.path, particles, optics.pixel_size_A)
-    found = _stacks(star, datadir)
-    particles = dataclasses.replace(
-        particles, columns={**particles.columns, "rlnImageName": _renamed(star, found, output.parent)}
-    )
+    particles = particle_table(star)
+    optics, corrected = told_optics(star)
+    poses = read_poses(star.path, particles, optics.pixel_sizes_A)
+    names = text_column(star.path, particles, "rlnImageName")
+    found = found_stacks(star.path, names, datadir)
+    names = renamed(names, found, output)
+    particles = dataclasses.replace(particles, columns={**particles.columns, "rlnImageName": names})
     notes = (*notes, *(f"{warning[0].upper()}{warning[1:]}" for warning in optics.warnings), *_missing(found))
     files = [output]
     if output.suffix.lower() == ".star":
@@ -63,12 +67,11 @@ def convert(
         write_star(output, tables.values())
         notes = (*notes, *_not_named_mrcs(found))
     else:
-        box = optics.box or _box(star, found)
-        records, lost = cs_records(star, particles, optics, box, poses)
+        records, lost = cs_records(star, particles, optics, _boxes(star, optics, found, datadir), poses)
         write_cs(output, records)
         files.append(output.with_suffix(".csg"))
         write_text_atomically(files[1], group_file(output.name, records.dtype.names or (), particles.n_rows))
-        notes = (*notes, *lost)
+        notes = (*notes, *(f"{note[0].upper()}{note[1:]}" for note in corrected), *lost)
     return Conversion(tuple(files), particles.n_rows, poses is not None, notes)
 
 
@@ -101,26 +104,10 @@ def _read(
     if stack is not None or given != GivenOptics():
         raise UsageError("--stack, --pixel-size, --voltage, --cs and --amplitude-contrast are for a .par file")
     if star is None:
-        return read_cs_particles(*paths)
+        return read_cs_particles(*paths, is_strict=False)
     if output.suffix.lower() == ".star":
         raise UsageError("the output is a STAR file as the input is; give one that ends in .cs")
     return star, ()
-
-
-def _stacks(star: StarFile, datadir: str | Path | None) -> dict[str, Path | None]:
-    """Each name of a stack, and its file where there is one."""
-    found: dict[str, Path | None] = {}
-    for row, image_name in enumerate(text_column(star.path, particle_table(star), "rlnImageName")):
-        name = parse_image_name(star.path, row, image_name)[1]
-        if name not in found:
-            found[name] = find_stack(name, star.path.parent, datadir=datadir)
-    return found
-
-
-def _renamed(star: StarFile, found: dict[str, Path | None], folder: Path) -> TextColumn:
-    new = {name: name if path is None else name_from(folder, name, path) for name, path in found.items()}
-    names = (image_name.partition("@") for image_name in particle_table(star).columns["rlnImageName"])
-    return TextColumn(f"{number}@{new[name]}" for number, _, name in names)
 
 
 def _missing(found: dict[str, Path | None]) -> tuple[str, ...]:
@@ -139,9 +126,16 @@ def _not_named_mrcs(found: dict[str, Path | None]) -> tuple[str, ...]:
     )
 
 
-def _box(star: StarFile, found: dict[str, Path | None]) -> int:
-    path = next((path for path in found.values() if path is not None), None)
-    if path is None:
-        hint = "tell where the images are: --datadir"
-        raise DataError(star.path, expected="rlnImageSize, or a stack to read it from", found="neither", hint=hint)
-    return ImageStack(path).box[1]
+def _boxes(star: StarFile, optics: ParticleOptics, found: dict[str, Path | None], datadir: str | Path | None) -> Floats:
+    """Pixels of the side of each image (n,), from the file or from the headers of the stacks."""
+    if optics.boxes is not None:
+        return optics.boxes.astype(np.float64)
+    of_stacks = {name: ImageStack(path).box[1] for name, path in found.items() if path is not None}
+    names = (name.partition("@")[2] for name in particle_table(star).columns["rlnImageName"])
+    boxes = np.array([of_stacks.get(name, math.nan) for name in names])
+    missing = np.flatnonzero(np.isnan(boxes))
+    if missing.size:
+        hint = "tell where the images are: --datadir" if datadir is None else None
+        expected = "rlnImageSize, or a stack to read it from"
+        raise DataError(star.path, row=int(missing[0]) + 1, expected=expected, found="neither", hint=hint)
+    return boxes

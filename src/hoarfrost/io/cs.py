@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 from hoarfrost.errors import DataError
 from hoarfrost.io.atomic import atomic_output
+from hoarfrost.io.kinds import other_kind
+from hoarfrost.io.star import can_hold
 from hoarfrost.io.star_columns import Floats, Integers
 
 Records = npt.NDArray[np.void]
@@ -56,30 +58,30 @@ class CsTable:
         default: float | None = None,
         lowest: float = -math.inf,
         highest: float = math.inf,
-        hint: str | None = None,
+        is_used: bool = True,
     ) -> Floats:
         """A numeric field, float64 (n,), or (n, width) for a wider one; `default` for a field that is missing.
 
-        Raises DataError with the row (from 1) of the first number that is not finite or out of range.
+        Raises DataError with the row (from 1) of the first number that is not finite or out of range, unless nothing
+        depends on it and `is_used` is False.
         """
         shape = (len(self),) if width == 1 else (len(self), width)
         if default is not None and name not in self.names:
             return np.full(shape, default)
-        column = self._column(name, hint)
+        column = self._column(name, None)
         if column.dtype.kind not in "fiub" or column.shape != shape:
             expected = "numbers" if width == 1 else f"{width} numbers a particle"
             raise DataError(self._file(name), expected=f"{expected} in {name}", found=_described(column))
-        values = column.astype(np.float64)
+        with np.errstate(invalid="ignore"):  # signalling NaN
+            values = column.astype(np.float64)
         bad = np.flatnonzero(~(np.isfinite(values) & (values >= lowest) & (values <= highest)).reshape(len(self), -1))
-        if bad.size:
+        if bad.size and is_used:
             row = int(bad[0]) // width
             limits = (
                 "" if math.isinf(lowest) else f" from {lowest:g}" + ("" if math.isinf(highest) else f" to {highest:g}")
             )
             found = ", ".join(f"{value:g}" for value in np.atleast_1d(values[row]))
-            raise DataError(
-                self._file(name), row=row + 1, expected=f"finite numbers{limits} in {name}", found=found, hint=hint
-            )
+            raise DataError(self._file(name), row=row + 1, expected=f"finite numbers{limits} in {name}", found=found)
         return values
 
     def whole_numbers(self, name: str, hint: str | None = None) -> Integers:
@@ -100,15 +102,19 @@ class CsTable:
         column = self._column(name, hint)
         if column.dtype.kind not in "SU" or column.shape != (len(self),):
             raise DataError(self._file(name), expected=f"texts in {name}", found=_described(column))
-        if column.dtype.kind == "U":
-            return [str(text) for text in column]
         try:
-            return [text.decode("utf-8") for text in column.tolist()]
-        except UnicodeDecodeError as error:
+            texts = [text if isinstance(text, str) else text.decode("utf-8") for text in column.tolist()]
+        except (UnicodeDecodeError, ValueError) as error:  # NumPy's own texts may hold what is no character
             raise DataError(self._file(name), expected=f"texts in UTF-8 in {name}", found="other bytes") from error
+        bad = next((row for row, text in enumerate(texts) if not can_hold(text)), None)
+        if bad is not None:
+            expected = f"a text of one line, without both kinds of quotes, in {name}"
+            raise DataError(self._file(name), row=bad + 1, expected=expected, found=ascii(texts[bad])[:60])
+        return texts
 
     def _column(self, name: str, hint: str | None) -> npt.NDArray[Any]:
         if name not in self.names:
+            hint = None if self.files else hint  # the pass-through file is there
             raise DataError(self.path, expected=f"a field {name}", found="none", hint=hint)
         column: npt.NDArray[Any] = self.records[name]
         return column
@@ -130,7 +136,7 @@ def read_cs(path: str | Path) -> CsTable:
         raise _group_file(path)
     try:
         with path.open("rb") as file:
-            _refuse_other_kinds(path, file.read(len(NUMPY_MAGIC)))
+            _refuse_other_kinds(path, file.read(256))
             file.seek(0)
             records = _read_array(path, file)
     except OSError as error:
@@ -191,10 +197,16 @@ def _refuse_other_kinds(path: Path, start: bytes) -> None:
     if start.startswith(PARQUET_MAGIC):
         hint = "export the particles from cryoSPARC as a .cs file, or save them so with cryosparc-tools"
         raise DataError(path, expected=expected, found="a Parquet file", hint=hint)
-    if start != NUMPY_MAGIC:
-        if start.lstrip()[:1].isalpha():  # a group file under another name is YAML text
-            raise _group_file(path)
-        raise DataError(path, expected=expected, found="something else" if start else "an empty file")
+    if start.startswith(NUMPY_MAGIC):
+        return
+    other = other_kind(start, path)
+    if other is not None:
+        raise DataError(path, expected=expected, found=other[0], hint=other[1])
+    if start.lstrip().startswith((b"data_", b"#", b"loop_")):
+        raise DataError(path, expected=expected, found="a STAR file", hint="give it a name that ends in .star")
+    if start.lstrip()[:1].isalpha():  # a group file under another name is YAML text
+        raise _group_file(path)
+    raise DataError(path, expected=expected, found="something else" if start else "an empty file")
 
 
 def _group_file(path: Path) -> DataError:
@@ -206,8 +218,7 @@ def _read_array(path: Path, file: IO[bytes]) -> Records:
     try:
         shape, dtype = _header(file)
     except Exception as error:  # NumPy evaluates the header as Python's literals, which fails in a dozen ways
-        hint = "the file may be damaged or cut short; copy it again"
-        raise DataError(path, expected="a header of NumPy's file format", found="a broken one", hint=hint) from error
+        raise DataError(path, expected="a header of NumPy's file format", found="a broken one") from error
     if dtype.hasobject:
         hint = "save it again with cryosparc-tools; objects are not read, as they could run code"
         raise DataError(path, expected="plain numbers and texts", found="Python objects", hint=hint)
@@ -223,7 +234,7 @@ def _read_array(path: Path, file: IO[bytes]) -> Records:
             path,
             expected=f"{claimed_bytes} bytes for {shape[0]} particles",
             found=f"{held_bytes}",
-            hint="the file is cut short or damaged; copy it again",
+            hint="the file is cut short; copy it again" if held_bytes < claimed_bytes else None,
         )
     file.seek(start)
     return np.frombuffer(file.read(claimed_bytes), dtype)

@@ -6,12 +6,14 @@ cryoSPARC's names on the left (docs/formats.md has all of them):
     alignments3D/pose     rotation vector of Rᵀ, so of RELION's intrinsic ZYZ (rot, tilt, psi)
     alignments3D/shift    RELION's origin, −t, in pixels of alignments3D/psize_A
     blob/idx              image of its stack, from 0; rlnImageName counts from 1
+    blob/sign             what pixels are to be multiplied by, 1 or −1; hoarfrostSign, where it is not 1 for all
     …_rad, split, class   degrees; subset and class, from 0, which RELION counts from 1
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,46 +23,16 @@ import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
 from hoarfrost.errors import DataError
+from hoarfrost.io.columns import FIELD_OF_COLUMN, SIGN_COLUMN, UID_COLUMN
 from hoarfrost.io.cs import CsTable, Records, joined_by_uid, read_cs
 from hoarfrost.io.image_names import parse_image_name
 from hoarfrost.io.star import StarFile, StarTable
-from hoarfrost.io.star_columns import Floats, float_column, integer_column, text_column
+from hoarfrost.io.star_columns import PASS_THROUGH_HINT, Floats, float_column, numbers_if_any, text_column
 from hoarfrost.io.star_optics import ParticleOptics
 from hoarfrost.io.text_column import TextColumn
 from hoarfrost.maths.rotations import relion_deg_from_rotations
 
-# cryoSPARC's fields, by the columns that are made of them.
-FIELD_OF_COLUMN = {
-    "rlnImageName": "blob/path and blob/idx",
-    "rlnImagePixelSize": "blob/psize_A",
-    "rlnImageSize": "blob/shape",
-    "rlnVoltage": "ctf/accel_kv",
-    "rlnSphericalAberration": "ctf/cs_mm",
-    "rlnAmplitudeContrast": "ctf/amp_contrast",
-    "rlnOpticsGroup": "ctf/exp_group_id",
-    "rlnDefocusU": "ctf/df1_A",
-    "rlnDefocusV": "ctf/df2_A",
-    "rlnDefocusAngle": "ctf/df_angle_rad",
-    "rlnPhaseShift": "ctf/phase_shift_rad",
-    "rlnCtfBfactor": "ctf/bfactor",
-    "rlnCtfScalefactor": "ctf/scale",
-    "rlnMicrographName": "location/micrograph_path",
-    "rlnCoordinateX": "location/center_x_frac and location/micrograph_shape",
-    "rlnCoordinateY": "location/center_y_frac and location/micrograph_shape",
-    "rlnAngleRot": "alignments3D/pose",
-    "rlnAngleTilt": "alignments3D/pose",
-    "rlnAnglePsi": "alignments3D/pose",
-    "rlnOriginXAngst": "alignments3D/shift and alignments3D/psize_A",
-    "rlnOriginYAngst": "alignments3D/shift and alignments3D/psize_A",
-    "rlnRandomSubset": "alignments3D/split",
-    "rlnClassNumber": "alignments3D/class",
-}
 COUNTED = {"rlnRandomSubset": "alignments3D/split", "rlnClassNumber": "alignments3D/class"}
-UID_COLUMN = "hoarfrostUid"
-PASS_THROUGH_HINT = (
-    "it may be in the pass-through file of the same job: "
-    "hoarfrost convert particles.cs passthrough.cs particles.star, then use the STAR file"
-)
 # Of the aberrations that both programs know in other units; they are left out, and that is said.
 ABERRATIONS = {
     "ctf/tilt_A": ("beam tilt", 2),
@@ -70,38 +42,45 @@ ABERRATIONS = {
     "ctf/anisomag": ("anisotropic magnification", 4),
 }
 LARGEST_INTEGER = 2**32
+LONGEST_VECTOR = 1e6  # beyond, an angle has no digits left
 
 
-def read_cs_particles(path: str | Path, pass_through: str | Path | None = None) -> tuple[StarFile, tuple[str, ...]]:
+def read_cs_particles(
+    path: str | Path, pass_through: str | Path | None = None, *, is_strict: bool = True
+) -> tuple[StarFile, tuple[str, ...]]:
     """The particles of a .cs file as ``data_optics`` and ``data_particles``, and sentences on what was left out.
 
     Fields that are only in `pass_through` are taken from there. A leading ``>`` of an image's path is dropped. The
-    images are not looked for. Raises DataError where a field is missing or holds something else than it should.
+    images are not looked for. Columns of fields that are not there are not there either, but for the images. Raises
+    DataError where a field holds something else than it should; unless `is_strict`, a microscope may make no sense.
     """
     table = read_cs(path)
     if pass_through is not None:
         table = joined_by_uid(table, read_cs(pass_through))
-    optics, group = _optics(table)
+    optics, group = _optics(table, is_strict=is_strict)
     columns: dict[str, Sequence[str]] = {"rlnImageName": _image_names(table)}
+    columns |= _signs(table)
     columns |= _micrographs(table)
     columns["rlnOpticsGroup"] = TextColumn(str(number) for number in group.tolist())
     columns |= _defocus(table)
     columns |= _alignments(table)
-    if "uid" in table.names:
+    if "uid" in table.names and table.records["uid"].ndim == 1 and table.records["uid"].dtype.kind in "iu":
         columns[UID_COLUMN] = TextColumn(str(uid) for uid in table.records["uid"].tolist())
     tables = {"optics": StarTable("optics", optics), "particles": StarTable("particles", columns)}
     return StarFile(table.path, tables), _left_out(table)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def cs_records(
-    star: StarFile, particles: StarTable, optics: ParticleOptics, box: int, poses: tuple[Floats, Floats] | None
+    star: StarFile, particles: StarTable, optics: ParticleOptics, boxes: Floats, poses: tuple[Floats, Floats] | None
 ) -> tuple[Records, tuple[str, ...]]:
     """The particles of a STAR file as rows of a .cs file, and sentences on what they have no place for.
 
-    `poses` are rotations (n, 3, 3), reference → image frame, and shifts in Å (n, 2). Image names are kept, with
-    cryoSPARC's ``>`` before them. The images are taken for white on dark (blob/sign 1).
+    `boxes` (n,) are pixels of the images' sides. `poses` are rotations (n, 3, 3), reference → image frame, and shifts
+    in Å (n, 2). Image names are kept, with cryoSPARC's ``>`` before them. The images are taken for white on dark
+    (blob/sign 1) unless hoarfrostSign says otherwise. Fields of which the file tells nothing are left out.
     """
-    n, pixel_A = particles.n_rows, optics.pixel_size_A
+    n, pixels_A = particles.n_rows, optics.pixel_sizes_A
     parts = [
         parse_image_name(star.path, row, name)
         for row, name in enumerate(text_column(star.path, particles, "rlnImageName"))
@@ -110,9 +89,9 @@ def cs_records(
         "uid": _uids(star.path, particles),
         "blob/path": _bytes(f">{name}" for _, name in parts),
         "blob/idx": np.array([number - 1 for number, _ in parts], np.uint32),
-        "blob/shape": np.full((n, 2), box, np.uint32),
-        "blob/psize_A": np.full(n, pixel_A, np.float32),
-        "blob/sign": np.ones(n, np.float32),
+        "blob/shape": np.repeat(boxes[:, None], 2, axis=1).astype(np.uint32),
+        "blob/psize_A": pixels_A.astype(np.float32),
+        "blob/sign": signs(star.path, particles).astype(np.float32),
         "blob/import_sig": np.zeros(n, np.uint64),
         "ctf/type": np.full(n, b"imported"),
         "ctf/exp_group_id": optics.optics_group.astype(np.uint32),
@@ -133,32 +112,39 @@ def cs_records(
     if poses is not None:
         rotations, shifts_A = poses
         vectors = Rotation.from_matrix(rotations.transpose(0, 2, 1)).as_rotvec()
-        fields["alignments3D/shift"] = (-shifts_A / pixel_A).astype(np.float32)
+        fields["alignments3D/shift"] = (-shifts_A / pixels_A[:, None]).astype(np.float32)
         fields["alignments3D/pose"] = vectors.astype(np.float32)
-        fields["alignments3D/psize_A"] = np.full(n, pixel_A, np.float32)
+        fields["alignments3D/psize_A"] = pixels_A.astype(np.float32)
         fields["alignments3D/alpha"] = np.ones(n, np.float32)
         fields["alignments3D/class_posterior"] = np.ones(n, np.float32)
         for column, field in COUNTED.items():
-            if column in particles.columns:
-                fields[field] = _from_one(star.path, particles, column)
+            counted = _from_one(particles, column)
+            if counted is not None:
+                fields[field] = counted
+    fields = {name: values for name, values in fields.items() if values.dtype.kind != "f" or np.isfinite(values).all()}
     records = np.empty(n, np.dtype([(name, values.dtype, values.shape[1:]) for name, values in fields.items()]))
     for name, values in fields.items():
         records[name] = values
-    return records, _without_place(particles, poses)
+    return records, _without_place(particles, {*fields})
 
 
-def _optics(table: CsTable) -> tuple[dict[str, Sequence[str]], npt.NDArray[np.int64]]:
+def _optics(table: CsTable, *, is_strict: bool) -> tuple[dict[str, Sequence[str]], npt.NDArray[np.int64]]:
     """``data_optics``, a row for each combination of microscope parameters, and the group of each particle."""
     n = len(table)
+    limits = {
+        "rlnVoltage": ("ctf/accel_kv", 1, 5000),
+        "rlnSphericalAberration": ("ctf/cs_mm", 0, math.inf),
+        "rlnAmplitudeContrast": ("ctf/amp_contrast", 0, 1),
+        "rlnImagePixelSize": ("blob/psize_A", 1e-6, math.inf),
+    }
     numbers = {
-        "rlnVoltage": table.numbers("ctf/accel_kv", lowest=1, highest=5000, hint=PASS_THROUGH_HINT),
-        "rlnSphericalAberration": table.numbers("ctf/cs_mm", lowest=0, hint=PASS_THROUGH_HINT),
-        "rlnAmplitudeContrast": table.numbers("ctf/amp_contrast", lowest=0, highest=1, hint=PASS_THROUGH_HINT),
-        "rlnImagePixelSize": table.numbers("blob/psize_A", lowest=1e-6, hint=PASS_THROUGH_HINT),
+        column: table.numbers(field, lowest=lowest, highest=highest) if is_strict else table.numbers(field)
+        for column, (field, lowest, highest) in limits.items()
+        if field in table.names
     }
     box = np.zeros(n)
     if "blob/shape" in table.names:
-        shape = table.numbers("blob/shape", 2)
+        shape = table.numbers("blob/shape", 2, lowest=1, highest=2.0**31)
         oblong = np.flatnonzero(shape[:, 0] != shape[:, 1])
         if oblong.size:
             rows, columns = shape[oblong[0]]
@@ -191,30 +177,43 @@ def _image_names(table: CsTable) -> TextColumn:
     return TextColumn(f"{index + 1:06d}@{name}" for index, name in zip(indices.tolist(), names, strict=True))
 
 
+def _signs(table: CsTable) -> dict[str, Sequence[str]]:
+    """What the pixels have to be multiplied by; 0 is what cryosparc-tools leaves where nobody tells."""
+    signs = table.numbers("blob/sign", default=1.0)
+    bad = np.flatnonzero(~np.isin(signs, (-1, 0, 1)))
+    if bad.size:
+        row = int(bad[0])
+        raise DataError(table.path, row=row + 1, expected="1 or -1 in blob/sign", found=f"{signs[row]:g}")
+    if (signs >= 0).all():
+        return {}
+    return {SIGN_COLUMN: TextColumn("-1" if sign < 0 else "1" for sign in signs.tolist())}
+
+
 def _micrographs(table: CsTable) -> dict[str, Sequence[str]]:
     columns: dict[str, Sequence[str]] = {}
     if "location/micrograph_path" in table.names:
         names = (path.removeprefix(">") for path in table.texts("location/micrograph_path"))
         columns["rlnMicrographName"] = TextColumn(name or "unknown.mrc" for name in names)
     if {"location/center_x_frac", "location/center_y_frac", "location/micrograph_shape"} <= set(table.names):
-        shape = table.numbers("location/micrograph_shape", 2)
+        shape = table.numbers("location/micrograph_shape", 2, is_used=False)
         for axis, size in (("X", shape[:, 1]), ("Y", shape[:, 0])):
-            values = table.numbers(f"location/center_{axis.lower()}_frac") * size
+            values = table.numbers(f"location/center_{axis.lower()}_frac", is_used=False) * size
             columns[f"rlnCoordinate{axis}"] = TextColumn(f"{value:.6f}" for value in values.tolist())
     return columns
 
 
 def _defocus(table: CsTable) -> dict[str, Sequence[str]]:
-    u_A = table.numbers("ctf/df1_A", hint=PASS_THROUGH_HINT)
-    v_A = table.numbers("ctf/df2_A", hint=PASS_THROUGH_HINT)
+    if "ctf/df1_A" not in table.names:
+        return {}
     columns: dict[str, Sequence[str]] = {
-        "rlnDefocusU": TextColumn(_shortest(value) for value in u_A.tolist()),
-        "rlnDefocusV": TextColumn(_shortest(value) for value in v_A.tolist()),
+        column: TextColumn(_shortest(value) for value in table.numbers(field).tolist())
+        for column, field in (("rlnDefocusU", "ctf/df1_A"), ("rlnDefocusV", "ctf/df2_A"))
+        if field in table.names
     }
     for column, field in (("rlnDefocusAngle", "ctf/df_angle_rad"), ("rlnPhaseShift", "ctf/phase_shift_rad")):
         columns[column] = _digits(np.degrees(table.numbers(field, default=0.0)))
     for column, field, usual in (("rlnCtfBfactor", "ctf/bfactor", 0.0), ("rlnCtfScalefactor", "ctf/scale", 1.0)):
-        values = table.numbers(field, default=usual)
+        values = table.numbers(field, default=usual, is_used=False)
         if (values != usual).any():
             columns[column] = TextColumn(_shortest(value) for value in values.tolist())
     return columns
@@ -223,11 +222,17 @@ def _defocus(table: CsTable) -> dict[str, Sequence[str]]:
 def _alignments(table: CsTable) -> dict[str, Sequence[str]]:
     if not {"alignments3D/pose", "alignments3D/shift"} <= set(table.names):
         return {}
-    rotations = Rotation.from_rotvec(table.numbers("alignments3D/pose", 3)).as_matrix().transpose(0, 2, 1)
+    vectors = table.numbers("alignments3D/pose", 3, is_used=False)
+    angles_deg = np.full(vectors.shape, math.nan)
+    # Of no pose, as of particles that were never aligned, no angles: whoever uses poses refuses them.
+    there = np.isfinite(vectors).all(axis=1) & (np.abs(vectors) < LONGEST_VECTOR).all(axis=1)
+    if there.any():
+        rotations = Rotation.from_rotvec(vectors[there]).as_matrix().transpose(0, 2, 1)
+        angles_deg[there] = relion_deg_from_rotations(rotations)
     pixel_A = table.numbers("alignments3D/psize_A" if "alignments3D/psize_A" in table.names else "blob/psize_A")
-    origins_A = table.numbers("alignments3D/shift", 2) * pixel_A[:, None]
+    origins_A = table.numbers("alignments3D/shift", 2, is_used=False) * pixel_A[:, None]
     names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst")
-    values = [*relion_deg_from_rotations(rotations).T, *origins_A.T]
+    values = [*angles_deg.T, *origins_A.T]
     columns: dict[str, Sequence[str]] = {name: _digits(column) for name, column in zip(names, values, strict=True)}
     for column, field in COUNTED.items():
         # One number for all tells nothing: cryoSPARC writes 0 where particles were not split yet.
@@ -238,12 +243,17 @@ def _alignments(table: CsTable) -> dict[str, Sequence[str]]:
 
 def _left_out(table: CsTable) -> tuple[str, ...]:
     """What the file says that the tables do not hold."""
-    sentences = []
+    sentences = [
+        f"{field} and {other} differ: find out which is right; that of ctf is used"
+        for field, other in (("ctf/accel_kv", "mscope_params/accel_kv"), ("ctf/cs_mm", "mscope_params/cs_mm"))
+        if {field, other} <= {*table.names}
+        and not np.allclose(table.numbers(field), table.numbers(other, is_used=False), rtol=1e-4)
+    ]
     ignored = []
     for name, (what, width) in ABERRATIONS.items():
         # cryoSPARC has written both the identity and its difference from it for no anisotropic magnification.
         if name in table.names:
-            values = table.numbers(name, width)
+            values = table.numbers(name, width, is_used=False)
             if values.any() and not (name == "ctf/anisomag" and (values == [1, 0, 0, 1]).all()):
                 ignored.append(f"{what} ({name})")
     if ignored:
@@ -257,11 +267,11 @@ def _left_out(table: CsTable) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def _without_place(particles: StarTable, poses: tuple[Floats, Floats] | None) -> tuple[str, ...]:
-    kept = {*FIELD_OF_COLUMN, UID_COLUMN, "rlnOriginX", "rlnOriginY"} - {"rlnCoordinateX", "rlnCoordinateY"}
-    kept |= {"rlnVoltage", "rlnDetectorPixelSize", "rlnMagnification", "rlnPixelSize"}
-    if poses is None:
-        kept -= {*COUNTED, "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"}
+def _without_place(particles: StarTable, fields: set[str]) -> tuple[str, ...]:
+    kept = {column for column, field in FIELD_OF_COLUMN.items() if field.split(" and ")[0] in fields}
+    kept |= {UID_COLUMN, "rlnDetectorPixelSize", "rlnMagnification", "rlnPixelSize", "rlnImageSize"}
+    if "alignments3D/shift" in fields:
+        kept |= {"rlnOriginX", "rlnOriginY"}
     lost = [name for name in particles.columns if name not in kept]
     if not lost:
         return ()
@@ -269,6 +279,19 @@ def _without_place(particles: StarTable, poses: tuple[Floats, Floats] | None) ->
     if "rlnCoordinateX" in lost or "rlnCoordinateY" in lost:
         reason = " (cryoSPARC wants coordinates as fractions of the micrograph, whose size the STAR file does not tell)"
     return (f"Not kept, as a .cs file has no place for them: {', '.join(lost)}{reason}",)
+
+
+def signs(path: Path, particles: StarTable) -> Floats:
+    """What each image has to be multiplied by, 1 or −1, float64 (n,): 1 where the table does not tell.
+
+    Raises DataError for another number.
+    """
+    values = float_column(path, particles, SIGN_COLUMN, default=1.0)
+    bad = np.flatnonzero(np.abs(values) != 1)
+    if bad.size:
+        row = int(bad[0])
+        raise DataError(path, row=row + 1, expected=f"1 or -1 in {SIGN_COLUMN}", found=f"{values[row]:g}")
+    return values
 
 
 def _uids(path: Path, particles: StarTable) -> npt.NDArray[np.uint64]:
@@ -291,13 +314,11 @@ def _float_or(path: Path, particles: StarTable, name: str, default: float) -> np
     return float_column(path, particles, name, default=default).astype(np.float32)
 
 
-def _from_one(path: Path, particles: StarTable, name: str) -> npt.NDArray[np.uint32]:
-    """A column that counts from 1, from 0."""
-    values = integer_column(path, particles, name)
-    outside = np.flatnonzero((values < 1) | (values > LARGEST_INTEGER))
-    if outside.size:
-        row = int(outside[0])
-        raise DataError(path, row=row + 1, expected=f"a number from 1 in {name}", found=str(values[row]))
+def _from_one(particles: StarTable, name: str) -> npt.NDArray[np.uint32] | None:
+    """A column that counts from 1, from 0; None where it does not count so, as before particles are split."""
+    values = numbers_if_any(particles, name)
+    if values is None or not ((values >= 1) & (values <= LARGEST_INTEGER) & (values == np.round(values))).all():
+        return None
     return (values - 1).astype(np.uint32)
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from hoarfrost.errors import DataError, UsageError
+from hoarfrost.io.kinds import other_kind
 from hoarfrost.io.mrc import ImageStack
 from hoarfrost.io.star import StarFile, StarTable
 from hoarfrost.io.star_columns import Floats, float_column, text_column
@@ -155,10 +156,13 @@ def _read_rows(path: Path) -> tuple[Floats, list[int]]:
         raise DataError(path, expected="a .par file", found="a folder" if path.is_dir() else "no such file")
     rows: list[list[float]] = []
     lines: list[int] = []
-    for line, words in _lines(path):
+    following = _lines(path)
+    for line, words in following:
         if len(words) not in _LAYOUTS or (rows and len(words) != len(rows[0])):
             expected = f"{len(rows[0])}" if rows else "12, 13, 16 or 17"
-            hint = "the file may be cut short; copy it again" if rows else "give a FREALIGN or cisTEM parameter file"
+            hint = None if rows else "give a FREALIGN or cisTEM parameter file"
+            if rows and len(words) < len(rows[0]) and next(following, None) is None:
+                hint = "the file may be cut short; copy it again"
             raise DataError(path, expected=f"{expected} columns on line {line}", found=f"{len(words)}", hint=hint)
         try:
             rows.append([float(word) for word in words])
@@ -174,6 +178,10 @@ def _read_rows(path: Path) -> tuple[Floats, list[int]]:
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
+        with path.open("rb") as start:
+            other = other_kind(start.read(256), path)
+        if other is not None:
+            raise DataError(path, expected="a .par file", found=other[0], hint=other[1])
         with path.open(encoding="ascii", errors="replace") as file:
             for line, text in enumerate(file, start=1):
                 words = text.split()

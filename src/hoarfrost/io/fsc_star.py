@@ -34,6 +34,11 @@ class FscCurves:
     resolution_A: float
     band_limit_A: float
 
+    @property
+    def is_reached(self) -> bool:
+        """Whether the FSC falls below its threshold within the band, beyond the rounding of the file."""
+        return self.resolution_A > self.band_limit_A * (1 + 1e-4)
+
 
 def write_fsc(path: str | Path, curves: FscCurves) -> None:
     """Write blocks data_general, with the resolution and the band limit, and data_fsc, with a row a shell.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import math
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, final
@@ -12,26 +14,41 @@ import numpy.typing as npt
 
 from hoarfrost.errors import DataError
 from hoarfrost.io.atomic import atomic_output
-from hoarfrost.io.mrc_header import HEADER_BYTES, build_header, read_header, read_pixels
+from hoarfrost.io.mrc_header import (
+    HEADER_BYTES,
+    MrcHeader,
+    as_pixels,
+    build_header,
+    checked_header,
+    read_header,
+    read_pixels,
+)
 
 _VOXEL_SIZE_TOLERANCE = 1e-3
+_GIVE = "give the size in Å: --pixel-size"
+# gzip shrinks nothing to less than a thousandth: what a header claims beyond is not there.
+_MOST_GZIP = 1100
 
 
-def read_volume(path: str | Path, pixel_size_A: float | None = None) -> tuple[npt.NDArray[np.float32], float]:
-    """Read a cubic map: float32 [z, y, x] and its pixel size in Å.
+def read_volume(
+    path: str | Path, pixel_size_A: float | None = None, untold_A: float | None = None
+) -> tuple[npt.NDArray[np.float32], float]:
+    """Read a cubic map, also a compressed one (.mrc.gz, .map.gz): float32 [z, y, x] and its pixel size in Å.
 
-    A `pixel_size_A` given here replaces the header's. Raises DataError where the file is not a whole MRC
-    file, the map is not cubic or holds NaN or infinity, or no pixel size is known.
+    A `pixel_size_A` given here replaces the header's; `untold_A` stands for one that the header does not tell. Raises
+    DataError where the file is not a whole MRC file, the map is not cubic or holds NaN or infinity, or no pixel size is
+    known.
     """
-    header = read_header(path)
+    is_compressed = Path(path).name.lower().endswith(".gz")
+    header = _compressed_header(Path(path)) if is_compressed else read_header(path)
     if len(set(header.shape)) != 1:
         sections, rows, columns = header.shape
         raise DataError(path, expected="a cubic map", found=f"{columns} × {rows} × {sections} voxels")
     if pixel_size_A is None:
-        pixel_size_A = _cubic_voxel_size_A(header.path, header.voxel_size_A)
-    elif not (math.isfinite(pixel_size_A) and pixel_size_A > 0):
+        pixel_size_A = _cubic_voxel_size_A(header.path, header.voxel_size_A, untold_A)
+    if not (math.isfinite(pixel_size_A) and pixel_size_A > 0):
         raise ValueError(f"pixel_size_A must be positive, not {pixel_size_A}")
-    stored = read_pixels(header, np.arange(header.shape[0]))
+    stored = _decompressed(header) if is_compressed else read_pixels(header, np.arange(header.shape[0]))
     if not np.isfinite(stored).all():
         raise DataError(path, expected="finite voxel values", found="NaN or infinity")
     # The file runs along sections, rows, columns; `stored_axes` names those three, and we want z, y, x.
@@ -111,12 +128,47 @@ class ImageStack:
         return read_pixels(self._header, wanted)
 
 
-def _cubic_voxel_size_A(path: Path, voxel_size_A: tuple[float, float, float] | None) -> float:
+def _compressed_header(path: Path) -> MrcHeader:
+    try:
+        with gzip.open(path) as file:
+            header = checked_header(path, file.read(HEADER_BYTES), None)
+        most = _MOST_GZIP * path.stat().st_size
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(path, expected="a map that gzip has compressed", found=_one_line(error)) from error
+    if header.data_offset + math.prod(header.shape) * header.dtype.itemsize > most:
+        raise DataError(path, expected="as many voxels as its header claims", found="fewer")
+    return header
+
+
+def _decompressed(header: MrcHeader) -> npt.NDArray[np.float32]:
+    n_bytes = math.prod(header.shape) * header.dtype.itemsize
+    try:
+        with gzip.open(header.path) as file:
+            file.seek(header.data_offset)
+            raw = file.read(n_bytes + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(header.path, expected="a map that gzip has compressed", found=_one_line(error)) from error
+    if len(raw) != n_bytes:
+        found = "fewer" if len(raw) < n_bytes else "more"
+        raise DataError(header.path, expected=f"{n_bytes} bytes of voxels", found=found)
+    return as_pixels(header, raw)
+
+
+def _one_line(error: Exception) -> str:
+    told = getattr(error, "strerror", None) or str(error)
+    return f"an error ({' '.join(str(told).split())})"
+
+
+def _cubic_voxel_size_A(path: Path, voxel_size_A: tuple[float, float, float] | None, untold_A: float | None) -> float:
     if voxel_size_A is None:
-        raise DataError(path, expected="a voxel size in the header", found="none", hint="give the pixel size in Å")
+        if untold_A is not None:
+            return untold_A
+        raise DataError(path, expected="a voxel size in the header", found="none", hint=_GIVE)
     if max(voxel_size_A) - min(voxel_size_A) > _VOXEL_SIZE_TOLERANCE * max(voxel_size_A):
+        if untold_A is not None:
+            return untold_A
         sizes = " × ".join(f"{size:.4g}" for size in voxel_size_A)
-        raise DataError(path, expected="one voxel size for x, y and z", found=f"{sizes} Å")
+        raise DataError(path, expected="one voxel size for x, y and z", found=f"{sizes} Å", hint=_GIVE)
     return voxel_size_A[0]
 
 

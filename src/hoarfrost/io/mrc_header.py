@@ -17,9 +17,12 @@ import numpy.typing as npt
 from mrcfile.dtypes import HEADER_DTYPE
 
 from hoarfrost.errors import DataError
+from hoarfrost.io.kinds import is_mrc, is_text, other_kind
 
 HEADER_BYTES = 1024
 MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+# IMOD's stamp and, behind it, flags, of which the first says that bytes are signed.
+_IMOD_STAMP, _IMOD_AT, _IMOD_SIGNED = 1146047817, 152, 1
 _LARGEST_MODE = 127
 _LARGEST_SIZE = 1 << 24
 _MACHINE_STAMP = 212  # byte of the header: 0x44 little endian, 0x11 big, others say nothing
@@ -50,10 +53,21 @@ def read_header(path: str | Path) -> MrcHeader:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            raw = file.read(HEADER_BYTES)
-            file_bytes = file.seek(0, 2)
+            return checked_header(path, file.read(HEADER_BYTES), file.seek(0, 2))
     except OSError as error:
         raise DataError(path, expected="a readable MRC file", found=error.strerror or str(error)) from error
+
+
+def checked_header(path: Path, raw: bytes, file_bytes: int | None) -> MrcHeader:
+    """The header in the first bytes of a file, `raw`, checked against its length unless that is None.
+
+    Raises DataError as `read_header` does.
+    """
+    other = other_kind(raw, path)
+    if other is not None and not is_mrc(raw):
+        raise DataError(path, expected="an MRC file", found=other[0], hint=other[1])
+    if is_text(raw):
+        raise DataError(path, expected="an MRC file", found="text, or a link that was copied as text")
     if len(raw) < HEADER_BYTES:
         raise DataError(path, expected="an MRC header of 1024 bytes", found=f"a file of {len(raw)} bytes")
     fields, byte_order = _fields_and_byte_order(path, raw)
@@ -62,22 +76,23 @@ def read_header(path: str | Path) -> MrcHeader:
     if mode not in MODES:
         raise DataError(path, expected="MRC mode 0, 1, 2, 6 or 12", found=f"mode {mode}", hint="convert it to mode 2")
     shape = (int(fields["nz"]), int(fields["ny"]), int(fields["nx"]))
-    dtype = np.dtype(MODES[mode]).newbyteorder(byte_order)
+    dtype = np.dtype(_unsigned_if_told(mode, raw, fields, byte_order)).newbyteorder(byte_order)
     extended_bytes = int(fields["nsymbt"])
     if extended_bytes < 0:
         raise DataError(path, expected="an extended header of 0 or more bytes", found=f"{extended_bytes} bytes")
 
     data_offset = HEADER_BYTES + extended_bytes
     claimed_bytes = data_offset + math.prod(shape) * dtype.itemsize
-    if file_bytes != claimed_bytes:
-        problem = "truncated" if file_bytes < claimed_bytes else "longer than its header says"
+    if file_bytes is not None and file_bytes != claimed_bytes:
         size = f"{shape[2]} × {shape[1]} × {shape[0]} pixels of mode {mode}"
-        raise DataError(
-            path,
-            expected=f"{claimed_bytes} bytes ({size})",
-            found=f"{file_bytes} bytes",
-            hint=f"the file is {problem}; copy it again",
-        )
+        hint = "the file is truncated; copy it again" if file_bytes < claimed_bytes else "it is longer than its header"
+        if file_bytes == claimed_bytes - extended_bytes:
+            hint = (
+                f"it has all pixels, but no extended header, of which it claims {extended_bytes} bytes: set nsymbt, "
+                "bytes 93 to 96 of the file, to 0"
+            )
+        expected = f"{claimed_bytes} bytes ({size})"
+        raise DataError(path, expected=expected, found=f"{file_bytes} bytes", hint=hint)
     return MrcHeader(path, shape, dtype, data_offset, _axes(path, fields), _voxel_size_A(fields))
 
 
@@ -125,6 +140,21 @@ def _fields_and_byte_order(path: Path, raw: bytes) -> tuple[Any, Literal["<", ">
     raise DataError(path, expected="an MRC file", found="a header without sensible image sizes and mode")
 
 
+def _unsigned_if_told(mode: int, raw: bytes, fields: Any, byte_order: Literal["<", ">"]) -> str:
+    """The type of the pixels: modes 0 and 1 are signed unless IMOD's flag or the header's maximum says otherwise."""
+    kind = MODES[mode]
+    if mode == 0:
+        stamp, flags = np.frombuffer(raw, f"{byte_order}i4", 2, _IMOD_AT).tolist()
+        if stamp == _IMOD_STAMP and not flags & _IMOD_SIGNED:
+            return "u1"
+    if mode in (0, 1):
+        limits = np.iinfo(kind)
+        is_beyond = limits.max < float(fields["dmax"]) <= limits.max - limits.min
+        if is_beyond and float(fields["dmin"]) >= 0:
+            return kind.replace("i", "u")
+    return kind
+
+
 def _axes(path: Path, fields: Any) -> tuple[int, int, int]:
     axes = (int(fields["mapc"]), int(fields["mapr"]), int(fields["maps"]))
     if axes == (0, 0, 0):  # left out by some old programs, which meant the usual order
@@ -139,8 +169,17 @@ def _voxel_size_A(fields: Any) -> tuple[float, float, float] | None:
     intervals = [int(fields[name]) for name in ("mx", "my", "mz")]
     if not all(math.isfinite(length) and length > 0 for length in lengths_A) or min(intervals) <= 0:
         return None
+    # A volume that was written as a stack: one section deep by its header, as long as it is.
+    if intervals[2] == 1 and int(fields["nz"]) == int(fields["nx"]) and lengths_A[2] > lengths_A[0] / 2:
+        intervals[2] = int(fields["nz"])
     x, y, z = (length / count for length, count in zip(lengths_A, intervals, strict=True))
     return (x, y, z)
+
+
+def as_pixels(header: MrcHeader, raw: bytes | npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Bytes of whole sections as float32 (n, rows, columns)."""
+    with np.errstate(invalid="ignore"):  # signalling NaN
+        return np.frombuffer(raw, header.dtype).reshape(-1, *header.shape[1:]).astype(np.float32)
 
 
 def read_pixels(header: MrcHeader, sections: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -163,4 +202,4 @@ def read_pixels(header: MrcHeader, sections: npt.NDArray[np.int64]) -> npt.NDArr
                     )
     except OSError as error:
         raise DataError(header.path, expected="a readable file", found=error.strerror or str(error)) from error
-    return raw.view(header.dtype).reshape(len(sections), rows, columns).astype(np.float32)
+    return as_pixels(header, raw)

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from hoarfrost.errors import DataError
-from hoarfrost.io.cs_particles import read_cs_particles
-from hoarfrost.io.image_names import find_stack, parse_image_name
+from hoarfrost.io.cs_particles import read_cs_particles, signs
+from hoarfrost.io.image_names import check_datadir, find_stack, found_none, parse_image_name
 from hoarfrost.io.mrc import ImageStack
 from hoarfrost.io.star import StarFile, StarTable, read_star
 from hoarfrost.io.star_columns import Floats, Integers, float_column, text_column
 from hoarfrost.io.star_optics import ParticleOptics, particle_table, read_optics
 from hoarfrost.maths.rotations import rotations_from_relion_deg
 
+ANGLES = {"rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"}
 _HEADER_DISAGREES = 0.01  # relative difference of pixel sizes worth a warning
 
 
 @dataclass(frozen=True)
 class ParticleTable:
-    """A particle file, checked: n particles, their images and optics, their poses where it tells them.
+    """A particle file, checked: n particles, their images and optics.
 
     `star` are its tables, those of RELION 3.1 that a .cs file amounts to included.
 
-    Particle i is image `image_index[i]` (from 0) of `stacks[stack_number[i]]`; both arrays are int64 (n,).
-    `rotations` is (n, 3, 3), reference → image frame, and `shifts_A` (n, 2), x and y by which the particle is
-    moved, float64; both are None where the file has no angles. `warnings` are plain sentences for the user.
+    Particle i is image `image_index[i]` (from 0) of `stacks[stack_number[i]]`; both arrays are int64 (n,). Its pixels
+    are to be multiplied by `signs[i]`, 1 or −1, float64 (n,). `warnings` are plain sentences for the user.
     """
 
     star: StarFile
@@ -39,8 +40,7 @@ class ParticleTable:
     image_index: Integers
     optics: ParticleOptics
     box: int
-    rotations: Floats | None
-    shifts_A: Floats | None
+    signs: Floats
     warnings: tuple[str, ...]
 
     @property
@@ -53,24 +53,52 @@ class ParticleTable:
         """Pixel size of every image in Å."""
         return self.optics.pixel_size_A
 
+    @cached_property
+    def poses(self) -> tuple[Floats, Floats] | None:
+        """The poses that the file tells, as `read_poses` has them, read when they are first asked for."""
+        return read_poses(self.star.path, particle_table(self.star), self.pixel_size_A)
+
+    @property
+    def has_poses(self) -> bool:
+        """Whether the file has angles, sensible or not."""
+        return particle_table(self.star).columns.keys() >= ANGLES
+
+    @property
+    def rotations(self) -> Floats | None:
+        """Rotations (n, 3, 3), reference → image frame, float64, or None. Raises DataError for angles that are none."""
+        return None if self.poses is None else self.poses[0]
+
+    @property
+    def shifts_A(self) -> Floats | None:
+        """Shifts (n, 2), x and y by which the particle is moved, float64, or None. Raises DataError likewise."""
+        return None if self.poses is None else self.poses[1]
+
+    @cached_property
+    def first_of_image(self) -> Integers:
+        """The first row that names the same image, from 0, int64 (n,): the row itself where it is named once."""
+        names = np.stack([self.stack_number, self.image_index], axis=1)
+        _, first, place = np.unique(names, axis=0, return_index=True, return_inverse=True)
+        return first[place.reshape(-1)]
+
 
 def read_particles(path: str | Path, datadir: str | Path | None = None) -> ParticleTable:
     """Read a particle STAR file or a .cs file of cryoSPARC, and the headers of its stacks, and check them.
 
     Image files are looked for in `datadir` where it is given; otherwise in the file's folder, then in
     each folder above it (RELION and cryoSPARC name images from their project folder), then in the current folder.
-    Raises DataError, with the particle's row from 1, for anything missing or wrong.
+    Raises DataError, with the particle's row from 1, for anything missing or wrong, and UsageError for a `datadir` that
+    is not there.
     """
+    check_datadir(datadir)
     star, ignored = read_particle_tables(path)
     table = particle_table(star)
+    _check_names_images(star.path, table)
     optics = read_optics(star)
     stacks, stack_number, image_index = _images(star, table, datadir)
     box = _common_box(star, optics, stacks)
-    poses = read_poses(star.path, table, optics.pixel_size_A)
-    rotations, shifts_A = (None, None) if poses is None else poses
     warnings = (*ignored, *optics.warnings, *_pixel_size_warnings(stacks, optics.pixel_size_A))
     return ParticleTable(
-        star, table.n_rows, stacks, stack_number, image_index, optics, box, rotations, shifts_A, warnings
+        star, table.n_rows, stacks, stack_number, image_index, optics, box, signs(star.path, table), warnings
     )
 
 
@@ -86,6 +114,13 @@ def read_particle_tables(path: str | Path) -> tuple[StarFile, tuple[str, ...]]:
         hint = f"convert it first: hoarfrost convert {path} particles.star --stack particles.mrcs"
         raise DataError(path, expected="a STAR or .cs file", found="a FREALIGN parameter file", hint=hint)
     return read_star(path), ()
+
+
+def _check_names_images(path: Path, table: StarTable) -> None:
+    positions = {"rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY"}
+    is_picking = positions <= table.columns.keys()
+    hint = "these are positions in micrographs: extract the particles first" if is_picking else None
+    text_column(path, table, "rlnImageName", hint)
 
 
 def _images(
@@ -108,12 +143,11 @@ def _images(
 
 
 def _existing_stack(star_path: Path, row: int, name: str, datadir: str | Path | None) -> Path:
-    found = find_stack(name, star_path.parent, datadir=datadir)
-    if found is None:
-        places = datadir or f"{star_path.parent}, the folders above it or the current folder"
-        hint = "give the folder of the images as the data directory"
-        raise DataError(star_path, row=row + 1, expected=f"the image file {name}", found=f"none in {places}", hint=hint)
-    return found
+    stack = find_stack(name, star_path, datadir=datadir)
+    if stack is None:
+        found, hint = found_none(name, star_path, datadir)
+        raise DataError(star_path, row=row + 1, expected=f"the image file {name}", found=found, hint=hint)
+    return stack
 
 
 def _common_box(star: StarFile, optics: ParticleOptics, stacks: tuple[ImageStack, ...]) -> int:
@@ -138,13 +172,13 @@ def read_rotations(path: Path, table: StarTable) -> Floats | None:
 
     Raises DataError, naming the file `path`, for an angle that is no number.
     """
-    names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-    if not all(name in table.columns for name in names):  # psi alone comes from particle picking
+    if not table.columns.keys() >= ANGLES:  # psi alone comes from particle picking
         return None
+    names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
     return rotations_from_relion_deg(np.stack([float_column(path, table, name) for name in names], axis=1))
 
 
-def read_poses(path: Path, table: StarTable, pixel_size_A: float) -> tuple[Floats, Floats] | None:
+def read_poses(path: Path, table: StarTable, pixel_sizes_A: float | Floats) -> tuple[Floats, Floats] | None:
     """Rotations (n, 3, 3) and shifts in Å (n, 2) as in ParticleTable, or None where the table has no angles.
 
     Raises DataError with the row of a value that is not a number.
@@ -152,14 +186,14 @@ def read_poses(path: Path, table: StarTable, pixel_size_A: float) -> tuple[Float
     rotations = read_rotations(path, table)
     if rotations is None:
         return None
-    return rotations, -np.stack([_origin_A(path, table, axis, pixel_size_A) for axis in "XY"], axis=1)
+    return rotations, -np.stack([_origin_A(path, table, axis, pixel_sizes_A) for axis in "XY"], axis=1)
 
 
-def _origin_A(path: Path, table: StarTable, axis: str, pixel_size_A: float) -> npt.NDArray[np.float64]:
+def _origin_A(path: Path, table: StarTable, axis: str, pixel_sizes_A: float | Floats) -> npt.NDArray[np.float64]:
     """RELION's origin in Å: told so from 3.1 on, in pixels before, 0 where it is not told."""
     if f"rlnOrigin{axis}Angst" in table.columns:
         return float_column(path, table, f"rlnOrigin{axis}Angst")
-    return float_column(path, table, f"rlnOrigin{axis}", default=0.0) * pixel_size_A
+    return float_column(path, table, f"rlnOrigin{axis}", default=0.0) * pixel_sizes_A
 
 
 def _pixel_size_warnings(stacks: tuple[ImageStack, ...], pixel_size_A: float) -> Iterator[str]:

@@ -10,15 +10,23 @@ import numpy as np
 import numpy.typing as npt
 
 from hoarfrost.errors import DataError
+from hoarfrost.io.columns import FIELD_OF_COLUMN
 from hoarfrost.io.star import StarTable
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
+PASS_THROUGH_HINT = (
+    "it may be in the pass-through file of the same job: "
+    "hoarfrost convert particles.cs passthrough.cs particles.star, then use the STAR file"
+)
+
 
 def text_column(path: Path, table: StarTable, name: str, hint: str | None = None) -> Sequence[str]:
-    """Values of a column as text. Raises DataError where the table has no such column."""
+    """Values of a column as text. Raises DataError where the table has none such, of a .cs file with its field."""
     if name not in table.columns:
+        if path.suffix.lower() == ".cs" and name in FIELD_OF_COLUMN:
+            raise DataError(path, expected=f"a field {FIELD_OF_COLUMN[name]}", found="none", hint=PASS_THROUGH_HINT)
         raise DataError(path, expected=f"a column {name} in data_{table.name}", found="none", hint=hint)
     return table.columns[name]
 
@@ -32,19 +40,17 @@ def float_column(
     lowest: float = -math.inf,
     highest: float = math.inf,
     hint: str | None = None,
+    unit_hint: str | None = None,
 ) -> Floats:
     """Values of a column, float64 (n,), within [lowest, highest]; `default` for a missing column.
 
-    Raises DataError with the row (from 1) of the first value that is not a number, not finite or out of
-    range.
+    Raises DataError with the row (from 1) of the first value that is not a number, not finite or out of range. `hint`
+    is for a column that is missing, `unit_hint` for a number that is out of range.
     """
     if default is not None and name not in table.columns:
         return np.full(table.n_rows, default)
     words = text_column(path, table, name, hint)
-    try:
-        values = np.array(list(words), dtype=np.float64)
-    except ValueError:
-        values = np.array([_float_or_nan(word) for word in words])
+    values = parsed(words)
     bad = np.flatnonzero(~(np.isfinite(values) & (values >= lowest) & (values <= highest)))
     if bad.size:
         row, limits = int(bad[0]), _limits(lowest, highest)
@@ -53,7 +59,7 @@ def float_column(
             row=row + 1,
             expected=f"a number{limits} in {name} of data_{table.name}",
             found=repr(words[row]),
-            hint=hint,
+            hint=unit_hint if math.isfinite(values[row]) else None,
         )
     return values
 
@@ -65,8 +71,24 @@ def integer_column(path: Path, table: StarTable, name: str, hint: str | None = N
     if broken.size:
         row = int(broken[0])
         found = repr(table.columns[name][row])
-        raise DataError(path, row=row + 1, expected=f"a whole number in {name}", found=found, hint=hint)
+        raise DataError(path, row=row + 1, expected=f"a whole number in {name}", found=found)
     return values.astype(np.int64)
+
+
+def numbers_if_any(table: StarTable, name: str) -> Floats | None:
+    """Values of a column that nothing depends on, float64 (n,); None where it is missing or one is no number."""
+    if name not in table.columns:
+        return None
+    values = parsed(table.columns[name])
+    return values if bool(np.isfinite(values).all()) else None
+
+
+def parsed(words: Sequence[str]) -> Floats:
+    """The numbers that texts hold, float64 (n,), NaN for those that are none."""
+    try:
+        return np.array(list(words), dtype=np.float64)
+    except (ValueError, OverflowError):
+        return np.array([_float_or_nan(word) for word in words])
 
 
 def _limits(lowest: float, highest: float) -> str:

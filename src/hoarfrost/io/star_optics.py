@@ -1,13 +1,16 @@
 """Microscope parameters of every particle, from either dialect of RELION's STAR files.
 
 RELION 3.1 and later keep them in a block ``data_optics``, one row a group of particles; up to 3.0 every
-particle's row has its own, and the pixel size follows from the detector's and the magnification.
+particle's row has its own, and the pixel size follows from the detector's and the magnification. Other programs write
+some into the rows of particles though there are groups, so each column is looked for in both blocks.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +19,26 @@ import numpy as np
 
 from hoarfrost.errors import DataError
 from hoarfrost.io.star import StarFile, StarTable
-from hoarfrost.io.star_columns import Floats, Integers, float_column, integer_column
+from hoarfrost.io.star_columns import Floats, Integers, float_column, integer_column, numbers_if_any
 
 _SAME_PIXEL_SIZE = 1e-4  # relative; RELION writes six digits
+_SAME_IN_BOTH = 1e-4
+# Columns of subtomograms, of which single particles have none.
+_SUBTOMOGRAM = ("rlnCtfImage", "rlnTomoName", "rlnTomoParticleName", "rlnCoordinateZ")
+_OF_PARTICLES = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift")
+CORRECTED = {
+    "rlnCtfDataAreCtfPremultiplied": "images that are not multiplied by their CTF",
+    "rlnCtfDataArePhaseFlipped": "images whose phases are not flipped",
+}
 
 
 @dataclass(frozen=True)
 class ParticleOptics:
-    """CTF parameters of n particles, float64 (n,) each, and what they share.
+    """CTF parameters of n particles, float64 (n,) each, and what they share; NaN is what a file does not tell.
 
-    `optics_group` is int64 (n,), RELION's numbers (all 1 where a file has no groups). `box` is the image size
-    in pixels where the STAR file tells it. `warnings` names aberrations that the file corrects for and we do
-    not.
+    `optics_group` is int64 (n,), RELION's numbers (all 1 where a file has no groups). `pixel_sizes_A` is float64 (n,),
+    `boxes` int64 (n,), the image size in pixels where the STAR file tells it. `warnings` names aberrations that the
+    file corrects for and we do not, and values that its blocks contradict each other about.
     """
 
     defocus_u_A: Floats
@@ -38,9 +49,19 @@ class ParticleOptics:
     amplitude_contrast: Floats
     phase_shift_deg: Floats
     optics_group: Integers
-    pixel_size_A: float
-    box: int | None
+    pixel_sizes_A: Floats
+    boxes: Integers | None
     warnings: tuple[str, ...]
+
+    @property
+    def pixel_size_A(self) -> float:
+        """That of the first image, and of all where the particles can be reconstructed."""
+        return float(self.pixel_sizes_A[0])
+
+    @property
+    def box(self) -> int | None:
+        """That of the first image, likewise."""
+        return None if self.boxes is None else int(self.boxes[0])
 
     def of(self, rows: Integers) -> ParticleOptics:
         """The same of some particles, counted from 0."""
@@ -69,37 +90,119 @@ def particle_table(star: StarFile) -> StarTable:
 
 
 def read_optics(star: StarFile) -> ParticleOptics:
-    """CTF parameters and pixel size of every particle of a STAR file; it needs no images.
+    """CTF parameters and pixel size of particles that are to be reconstructed; it needs no images.
 
     Raises DataError with the row where a column is missing, a value is not a sensible number, an optics group
     is not in ``data_optics``, images were already CTF corrected, or pixel sizes or image sizes differ.
     """
-    path, particles = star.path, particle_table(star)
-    optics = star.tables.get("optics")
-    if optics is None:
-        source, group, group_row = particles, np.ones(particles.n_rows, np.int64), np.arange(particles.n_rows)
-    else:
-        source = optics
-        group, group_row = _optics_rows(path, optics, particles)
-    _refuse_corrected_images(path, source)
+    both = _Both(star)
+    _refuse_other_images(both)
+    optics = _optics(both, is_strict=True)
+    if np.ptp(optics.pixel_sizes_A) > _SAME_PIXEL_SIZE * optics.pixel_sizes_A.max():
+        raise DataError(
+            star.path,
+            expected="one pixel size for all particles",
+            found=f"{optics.pixel_sizes_A.min():.4f} to {optics.pixel_sizes_A.max():.4f} Å",
+            hint="rescale the images, or reconstruct one group",
+        )
+    if optics.boxes is not None and np.ptp(optics.boxes) > 0:
+        found = f"{optics.boxes.min()} and {optics.boxes.max()} pixels"
+        hint = "reconstruct one group"
+        raise DataError(star.path, expected="one image size for all particles", found=found, hint=hint)
+    return optics
 
-    defocus_hint = "estimate the CTF first"
-    defocus_u_A = float_column(path, particles, "rlnDefocusU", hint=defocus_hint)
-    has_v = "rlnDefocusV" in particles.columns
+
+def told_optics(star: StarFile) -> tuple[ParticleOptics, tuple[str, ...]]:
+    """What a file tells of them, whether a reconstruction could use it or not, and sentences on what it could not.
+
+    Raises DataError with the row of a value that is no number, or of an optics group that is not in ``data_optics``.
+    """
+    both = _Both(star)
+    corrected = [name for name in CORRECTED if both.every(name).any()]
+    notes = [f"the images are corrected for their CTF ({name}), which a .cs file does not tell" for name in corrected]
+    return _optics(both, is_strict=False), tuple(notes)
+
+
+class _Both:
+    """Columns that may stand in ``data_optics`` or beside the particles: one value a particle of each."""
+
+    def __init__(self, star: StarFile) -> None:
+        self.path, self.particles, self.optics = star.path, particle_table(star), star.tables.get("optics")
+        n = self.particles.n_rows
+        self.group, self._group_row = np.ones(n, np.int64), np.zeros(n, np.int64)
+        if self.optics is not None:
+            self.group, self._group_row = _optics_rows(self.path, self.optics, self.particles)
+
+    def has(self, name: str) -> bool:
+        return name in self.particles.columns or (self.optics is not None and name in self.optics.columns)
+
+    def values(self, name: str, *, default: float | None = None, **limits: Any) -> Floats:
+        """Those of the optics groups before those beside the particles, of the defocus the other way round."""
+        tables = [table for table in (self.optics, self.particles) if table is not None]
+        if name in _OF_PARTICLES:
+            tables.reverse()
+        table = next((table for table in tables if name in table.columns), tables[0])
+        values = float_column(self.path, table, name, default=default, **limits)
+        return values if table is self.particles else values[self._group_row]
+
+    def row_in_file(self, name: str, particle: int) -> int:
+        """The row, from 1, that `values` took that of a particle from."""
+        is_group = self.optics is not None and name in self.optics.columns
+        return int(self._group_row[particle] if is_group else particle) + 1
+
+    def every(self, name: str) -> Floats:
+        """Those of both blocks, one after the other."""
+        tables = [table for table in (self.optics, self.particles) if table is not None and name in table.columns]
+        return np.concatenate([float_column(self.path, table, name) for table in tables] or [np.empty(0)])
+
+    def texts(self, name: str) -> list[str]:
+        return [*self.particles.columns.get(name, ()), *(self.optics.columns.get(name, ()) if self.optics else ())]
+
+    def ignored(self, name: str) -> Floats:
+        """Values of both blocks that nothing depends on; empty where there are none."""
+        found = [numbers_if_any(table, name) for table in (self.optics, self.particles) if table is not None]
+        return np.concatenate([values for values in found if values is not None] or [np.empty(0)])
+
+    def contradictions(self) -> Iterator[str]:
+        if self.optics is None:
+            return
+        for name in self.optics.columns.keys() & self.particles.columns.keys() - {"rlnOpticsGroup"}:
+            of_groups, own = numbers_if_any(self.optics, name), numbers_if_any(self.particles, name)
+            if of_groups is None or own is None:
+                continue
+            used = of_groups[self._group_row]
+            other = np.flatnonzero(np.abs(used - own) > _SAME_IN_BOTH * np.maximum(np.abs(used), np.abs(own)))
+            if other.size:
+                row = int(other[0])
+                wins = self.particles.name if name in _OF_PARTICLES else "optics"
+                yield (
+                    f"{name} is {used[row]:g} in data_optics and {own[row]:g} in data_{self.particles.name}, row "
+                    f"{row + 1}: find out which is right; that of data_{wins} is used"
+                )
+
+
+def _optics(both: _Both, *, is_strict: bool) -> ParticleOptics:
+    def microscope(name: str, lowest: float, highest: float = math.inf, unit_hint: str | None = None) -> Floats:
+        if is_strict:
+            return both.values(name, lowest=lowest, highest=highest, unit_hint=unit_hint)
+        return both.values(name, default=math.nan)
+
+    defocus_hint = "estimate the CTF first" if is_strict else None
+    defocus_u_A = both.values("rlnDefocusU", hint=defocus_hint, default=None if is_strict else math.nan)
+    has_v = both.has("rlnDefocusV")
+    pixel_sizes_A = _pixel_sizes_A(both, is_strict=is_strict)
     return ParticleOptics(
         defocus_u_A=defocus_u_A,
-        defocus_v_A=float_column(path, particles, "rlnDefocusV") if has_v else defocus_u_A.copy(),
-        defocus_angle_deg=float_column(path, particles, "rlnDefocusAngle", default=0.0),
-        voltage_kV=float_column(path, source, "rlnVoltage", lowest=1, highest=5000, hint="voltages are in kV")[
-            group_row
-        ],
-        cs_mm=float_column(path, source, "rlnSphericalAberration", lowest=0)[group_row],
-        amplitude_contrast=float_column(path, source, "rlnAmplitudeContrast", lowest=0, highest=1)[group_row],
-        phase_shift_deg=float_column(path, particles, "rlnPhaseShift", default=0.0),
-        optics_group=group,
-        pixel_size_A=_pixel_size_A(path, source),
-        box=_box(path, source),
-        warnings=_warnings(path, source, particles),
+        defocus_v_A=both.values("rlnDefocusV") if has_v else defocus_u_A.copy(),
+        defocus_angle_deg=both.values("rlnDefocusAngle", default=0.0),
+        voltage_kV=microscope("rlnVoltage", 1, 5000, "voltages are in kV"),
+        cs_mm=microscope("rlnSphericalAberration", 0),
+        amplitude_contrast=microscope("rlnAmplitudeContrast", 0, 1),
+        phase_shift_deg=both.values("rlnPhaseShift", default=0.0),
+        optics_group=both.group,
+        pixel_sizes_A=pixel_sizes_A,
+        boxes=_boxes(both),
+        warnings=(*_warnings(both), *both.contradictions()),
     )
 
 
@@ -120,67 +223,66 @@ def _optics_rows(path: Path, optics: StarTable, particles: StarTable) -> tuple[I
     return group, order[np.searchsorted(known, group, sorter=order)]
 
 
-def _pixel_size_A(path: Path, source: StarTable) -> float:
-    """The one pixel size of all images in Å."""
-    if "rlnImagePixelSize" in source.columns:
-        sizes_A = float_column(path, source, "rlnImagePixelSize")
-    elif "rlnPixelSize" in source.columns:
-        sizes_A = float_column(path, source, "rlnPixelSize")
-    elif {"rlnDetectorPixelSize", "rlnMagnification"} <= source.columns.keys():
-        magnification = float_column(path, source, "rlnMagnification", lowest=1)
-        sizes_A = float_column(path, source, "rlnDetectorPixelSize") * 1e4 / magnification  # µm on the detector
+def _pixel_sizes_A(both: _Both, *, is_strict: bool) -> Floats:
+    """The pixel size of each image in Å."""
+    name = next((name for name in ("rlnImagePixelSize", "rlnPixelSize") if both.has(name)), None)
+    if name is not None:
+        sizes_A = both.values(name)
+    elif both.has("rlnDetectorPixelSize") and both.has("rlnMagnification"):
+        # µm on the detector
+        sizes_A = both.values("rlnDetectorPixelSize") * 1e4 / both.values("rlnMagnification", lowest=1)
+    elif not is_strict:
+        return np.full(both.particles.n_rows, math.nan)
     else:
+        if both.path.suffix.lower() == ".cs":
+            both.values("rlnImagePixelSize")
         raise DataError(
-            path,
+            both.path,
             expected="the pixel size: rlnImagePixelSize, or rlnDetectorPixelSize and rlnMagnification",
-            found=f"neither in data_{source.name}",
+            found=f"neither in data_{(both.optics or both.particles).name}",
         )
-    if (sizes_A <= 0).any():
-        row = int(np.argmax(sizes_A <= 0))
-        raise DataError(path, row=row + 1, expected="a pixel size above 0 Å", found=f"{sizes_A[row]:g} Å")
-    if np.ptp(sizes_A) > _SAME_PIXEL_SIZE * sizes_A.max():
-        raise DataError(
-            path,
-            expected="one pixel size for all particles",
-            found=f"{sizes_A.min():.4f} to {sizes_A.max():.4f} Å",
-            hint="rescale the images, or reconstruct one group",
-        )
-    return float(sizes_A[0])
+    if not is_strict:
+        return np.where(sizes_A > 0, sizes_A, math.nan)
+    if not (sizes_A > 0).all():
+        particle = int(np.argmin(sizes_A > 0))
+        row = both.row_in_file(name or "rlnDetectorPixelSize", particle)
+        raise DataError(both.path, row=row, expected="a pixel size above 0 Å", found=f"{sizes_A[particle]:g} Å")
+    return sizes_A
 
 
-def _box(path: Path, source: StarTable) -> int | None:
-    if "rlnImageSize" not in source.columns:
+def _boxes(both: _Both) -> Integers | None:
+    if not both.has("rlnImageSize"):
         return None
-    sizes = integer_column(path, source, "rlnImageSize")
-    if len(set(sizes.tolist())) != 1:
-        found = f"{sizes.min()} and {sizes.max()} pixels"
-        raise DataError(path, expected="one image size for all particles", found=found, hint="reconstruct one group")
-    return int(sizes[0])
+    sizes = both.values("rlnImageSize", lowest=1, highest=2.0**31)
+    if (sizes != np.round(sizes)).any():
+        row = int(np.argmax(sizes != np.round(sizes)))
+        expected = "a whole number in rlnImageSize"
+        raise DataError(both.path, row=row + 1, expected=expected, found=f"{sizes[row]:g}")
+    return sizes.astype(np.int64)
 
 
-def _refuse_corrected_images(path: Path, source: StarTable) -> None:
+def _refuse_other_images(both: _Both) -> None:
     """Images whose CTF was already dealt with, or that are 3D, do not follow our image model at all."""
-    for name, expected in (
-        ("rlnCtfDataAreCtfPremultiplied", "images that are not multiplied by their CTF"),
-        ("rlnCtfDataArePhaseFlipped", "images whose phases are not flipped"),
-    ):
-        if float_column(path, source, name, default=0.0).any():
-            raise DataError(path, expected=expected, found=f"{name} 1", hint="extract the particles uncorrected")
-    if (float_column(path, source, "rlnImageDimensionality", default=2.0) != 2).any():
-        raise DataError(path, expected="2D images", found="rlnImageDimensionality 3")
+    for name, expected in CORRECTED.items():
+        if both.every(name).any():
+            raise DataError(both.path, expected=expected, found=f"{name} 1", hint="extract the particles uncorrected")
+    if (both.every("rlnImageDimensionality") != 2).any():
+        raise DataError(both.path, expected="2D images", found="rlnImageDimensionality 3")
+    is_tomogram = [name for name in _SUBTOMOGRAM if both.has(name)]
+    if is_tomogram and not both.has("rlnDefocusU"):
+        found = f"subtomograms ({is_tomogram[0]})"
+        raise DataError(both.path, expected="2D images of single particles", found=found)
 
 
-def _warnings(path: Path, source: StarTable, particles: StarTable) -> tuple[str, ...]:
+def _warnings(both: _Both) -> Iterator[str]:
     """What the file says of the optics that the CTF of this program leaves out."""
-    found: list[str] = []
-    if any(float_column(path, source, f"rlnBeamTilt{axis}", default=0.0).any() for axis in "XY"):
-        found.append("beam tilt (rlnBeamTiltX/Y) is ignored")
+    if any(both.ignored(f"rlnBeamTilt{axis}").any() for axis in "XY"):
+        yield "beam tilt (rlnBeamTiltX/Y) is ignored"
     for name, what in (("rlnOddZernike", "odd aberrations"), ("rlnEvenZernike", "even aberrations")):
-        if any(re.search(r"[1-9]", value) for value in source.columns.get(name, [])):  # "[0,0,0]" says none
-            found.append(f"{what} ({name}) are ignored")
+        if any(re.search(r"[1-9]", value) for value in both.texts(name)):  # "[0,0,0]" says none
+            yield f"{what} ({name}) are ignored"
     identity = {"rlnMagMat00": 1.0, "rlnMagMat01": 0.0, "rlnMagMat10": 0.0, "rlnMagMat11": 1.0}
-    if any((float_column(path, source, name, default=value) != value).any() for name, value in identity.items()):
-        found.append("anisotropic magnification (rlnMagMat) is ignored")
-    if float_column(path, particles, "rlnCtfBfactor", default=0.0).any():
-        found.append("CTF envelopes (rlnCtfBfactor) are ignored")
-    return tuple(found)
+    if any((both.ignored(name) != value).any() for name, value in identity.items()):
+        yield "anisotropic magnification (rlnMagMat) is ignored"
+    if both.ignored("rlnCtfBfactor").any():
+        yield "CTF envelopes (rlnCtfBfactor) are ignored"

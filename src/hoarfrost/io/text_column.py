@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
 import numpy as np
+
+
+class TextBuilder:
+    """A column that grows, text by text, each in UTF-8."""
+
+    def __init__(self) -> None:
+        self.data, self.ends = bytearray(), array("Q", [0])
+
+    def append(self, text: bytes) -> None:
+        """Add one."""
+        self.data += text
+        self.ends.append(len(self.data))
+
+    def finished(self) -> TextColumn:
+        """The column."""
+        return TextColumn(self)
 
 
 class TextColumn(Sequence[str]):
@@ -16,13 +33,14 @@ class TextColumn(Sequence[str]):
 
     __hash__ = None  # type: ignore[assignment]  # compares equal to lists, which have none
 
-    def __init__(self, texts: Iterable[str]) -> None:
-        data, ends = bytearray(), [0]
-        for text in texts:
-            data += text.encode()
-            ends.append(len(data))
-        self._data = bytes(data)
-        self._ends = np.array(ends, np.uint32 if len(data) < 1 << 32 else np.uint64)
+    def __init__(self, texts: Iterable[str] | TextBuilder) -> None:
+        if not isinstance(texts, TextBuilder):
+            builder = TextBuilder()
+            for text in texts:
+                builder.append(text.encode())
+            texts = builder
+        self._data = bytes(texts.data)
+        self._ends = np.array(texts.ends, np.uint32 if len(self._data) < 1 << 32 else np.uint64)
 
     def __len__(self) -> int:
         return len(self._ends) - 1

@@ -1,7 +1,9 @@
 """Which of several processes this one is, as torchrun tells each that it starts."""
 
 import os
+import shlex
 from dataclasses import dataclass
+from pathlib import Path
 
 from hoarfrost.errors import UsageError
 
@@ -37,3 +39,9 @@ def find_place() -> Place:
 def is_first() -> bool:
     """Whether this is the process that prints, and writes the files."""
     return os.environ.get("RANK", "0") == "0" or "WORLD_SIZE" not in os.environ
+
+
+def resume_command(run: Path, processes: int) -> str:
+    """The command that goes on with a run that so many processes began."""
+    launcher = "" if processes == 1 else f"torchrun --nproc-per-node {processes} -m "
+    return f"{launcher}hoarfrost resume {shlex.quote(str(run))}"

@@ -41,19 +41,21 @@ ROUNDING = 1e-5
 class Contrast:
     """What the particles are taken for, `name`, and whether that was the user's choice.
 
-    `z` is how surely the images show white particles, from `signed_rank_z`; below 0, dark ones.
+    `z` is how surely the images show white particles, from `signed_rank_z`; below 0, dark ones. `has_signs`: the file
+    told the sign of its images, by which they were multiplied before.
     """
 
     name: ContrastName
     z: float
     chosen: bool
+    has_signs: bool = False
 
     @staticmethod
-    def decide(choice: ContrastChoice, z: float) -> Contrast:
+    def decide(choice: ContrastChoice, z: float, *, has_signs: bool = False) -> Contrast:
         """The user's `choice`; if that is auto, what a clear `z` says, and white where it is not clear."""
         if choice == "auto":
-            return Contrast("black" if z <= -CLEAR_Z else "white", z, chosen=False)
-        return Contrast(choice, z, chosen=True)
+            return Contrast("black" if z <= -CLEAR_Z else "white", z, chosen=False, has_signs=has_signs)
+        return Contrast(choice, z, chosen=True, has_signs=has_signs)
 
     @property
     def sign(self) -> int:
@@ -69,6 +71,8 @@ class Contrast:
     def message(self) -> str | None:
         """One line to tell the user, None where particles are white and nobody doubts it."""
         seen = f"z = {self.z:.1f}"
+        if not self.is_clear and self.has_signs and not self.chosen:
+            return f"The particles are white on dark by the signs that the file tells; the images do not tell ({seen})"
         if not self.is_clear:
             if self.chosen:
                 return f"Particles are taken for {_LOOKS[self.name]}, as asked for; the images do not tell ({seen})"
@@ -79,6 +83,11 @@ class Contrast:
         if self.z * self.sign < 0:
             other = _LOOKS["white" if self.z > 0 else "black"]
             return f"Particles are taken for {_LOOKS[self.name]}, as asked for, but they look {other} ({seen})"
+        if self.name == "black" and self.has_signs:
+            return (
+                f"By the signs that the file tells the particles would be dark on light ({seen}): the signs seem to be "
+                "the wrong way round, and the images are inverted once more"
+            )
         if self.name == "black":
             return f"The particles are dark on light ({seen}); the images are inverted"
         return None

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 
 from hoarfrost.errors import DataError
+from hoarfrost.io.columns import told_of_earlier
 from hoarfrost.io.particles_star import ParticleTable, read_particles
+from hoarfrost.io.star_optics import particle_table
 from hoarfrost.model.ctf import CTFParameters
+from hoarfrost.particles.duplicates import told_of_copies
 
 IMAGES_PER_CHECK = 256
 
@@ -22,7 +25,8 @@ class ParticleStack:
     """Images of n particles with their optics and, if told, poses; only images asked for are in memory.
 
     `n_images`, `box` (pixels), `pixel_size_A`; `ctf`: CTFParameters of n; `optics_group`: int64 (n,);
-    `poses`: (rotations (n, 3, 3), shifts_A (n, 2)) float64, or None; `table`: the STAR file behind it.
+    `poses`: (rotations (n, 3, 3), shifts_A (n, 2)) float64, or None; `table`: the STAR file behind it. Pixels are
+    multiplied by the sign that the file tells, so that particles of one file are all white or all dark.
     """
 
     def __init__(self, table: ParticleTable) -> None:
@@ -42,9 +46,7 @@ class ParticleStack:
             phase_shift_deg=torch.from_numpy(optics.phase_shift_deg),
         )
         self.optics_group = torch.from_numpy(optics.optics_group)
-        self.poses: tuple[Tensor, Tensor] | None = None
-        if table.rotations is not None and table.shifts_A is not None:
-            self.poses = (torch.from_numpy(table.rotations), torch.from_numpy(table.shifts_A))
+        self._signs = table.signs.astype(np.float32)
 
     @classmethod
     def open(cls, path: str | Path, datadir: str | Path | None = None) -> ParticleStack:
@@ -53,6 +55,23 @@ class ParticleStack:
         Raises DataError, and looks for images, as `hoarfrost.io.particles_star.read_particles` does.
         """
         return cls(read_particles(path, datadir))
+
+    @property
+    def poses(self) -> tuple[Tensor, Tensor] | None:
+        """The poses that the file tells, or None. Raises DataError for angles that are none."""
+        poses = self.table.poses
+        return None if poses is None else (torch.from_numpy(poses[0]), torch.from_numpy(poses[1]))
+
+    @property
+    def has_signs(self) -> bool:
+        """Whether the file tells that some images have to be inverted."""
+        return bool((self._signs < 0).any())
+
+    def remarks(self) -> list[str]:
+        """What a user is told before a run: warnings, copies of images, columns that the run does not take over."""
+        earlier = told_of_earlier(particle_table(self.table.star).columns)
+        copies = [told for _, told in told_of_copies(self.table)]
+        return [*self.table.warnings, *copies, *([] if earlier is None else [earlier])]
 
     def __len__(self) -> int:
         return self.n_images
@@ -78,6 +97,7 @@ class ParticleStack:
         for number in np.unique(stack_number):
             rows = np.flatnonzero(stack_number == number)
             images[rows] = self.table.stacks[number].read(self.table.image_index[wanted[rows]])
+        np.negative(images, out=images, where=(self._signs[wanted] < 0)[:, None, None])
         return torch.from_numpy(images)
 
     def check_images(self) -> None:
@@ -106,7 +126,7 @@ class ParticleStack:
             row=particle + 1,
             expected=expected,
             found=f"{found} in image {number} of {stack.path}",
-            hint="remove this particle from the STAR file",
+            hint="remove this particle from the file",
         )
 
 

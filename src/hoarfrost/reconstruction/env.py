@@ -107,7 +107,8 @@ class Env:
     @cached_property
     def folds(self) -> Folds:
         """Half and fold of each particle."""
-        return Folds.deal(self.settings.n_particles, self.generator("halves"))
+        first = torch.from_numpy(self.source.stack.table.first_of_image)
+        return Folds.deal(self.settings.n_particles, self.generator("halves"), first)
 
     @property
     def diameter(self) -> float:

@@ -16,6 +16,7 @@ import numpy as np
 
 from hoarfrost.errors import UsageError
 from hoarfrost.io.atomic import is_leftover, is_of_job, write_text_atomically
+from hoarfrost.io.columns import SIGN_COLUMN
 from hoarfrost.io.folders import check_output as check_folder
 from hoarfrost.io.folders import writing_to
 from hoarfrost.io.fsc_star import FscCurves, write_fsc
@@ -128,7 +129,10 @@ def write_results(output: Path, stack: ParticleStack, settings: Settings, final:
         "rlnMaxValueProbDistribution": found.probability.numpy(),
         "rlnLogLikeliContribution": found.log_evidence.numpy(),
         "hoarfrostJunkProbability": found.junk.numpy(),
+        "rlnRandomSubset": (final.half + 1).numpy(),
     }
+    if settings.contrast == "black":
+        columns[SIGN_COLUMN] = -stack.table.signs.astype(np.int64)
     if settings.classes > 1:
         columns["rlnClassNumber"] = (best + 1).numpy()
         for number, probability in enumerate(found.class_probability.unbind(1)):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hoarfrost.errors import FinishedError, ToldElsewhereError, UsageError
 from hoarfrost.parallel.join import joined
-from hoarfrost.parallel.launch import is_first
+from hoarfrost.parallel.launch import is_first, resume_command
 from hoarfrost.parallel.team import Team
 from hoarfrost.particles.contrast import Contrast
 from hoarfrost.particles.stack import ParticleStack
@@ -17,7 +17,7 @@ from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.folder import RESULTS_ARE_THERE, has_finished, remove_leftovers
 from hoarfrost.reconstruction.phases import Run
 from hoarfrost.reconstruction.result import RunResult
-from hoarfrost.reconstruction.run import Watching, begun, cache_of, carry_out, how_to_go_on, open_source
+from hoarfrost.reconstruction.run import Watching, begun, cache_of, carry_out, open_source
 from hoarfrost.reconstruction.same_run import check_data, check_fits, check_programs, check_settings
 from hoarfrost.reconstruction.settings.settings import Settings
 from hoarfrost.reconstruction.state.checkpoints import INTERVAL_S, check_interval
@@ -59,10 +59,10 @@ def _read_settings(output: Path) -> Settings:
 
 
 def _resume(output: Path, settings: Settings, team: Team, watching: Watching, *, keeps_interval: bool) -> RunResult:
-    command = how_to_go_on(output, settings.processes)
-    team.agree(lambda: check_programs(settings, team.size, command))
     last, complaints = CheckpointFolder(output).newest()
     team.agree(lambda: _check_unfinished(output, last))
+    command = resume_command(output, settings.processes)
+    team.agree(lambda: check_programs(settings, team.size, command))
     team.agree_on("none" if last is None else last.sums)
     stack = team.agree(lambda: ParticleStack.open(settings.particles, settings.datadir))
     began_with = settings if last is None else Settings.model_validate(last.facts["settings"])

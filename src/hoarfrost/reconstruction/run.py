@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,8 +16,10 @@ from torch import Tensor
 from hoarfrost.durations import about
 from hoarfrost.errors import StoppedError, UsageError
 from hoarfrost.io.atomic import check_names
+from hoarfrost.io.posed_star import check_can_be_posed
 from hoarfrost.maths.seeds import named_generator
 from hoarfrost.parallel.join import joined
+from hoarfrost.parallel.launch import resume_command
 from hoarfrost.parallel.team import Team
 from hoarfrost.particles.cache import PackedCache
 from hoarfrost.particles.contrast import Contrast
@@ -28,7 +29,7 @@ from hoarfrost.particles.sampling import split_held_out
 from hoarfrost.particles.source import ParticleSource
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruction.env import Env
-from hoarfrost.reconstruction.folder import check_output, places, prepare_output, write_results
+from hoarfrost.reconstruction.folder import RESULTS_ARE_THERE, check_output, places, prepare_output, write_results
 from hoarfrost.reconstruction.forecast import fraction_done_of, measured_seconds, total_seconds
 from hoarfrost.reconstruction.observer import Observer
 from hoarfrost.reconstruction.phases import Run
@@ -78,6 +79,7 @@ def _reconstruct(particles: Path, output: Path, options: Options, team: Team, wa
     team.agree(lambda: check_names(particles, output, options.datadir))
     team.agree(lambda: check_output(output, options.overwrite) if team.is_first else None)
     stack = team.agree(lambda: ParticleStack.open(particles, options.datadir))
+    team.agree(lambda: check_can_be_posed(output / RESULTS_ARE_THERE, stack.table))
     settings = team.agree(lambda: resolve(stack, options, output=output, processes=team.size))
     _check_shares(settings, team)
 
@@ -89,7 +91,8 @@ def _reconstruct(particles: Path, output: Path, options: Options, team: Team, wa
     for chunk in torch.split(torch.arange(stack.n_images), IMAGES_PER_CHECK * team.size):
         team.agree(partial(look, chunk))
     source = team.agree(lambda: open_source(stack, settings))
-    contrast = Contrast.decide(settings.contrast, team.once_number(source.contrast_z))
+    z = team.once_number(source.contrast_z)
+    contrast = Contrast.decide(settings.contrast, z, has_signs=stack.has_signs)
     settings = settings.with_contrast(contrast)
     log = team.agree(lambda: prepare_output(output, settings, source.noise) if team.is_first else None)
     source = source.in_use(contrast.sign, cache_of(output, settings))
@@ -124,7 +127,7 @@ def carry_out(
         if not isinstance(error.__cause__, OSError):
             raise
         # The message says what the system refused, not what to do about it.
-        hint = f"when that is mended, go on with: {how_to_go_on(output, env.team.size)}"
+        hint = f"when that is mended, go on with: {resume_command(output, env.team.size)}"
         raise UsageError(f"{error}; {hint}") from error
     finally:
         env.memo.close()
@@ -150,16 +153,10 @@ def _checkpoints(
         write,
         every_s=every_s,
         stop=watching.stop,
-        how_to_go_on=how_to_go_on(output, env.team.size),
+        how_to_go_on=resume_command(output, env.team.size),
         goes_on=last is not None,
         team=env.team,
     )
-
-
-def how_to_go_on(output: Path, processes: int) -> str:
-    """The command that goes on with a run."""
-    launcher = "" if processes == 1 else f"torchrun --nproc-per-node {processes} -m "
-    return f"{launcher}hoarfrost resume {shlex.quote(str(output))}"
 
 
 def _finished(run: Run, env: Env, output: Path, observer: Observer, watching: Watching) -> RunResult:
@@ -199,7 +196,7 @@ def _finished(run: Run, env: Env, output: Path, observer: Observer, watching: Wa
 def what_is_known(env: Env, contrast: Contrast, seconds: list[float]) -> list[str]:
     """What the user is told at first: what the particles are like, and how long the run will take."""
     source, stack = env.source, env.source.stack
-    messages = [*stack.table.warnings]
+    messages = [*stack.remarks()]
     if contrast.message is not None:
         messages.append(contrast.message)
     if source.preprocessor.untouched_px is not None:

@@ -82,8 +82,8 @@ def check_programs(settings: Settings, processes: int, how_to_go_on: str) -> Non
     ):
         if expected != now:
             raise UsageError(
-                f"the run began with {name} {expected}, found {now}, which may compute other last digits; install that "
-                "which it began with, or start again with hoarfrost reconstruct"
+                f"the run began with {name} {expected}, found {now}, which may compute other last digits; install "
+                f"{name} {expected} to go on, or start again with hoarfrost reconstruct"
             )
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("the run began on a CUDA GPU, and PyTorch finds none; go on where there is one")

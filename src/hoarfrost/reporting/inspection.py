@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hoarfrost.inspection.ctf import RISEN
 from hoarfrost.inspection.result import CTFCoverage, Inspection, Montage, NoiseSpectrum
 from hoarfrost.io.atomic import write_text_atomically
 from hoarfrost.io.folders import make_folder
@@ -106,14 +107,23 @@ def draw_ctf(ctf: CTFCoverage) -> Figure:
     panel.plot(ctf.frequencies_per_A, ctf.mean_square, color="#0072b2", linewidth=2)
     panel.set_ylim(0, 1.02)
     panel.set_ylabel("mean of CTF² over the particles")
-    remark = "; red: hardly any particle tells anything" if ctf.weak_A else "; the defocus spread covers the zeros"
-    panel.set_title(f"Signal by resolution{remark}", fontsize=11)
+    panel.set_title(f"Signal by resolution; {_told_of(ctf)}", fontsize=11)
     label_x_axis(panel, end)
     histogram.hist(ctf.defocus_um, bins=40, color="#0072b2")
     histogram.set_xlabel("defocus, µm")
     histogram.set_ylabel("particles")
     histogram.set_title("Defocus", fontsize=11)
     return figure
+
+
+def _told_of(ctf: CTFCoverage) -> str:
+    """The curve in a few words."""
+    if ctf.weak_A:
+        return "red: hardly any particle tells anything"
+    risen = np.flatnonzero(ctf.mean_square >= RISEN)
+    if not risen.size:
+        return f"nowhere above {max(ctf.mean_square):.2f}"
+    return f"beyond {1 / ctf.frequencies_per_A[risen[0]]:.0f} Å nowhere below {ctf.mean_square[risen[0] :].min():.2f}"
 
 
 def _draw_bar(panel: Axes, box: int, pixel_size_A: float) -> None:

@@ -44,7 +44,7 @@ def write_run_report(folder: str | Path, reload_s: float | None = None) -> Path:
 
 def _fill(page: Page, run: RunFolder, *, going_on: bool) -> None:
     page.text(run_text.state_line(run, going_on=going_on))
-    page.facts(run_text.facts(run))
+    page.facts(run_text.facts(run, going_on=going_on))
     warnings = list(run_text.warnings(run))
     if warnings:
         page.items(warnings, "warnings")

@@ -12,6 +12,7 @@ from hoarfrost._version import __version__
 from hoarfrost.durations import about
 from hoarfrost.evaluation.half_maps import FSC_THRESHOLD
 from hoarfrost.io.fsc_star import FscCurves
+from hoarfrost.parallel.launch import resume_command
 from hoarfrost.reporting.run_folder import RunFolder
 
 SOURCES = {
@@ -36,16 +37,18 @@ def state_line(run: RunFolder, *, going_on: bool) -> str:
         return f"The run is going on. This page was written on {now}."
     heard = time.localtime((run.path / "events.jsonl").stat().st_mtime)
     return (
-        f"The run has not ended: it is going on, or was stopped. It was last heard of on "
-        f"{time.strftime('%Y-%m-%d %H:%M:%S', heard)}; this page was written on {now}."
+        f"The run has not ended: it was stopped, or still goes on. It was last heard of on "
+        f"{time.strftime('%Y-%m-%d %H:%M:%S', heard)}; this page was written on {now}. Where it was stopped, go on "
+        f"with: {resume_command(run.path, run.settings.get('processes', 1))}"
     )
 
 
-def facts(run: RunFolder) -> Iterator[tuple[str, str]]:
-    """The figures to see first."""
+def facts(run: RunFolder, *, going_on: bool) -> Iterator[tuple[str, str]]:
+    """The figures to see first; the time that is left, of a run that is known to be `going_on`."""
     curves = run.structures[0].curves
     if curves is not None:
-        yield "Resolution (FSC 0.143)", f"{curves.resolution_A:.1f} Å"
+        not_reached = f"not reached; images used to {curves.band_limit_A:.1f} Å"
+        yield "Resolution (FSC 0.143)", f"{curves.resolution_A:.1f} Å" if curves.is_reached else not_reached
     elif run.events:
         yield "Detail in use so far", f"{run.events[-1]['resolution_A']:.1f} Å"
     if run.judged:
@@ -63,7 +66,7 @@ def facts(run: RunFolder) -> Iterator[tuple[str, str]]:
         if run.finished:
             yield "Time", duration(seconds)
         else:
-            left = f", {about(seconds * (1 - done) / done)} left" if done > 0.02 else ""
+            left = f", {about(seconds * (1 - done) / done)} left" if going_on and done > 0.02 else ""
             yield "Time", f"{duration(seconds)}, {done:.0%} done{left}"
 
 
@@ -101,6 +104,11 @@ def fsc_words(curves: FscCurves, run: RunFolder) -> str:
     adds = f" With random phases the mask alone makes an FSC of {curves.randomised[shell]:.2f} there."
     is_random = curves.randomised[shell] < curves.masked[shell]
     apart = "refined apart" if run.has_refined else "with common poses, so on the bright side"
+    if not curves.is_reached:
+        return (
+            f"The half maps, {apart}, agree to {curves.band_limit_A:.1f} Å (red dot), the finest detail in use. Their "
+            f"FSC does not fall below {FSC_THRESHOLD}: no resolution is reached."
+        )
     return (
         f"The half maps, {apart}, agree to {curves.resolution_A:.1f} Å (red dot), where their FSC falls below "
         f"{FSC_THRESHOLD}: the coarser of the curve without mask and the corrected one. Images were used to "

@@ -23,15 +23,20 @@ FOLDS = 4
 
 @dataclass(frozen=True)
 class Folds:
-    """The `half` and the `fold` of it that each of n particles is dealt to, (n,) int64."""
+    """The `half` and the `fold` of it that each of n particles is dealt to, (n,) int64.
+
+    Copies of an image go where the first one goes: halves that share images agree.
+    """
 
     half: Tensor
     fold: Tensor
 
     @classmethod
-    def deal(cls, n: int, generator: torch.Generator) -> Folds:
-        """Deal n particles at random."""
+    def deal(cls, n: int, generator: torch.Generator, first: Tensor | None = None) -> Folds:
+        """Deal n particles at random; `first` (n,) tells the first copy of each one's image."""
         dealt = torch.randperm(n, generator=generator)
+        if first is not None:
+            dealt = dealt[first]
         return cls(dealt % 2, dealt // 2 % FOLDS)
 
     def portions(self, members: Tensor, most: int) -> list[tuple[int, int, Tensor]]:

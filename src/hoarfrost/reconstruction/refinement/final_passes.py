@@ -50,10 +50,14 @@ class ClassMaps:
 
 @dataclass(frozen=True)
 class FinalMaps:
-    """The maps of all classes, the largest first, and what is known of the particles, with classes in that order."""
+    """The maps of all classes, the largest first, and what is known of the particles, with classes in that order.
+
+    `half` (n,) int64 is the half map, 0 or 1, that each particle is in.
+    """
 
     maps: list[ClassMaps]
     poses: Poses
+    half: Tensor
 
 
 @dataclass(frozen=True)
@@ -183,7 +187,7 @@ class FinalPasses:
             agreement = compare_half_maps(halves[0], halves[1], s.pixel_size_A, self.r_max, phases)
             maps.append(ClassMaps(whole, (halves[0], halves[1]), agreement, float(shares[c])))
         in_order = self.poses.class_probability[:, order]
-        return FinalMaps(maps, dataclasses.replace(self.poses, class_probability=in_order))
+        return FinalMaps(maps, dataclasses.replace(self.poses, class_probability=in_order), env.folds.half)
 
 
 def likeness(volumes: Tensor, others: Tensor, r_max: float) -> float:

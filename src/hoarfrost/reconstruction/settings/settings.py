@@ -6,9 +6,11 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
+from hoarfrost._version import __version__
 from hoarfrost.errors import UsageError
 from hoarfrost.particles.contrast import Contrast
 from hoarfrost.reconstruction.settings.options import RecordedOptions
@@ -56,15 +58,16 @@ class Settings(RecordedOptions):
     @classmethod
     def of_toml(cls, path: Path) -> Settings:
         """What `to_toml` wrote into a file. Raises UsageError for one that it did not write."""
+        found: dict[str, Any] = {}
         try:
             found = tomllib.loads(path.read_text(encoding="utf-8"))
-            return cls.model_validate({name: found.pop(name, None) for name in cls.model_fields} | found)
+            return cls.model_validate(dict.fromkeys(cls.model_fields) | found)
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
         except (tomllib.TOMLDecodeError, ValidationError) as error:
             what = error.errors()[0] if isinstance(error, ValidationError) else None
             told = str(error) if what is None else f"{'.'.join(map(str, what['loc']))}: {what['msg']}"
-            raise UsageError(f"{path} is not as a run wrote it ({told})") from error
+            raise UsageError(f"{path} is not as a run wrote it ({told}){_of_another_version(found)}") from error
 
     def to_toml(self) -> str:
         """TOML text, one key a line, with the sources in a table at its end; a setting that is None is left out."""
@@ -77,3 +80,9 @@ class Settings(RecordedOptions):
 def _toml_lines(values: Mapping[str, object]) -> list[str]:
     """TOML's strings, numbers, booleans and arrays are written as JSON writes them."""
     return [f"{name} = {json.dumps(v, ensure_ascii=False)}" for name, v in values.items() if v is not None]
+
+
+def _of_another_version(found: dict[str, Any]) -> str:
+    """What to do about settings that another version of hoarfrost wrote."""
+    version = found.get("version", __version__)
+    return "" if version == __version__ else f"; hoarfrost {version} wrote it: install that to go on with the run"

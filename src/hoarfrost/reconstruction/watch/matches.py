@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hoarfrost.io.columns import SIGN_COLUMN
 from hoarfrost.io.mrc import ImageStack, write_stack
 from hoarfrost.io.particles_star import ParticleTable
 from hoarfrost.io.posed_star import write_posed_particles
@@ -116,6 +117,7 @@ def _only(table: ParticleTable, rows: list[int], stack_path: Path) -> ParticleTa
     """Some rows of a table, whose images are those of the stack, in this order."""
     particles = particle_table(table.star)
     columns = {name: [values[row] for row in rows] for name, values in particles.columns.items()}
+    columns.pop(SIGN_COLUMN, None)  # the images are written as they are read
     columns["rlnImageName"] = [f"{number:06d}@{stack_path.name}" for number in range(1, len(rows) + 1)]
     chosen = dataclasses.replace(particles, columns=columns)
     blocks = {name: chosen if name == particles.name else other for name, other in table.star.tables.items()}
@@ -127,6 +129,5 @@ def _only(table: ParticleTable, rows: list[int], stack_path: Path) -> ParticleTa
         stack_number=np.zeros(len(rows), np.int64),
         image_index=np.arange(len(rows)),
         optics=table.optics.of(np.array(rows)),
-        rotations=None,
-        shifts_A=None,
+        signs=np.ones(len(rows)),
     )

@@ -10,33 +10,35 @@ import numpy as np
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from hoarfrost.inspection.result import Flag
 from hoarfrost.io.particles_star import ParticleTable
-from hoarfrost.io.star_columns import float_column
+from hoarfrost.io.star_columns import numbers_if_any
 from hoarfrost.io.star_optics import particle_table
 
 # Of the box, in pixels of the micrograph, which are never coarser than those of the images.
 NEAR = 0.1
 
 
-def duplicate_flags(table: ParticleTable) -> Iterator[Flag]:
-    """Flags on images that are named twice, and on particles nearly at the place of another in their micrograph."""
-    names = np.stack([table.stack_number, table.image_index], axis=1)
-    _, first, count = np.unique(names, axis=0, return_index=True, return_counts=True)
-    repeated = int((count - 1).sum())
-    if repeated:
-        row = int(first[count > 1].min()) + 1
-        yield Flag(
+def told_of_copies(table: ParticleTable) -> Iterator[tuple[str, str]]:
+    """What is wrong with particles that are there twice: a short name of it, and a sentence.
+
+    Images that are named twice, and particles nearly at the place of another in their micrograph.
+    """
+    rows = np.arange(table.n)
+    copies = np.flatnonzero(table.first_of_image != rows)
+    if copies.size:
+        row = table.first_of_image[copies].min() + 1
+        yield (
             "image-twice",
-            f"{repeated} images are named more than once, the first in row {row}: remove the copies, which count as "
-            "independent and make half maps agree too well",
+            f"{copies.size} images are named more than once, the first in row {row}: "
+            "remove the copies, which weigh too much; as independent images they would make half maps agree too well, "
+            "so a run keeps them in one half",
         )
     near = near_neighbours(table)
     if near:
-        yield Flag(
+        yield (
             "near-twice",
-            f"{near} particles lie within a tenth of the box of another in their micrograph: remove duplicates, as "
-            "RELION's and cryoSPARC's jobs for that do",
+            f"{near} particles lie within a tenth of the box of another in their micrograph, and may be the same one, "
+            "which makes half maps agree too well: remove duplicates, as RELION's and cryoSPARC's jobs for that do",
         )
 
 
@@ -46,18 +48,18 @@ def near_neighbours(table: ParticleTable) -> int:
     One image under two rows is not counted again.
     """
     particles = particle_table(table.star)
-    if not {"rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY"} <= particles.columns.keys():
+    x, y = (numbers_if_any(particles, f"rlnCoordinate{axis}") for axis in "XY")
+    if x is None or y is None or "rlnMicrographName" not in particles.columns:
         return 0
-    places = np.stack([float_column(table.star.path, particles, f"rlnCoordinate{axis}") for axis in "XY"], axis=1)
+    places = np.stack([x, y], axis=1)
     micrographs: dict[str, list[int]] = {}
     for row, name in enumerate(particles.columns["rlnMicrographName"]):
-        micrographs.setdefault(name, []).append(row)
-    images = list(zip(table.stack_number.tolist(), table.image_index.tolist(), strict=True))
+        if table.first_of_image[row] == row:
+            micrographs.setdefault(name, []).append(row)
     near: set[int] = set()
     for rows in micrographs.values():
         for a, b in cKDTree(places[rows]).query_pairs(NEAR * table.box):
-            if images[rows[a]] != images[rows[b]]:
-                near.update((rows[a], rows[b]))
+            near.update((rows[a], rows[b]))
     return len(near)
 
 

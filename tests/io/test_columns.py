@@ -1,0 +1,120 @@
+"""No column of an earlier refinement survives new poses unchanged; the docs say what becomes of each."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from hoarfrost.io.columns import CS_KINDS, KINDS, Kind, earlier, fate_of, told_of_earlier
+from hoarfrost.io.particles_star import read_particles
+from hoarfrost.io.posed_star import write_posed_particles
+from hoarfrost.io.star import read_star, write_star
+
+CASES = Path(__file__).parents[1] / "cases" / "data"
+DOCS = Path(__file__).parents[2] / "docs" / "formats.md"
+NAMES = [name for kind in KINDS for name in kind.names]
+# What a column of the table may hold in a file of RELION 3.1 and of 3.0 without being refused for it.
+OF_THE_RUN = {"rlnMaxValueProbDistribution", "rlnLogLikeliContribution", "hoarfrostJunkProbability", "rlnRandomSubset"}
+NEEDED = {
+    name for name in NAMES if re.match(r"rln(Image|Optics|Pixel|Ctf|Voltage|Spher|Ampl|Magnif|Detector|Defocus)", name)
+}
+
+
+def test_every_column_has_one_place() -> None:
+    assert len(NAMES) == len(set(NAMES))
+    assert all(kind.by for kind in (*KINDS, *CS_KINDS) if kind.fate == "replaced")
+    assert {fate_of(name) for name in ("wrpSourceName", "_level_0", "rlnSomethingNew")} == {"kept"}
+    assert fate_of("hoarfrostClassProbability7") == "replaced"
+    assert told_of_earlier(["rlnImageName", "rlnVoltage"]) is None
+    assert "rlnNormCorrection, rlnAngleRot" in (
+        told_of_earlier(["rlnImageName", "rlnNormCorrection", "rlnAngleRot"]) or ""
+    )
+
+
+@pytest.mark.parametrize(
+    ("column", "fate"),
+    [
+        ("rlnAngleTiltPrior", "replaced"),
+        ("rlnRandomSubset", "replaced"),
+        ("rlnClassNumber", "replaced"),
+        ("rlnNormCorrection", "dropped"),
+        ("rlnOriginZAngst", "dropped"),
+        ("rlnAnglePsiFlipRatio", "dropped"),
+        ("hoarfrostParticle", "dropped"),
+        ("rlnAutopickFigureOfMerit", "kept"),
+        ("rlnHelicalTubeID", "kept"),
+        ("rlnGroupNumber", "kept"),
+        ("rlnBeamTiltX", "kept"),
+        ("hoarfrostUid", "kept"),
+        ("hoarfrostSign", "kept"),
+    ],
+)
+def test_what_becomes_of_some(column: str, fate: str) -> None:
+    assert fate_of(column) == fate
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    names=st.sets(st.sampled_from([name for name in NAMES if name not in NEEDED]), max_size=30),
+    is_relion_31=st.booleans(),
+)
+def test_none_survives_unchanged_and_what_describes_the_particle_does(
+    tmp_path: Path, names: set[str], is_relion_31: bool
+) -> None:
+    star = read_star(CASES / "particles.star")
+    (tmp_path / "particles.mrcs").write_bytes((CASES / "particles.mrcs").read_bytes())
+    particles = star.tables["particles"]
+    optics = star.tables["optics"].columns
+    n = particles.n_rows
+    columns = dict(particles.columns)
+    tables = dict(star.tables)
+    if not is_relion_31:
+        columns |= {name: [values[0]] * n for name, values in optics.items() if name not in columns}
+        del tables["optics"]
+    columns |= {name: ["-1"] * n if name == "hoarfrostSign" else [f"0.{i}25" for i in range(n)] for name in names}
+    tables["particles"] = dataclasses.replace(particles, columns=columns)
+    write_star(tmp_path / "in.star", tables.values())
+
+    rng = np.random.default_rng(0)
+    found = {name: rng.random(n) for name in OF_THE_RUN}
+    table = read_particles(tmp_path / "in.star")
+    write_posed_particles(
+        tmp_path / "out.star", table, Rotation.random(n, rng=rng).as_matrix(), rng.random((n, 2)), found
+    )
+    after = read_star(tmp_path / "out.star").tables["particles"].columns
+
+    for name in columns:
+        if fate_of(name) == "kept":
+            assert list(after[name]) == list(columns[name])
+        else:
+            assert name not in after or list(after[name]) != list(columns[name])
+    for name in earlier(after):
+        kind = next(kind for kind in KINDS if name in kind.names)
+        assert kind.fate == "replaced"
+        if name.endswith(("Prior", "PriorAngst")):
+            assert list(after[name]) == list(after[name.replace("Prior", "")])
+    dropped = {name for name in names if fate_of(name) == "dropped"}
+    assert not dropped & after.keys()
+
+
+def rows(kinds: tuple[Kind, ...], prefix: str) -> list[str]:
+    """The rows of the docs' table: what columns tell, which they are, and what becomes of them."""
+    told = []
+    for kind in kinds:
+        named = ", ".join(f"`{name}{prefix}`" for name in kind.names)
+        becomes = f"replaced: {kind.by}" if kind.by else kind.fate
+        told.append(f"| {kind.told} | {named} | {becomes} |")
+    return told
+
+
+def test_the_docs_have_every_column() -> None:
+    lines = DOCS.read_text().splitlines()
+    missing = [row for row in (*rows(KINDS, ""), *rows(CS_KINDS, "")) if row not in lines]
+    assert not missing, "put into docs/formats.md:\n" + "\n".join(missing)
