@@ -66,13 +66,14 @@ def test_a_verb_calls_the_function_of_its_module(verb: str, monkeypatch: pytest.
 
 
 def test_every_command_is_a_verb_whose_docstring_tells_every_argument_once() -> None:
-    from hoarfrost.cli.app import app
+    from hoarfrost.cli.app import SUMMARIES, app
 
     commands = [name for name in app if not name.startswith("-")]
     assert {*commands} == {*VERBS, "bench"} == {*hoarfrost.__all__} - {"__version__"}
     for name in commands:
         verb = getattr(hoarfrost, name)
         assert verb.__name__ == name
+        assert " ".join(inspect.cleandoc(verb.__doc__).split("\n\n")[0].split()) == SUMMARIES[name]
         entries = re.findall(r"^(\w+)\n    \S", inspect.cleandoc(verb.__doc__), re.M)
         assert entries[: len(inspect.signature(verb).parameters)] == [*inspect.signature(verb).parameters], name
 

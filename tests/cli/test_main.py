@@ -132,7 +132,7 @@ def test_a_reader_that_leaves_gets_no_traceback(tmp_path: Path) -> None:
         "import sys; from hoarfrost.cli import app, main\n"
         "def quit(*args, **kwargs): raise BrokenPipeError\n"
         "app.app = quit\n"
-        "sys.exit(main([]))"
+        "sys.exit(main(['reconstruct']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "")

@@ -32,12 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     from cyclopts import CycloptsError
 
-    from hoarfrost.cli.app import app
+    from hoarfrost.cli.app import app, commands
 
     prepare_streams()
     tokens = list(sys.argv[1:] if arguments is None else arguments)
+    program = app if any(not token.startswith("-") for token in tokens) else commands(summaries_only=True)
     try:
-        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        program(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         flush_stdout()
     except CycloptsError as error:
         return _fail(_mistake(error), UsageError.exit_code, told=not is_first())
