@@ -28,6 +28,7 @@ from hoarfrost.reconstruction.refinement import refining
 from hoarfrost.reconstruction.settings import plan as settings
 from hoarfrost.reconstruction.starts import agreement, starts
 from hoarfrost.reconstruction.symmetry import search as symmetry_search
+from hoarfrost.reporting import run_pictures
 from hoarfrost.symmetry.axes import Axes
 
 LONGEST_WAIT_S = 30.0
@@ -79,7 +80,9 @@ def run(arguments: list[str], signal: int | None = None, after_s: float = 0.0, w
 if __name__ == "__main__":
     torch.set_num_threads(1)
     make_tiny()
-    command.show_result = lambda result: None  # pictures take longer than all else
+    # Pictures take longer than all else. A run that ended before its signal gets them from the next `resume`.
+    command.show_result = lambda result: None
+    run_pictures.draw_missing_pictures = lambda run: None
     watch.LEAST_INTERVAL_S = math.inf  # a busy machine would draw the page of a run under way
     for line in sys.stdin:
         print(json.dumps(run(**json.loads(line))), flush=True)
