@@ -42,6 +42,7 @@ R_MAX = 5.2
 # One band limit, coarse enough for a few seconds, and as many iterations as a start may need to fall into place.
 QUICK: dict[str, Any] = {
     "max_resolution_A": LENGTH_A / R_MAX,
+    "diameter_A": 0.85 * LENGTH_A,
     "shift_sigma_A": 8.0,
     "shift_extent_A": 16.0,
     "starts": 1,

@@ -34,7 +34,7 @@ def make_particle_mask(volume: Tensor, r_low: float) -> Tensor:
     n = volume.shape[-1]
     spectrum = fft3_centred(volume.cpu().to(torch.float64)) * soft_sphere(n, 2 * r_low, LOW_PASS_EDGE)
     smooth = ifft3_centred(spectrum).real.numpy()
-    inside = _without_islands(smooth > otsu_threshold(smooth))
+    inside = largest_islands(smooth > otsu_threshold(smooth))
     if not inside.any():
         return torch.ones(n, n, n, dtype=torch.float64)
     length_voxels = n / r_low
@@ -58,7 +58,8 @@ def otsu_threshold(values: npt.NDArray[np.float64]) -> float:
     return float(edges[1:-1][between.argmax()]) if values.max() > values.min() else float(values.max())
 
 
-def _without_islands(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def largest_islands(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """What is `inside` (n, n, n) without islands much smaller than the largest."""
     labels, n_islands = ndimage.label(inside, np.ones((3, 3, 3)))
     sizes = np.bincount(labels.ravel(), minlength=n_islands + 1)
     sizes[0] = 0

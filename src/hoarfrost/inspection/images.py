@@ -9,31 +9,21 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from hoarfrost.inspection.result import Flag, Montage
-from hoarfrost.maths.fourier import FourierDisc, radius_grid
+from hoarfrost.maths.fourier import FourierDisc
 from hoarfrost.particles.duplicates import PixelCopies
 from hoarfrost.particles.masked import common_radius_px, told_of_mask, untouched_radius_px
-from hoarfrost.particles.preprocess import Preprocessor, count_dusty, pixels_within, remove_dust
+from hoarfrost.particles.outline import measure_diameter_A
+from hoarfrost.particles.preprocess import Preprocessor, count_dusty, pixels_within
 from hoarfrost.particles.stack import ParticleStack
 
 MOST_IMAGES, MOST_PIXELS = 5000, 1 << 28
 FEWEST_IMAGES = 500
 PIXELS_AT_ONCE = 1 << 20
 MONTAGE_IMAGES = 24
-# Fourier pixels: shells that hold a particle's outline and more of it than of the noise. Below the first, what the
-# normalisation by the corners leaves differs from the middle to the corners.
-OUTLINE_BAND = (2.0, 12.0)
-# Of the power that the middle has more than the corners. Where it ends is from 11 % below to 23 % above the diameter
-# that holds 99 % of the atoms, of four models in boxes of 1.1 to 5 times their width, 400 images of SNR 0.05.
-EDGE = 0.05
-# Or, where that is more, so many standard errors of a ring's mean; above the second share of the peak nothing is told.
-CHANCES, UNCLEAR = 2.5, 0.25
-MASKED = 0.5
-SMALLEST_BOX = 16
 # The particle's part of the box's side.
 TIGHT, LOOSE = 0.85, 0.3
 SMOOTH_R_MAX = 8.0
@@ -67,7 +57,6 @@ def choose_images(n: int, box: int) -> Tensor:
 
 def survey(stack: ParticleStack, chosen: Tensor) -> ImageSurvey:
     """Look at the images `chosen` (m,). Raises DataError where a file cannot be read."""
-    outline = _Outline(stack.box) if stack.box >= SMALLEST_BOX else None
     copies = PixelCopies()
     good, not_finite, constant = [], [], []
     dusty = 0
@@ -93,10 +82,7 @@ def survey(stack: ParticleStack, chosen: Tensor) -> ImageSurvey:
                 copies.add(image)
         radii_px.append(untouched_radius_px(images))
         dusty += count_dusty(images, pixels_within(stack.box, radii_px[-1]))
-        if outline is not None:
-            outline.add(images)
     untouched_px = common_radius_px(radii_px)
-    diameter_px = None if outline is None or untouched_px is not None else outline.diameter_px()
     return ImageSurvey(
         looked_at=chosen,
         good=torch.cat(good),
@@ -104,7 +90,7 @@ def survey(stack: ParticleStack, chosen: Tensor) -> ImageSurvey:
         constant=torch.cat(constant),
         dusty=dusty,
         copies=copies.count,
-        diameter_A=None if diameter_px is None else diameter_px * stack.pixel_size_A,
+        diameter_A=measure_diameter_A(stack),
         untouched_A=None if untouched_px is None else 2 * untouched_px * stack.pixel_size_A,
     )
 
@@ -167,58 +153,3 @@ def make_montage(stack: ParticleStack, good: Tensor, preprocessor: Preprocessor,
         low_pass_A=stack.box * stack.pixel_size_A / r_max,
         pixel_size_A=stack.pixel_size_A,
     )
-
-
-class _Outline:
-    """How far from the middle of their images particles reach, by the mean power of band-passed images there."""
-
-    def __init__(self, box: int) -> None:
-        low, high = OUTLINE_BAND
-        self._disc = FourierDisc(box, min(high, box / 2 - 1))
-        self._kept = (self._disc.radii >= low).to(torch.float32)
-        self._ring = radius_grid(box, 2).round().long().flatten()
-        self._n_rings = box // 2
-        # Of every other image, so that two halves can be compared.
-        self._power = torch.zeros(2, box * box, dtype=torch.float64)
-        self._count = [0, 0]
-
-    def add(self, images: Tensor) -> None:
-        """Take note of images (b, box, box)."""
-        clean = remove_dust(images)
-        clean = clean - clean.mean(dim=(1, 2), keepdim=True)
-        clean = clean / clean.square().mean(dim=(1, 2), keepdim=True).sqrt().clamp(min=1e-12)
-        smooth = self._disc.unpack(self._disc.pack(clean) * self._kept).flatten(1).square()
-        start = sum(self._count) % 2
-        for half in (0, 1):
-            part = smooth[(half - start) % 2 :: 2]
-            self._power[half] += part.sum(dim=0, dtype=torch.float64)
-            self._count[half] += len(part)
-
-    def diameter_px(self) -> float | None:
-        """The diameter in pixels, or None where the particles do not stand out from what chance does to the noise."""
-        if min(self._count) == 0:
-            return None
-        halves = torch.stack(
-            [self._rings(power / count) for power, count in zip(self._power, self._count, strict=True)]
-        )
-        rings, background = halves[:, : self._n_rings].mean(dim=0), halves[:, self._n_rings].mean()
-        outermost = rings[-2:].mean()
-        if background < MASKED * outermost:  # a program has put zeros into the corners
-            background = outermost
-        excess = (rings - background).numpy()
-        chance = float((halves[0] - halves[1]).square().mean().sqrt()) / 2
-        peak = float(excess[: max(2, self._n_rings // 2)].max())
-        level = max(EDGE * peak, CHANCES * chance)
-        # Less than a tenth more in the middle than in the corners is within what uneven noise does.
-        if level > UNCLEAR * peak or not peak > 0.1 * float(background):
-            return None
-        last = int(np.flatnonzero(excess > level)[-1])
-        if last + 1 >= len(excess):
-            return 2.0 * last
-        here, beyond = excess[last], excess[last + 1]
-        return 2.0 * (last + float((here - level) / (here - beyond)))
-
-    def _rings(self, power: Tensor) -> Tensor:
-        """Mean of an image (box²,) over rings 0, 1, … within it, and last over its corners."""
-        rings = torch.bincount(self._ring, power) / torch.bincount(self._ring).clamp(min=1)
-        return torch.cat([rings[: self._n_rings], power[self._ring >= self._n_rings].mean()[None]])

@@ -25,6 +25,8 @@ DUST_PASSES = 3
 class Preprocessor:
     """Normalises images of `box` pixels whose particle fills `diameter_px`; offsets reach `extent_px`.
 
+    What lies outside the middle `cut_to` pixels, unless that is None, is used for the background alone.
+
     `removes_dust` is False for images so clear that their particles would pass for dust. `untouched_px` is up to where
     images that a program has masked are as recorded, None for others: see `particles.masked`.
 
@@ -37,6 +39,12 @@ class Preprocessor:
     extent_px: float
     removes_dust: bool = True
     untouched_px: float | None = None
+    cut_to: int | None = None
+
+    @property
+    def working_box(self) -> int:
+        """Side in pixels of the images that are worked on."""
+        return self.box if self.cut_to is None else self.cut_to
 
     @property
     def background_diameter_px(self) -> float:
@@ -60,7 +68,7 @@ class Preprocessor:
 
     def mask(self) -> Tensor:
         """Soft disc around particle and offsets, (box, box) float32."""
-        widest = self.box - 2 * MASK_EDGE_PX
+        widest = self.working_box - 2 * MASK_EDGE_PX
         if self.untouched_px is not None:
             widest = min(widest, 2 * self.untouched_px)
         diameter = min(self.diameter_px + 2 * self.extent_px, widest)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hoarfrost.errors import DataError
 from hoarfrost.io.noise_star import NoiseSpectra
-from hoarfrost.maths.fourier import FourierDisc
+from hoarfrost.maths.fourier import FourierDisc, centred_window
 from hoarfrost.model.ctf import evaluate_ctf
 from hoarfrost.model.images import WhitenedImages, whiten
 from hoarfrost.parallel.prefetch import prefetched
@@ -116,6 +116,16 @@ class ParticleSource:
     def _take(self, sign: int, cache: PackedCache) -> None:
         self.sign, self.cache = sign, cache
 
+    def narrowed(self, diameter_px: float) -> ParticleSource:
+        """The same images in a narrower mask. The background and the noise stay as they were found."""
+        source = copy.copy(self)
+        source._narrow(diameter_px)
+        return source
+
+    def _narrow(self, diameter_px: float) -> None:
+        self._mask = dataclasses.replace(self.preprocessor, diameter_px=diameter_px).mask()
+        self.cache.begin(0)
+
     def close(self) -> None:
         """Let go of the images that are kept."""
         self.cache.close()
@@ -126,7 +136,7 @@ class ParticleSource:
             return estimate_noise_spectrum(normalised, self.preprocessor)
         disc = FourierDisc(self.stack.box, self.stack.box / 2 - 0.51)
         shells = disc.radii.round().to(torch.int64).clamp(max=self.stack.box // 2 - 1)
-        power = disc.pack(normalised * self._mask).abs().square() / self.mask_power
+        power = disc.pack(normalised * self._mask).abs().square() / self._mask.square().mean()
         ctf = evaluate_ctf(self.stack.ctf[indices], disc.coordinates / (disc.box * self.stack.pixel_size_A))
         return power_moments(power, ctf, shells, self.stack.box // 2)
 
@@ -143,7 +153,7 @@ class ParticleSource:
     @property
     def mask_power(self) -> float:
         """Share of the noise's power that the mask leaves."""
-        return float(self._mask.square().mean())
+        return float(self._mask.square().sum()) / self.preprocessor.working_box**2
 
     def images(self, indices: Tensor, disc: FourierDisc) -> WhitenedImages:
         """The particles `indices` (b,), packed into `disc` and whitened, on the source's device. Any thread may ask."""
@@ -175,7 +185,8 @@ class ParticleSource:
         if len(indices) == 1:
             # Torch splits sums over one large image, and no others, among threads: its last bits would depend on it.
             return self._pack(indices.repeat(2), disc)[:1]
-        return disc.pack(self.preprocessor.normalise(self.stack.read(indices) * self.sign) * self._mask)
+        masked = self.preprocessor.normalise(self.stack.read(indices) * self.sign) * self._mask
+        return disc.pack(centred_window(masked, disc.box, dims=2))
 
     def contrast_z(self) -> float:
         """How surely particles are white in the images as they are, from up to 500 of them: see `particles.contrast`.
@@ -196,5 +207,7 @@ class ParticleSource:
 
     def noise_variance(self, indices: Tensor, disc: FourierDisc) -> Tensor:
         """σ² of each coefficient of the disc in particles `indices` (b,): (b, K) float64."""
-        shells = disc.radii.round().to(torch.int64).clamp(max=len(self.noise_spectrum) - 1)
+        # The spectrum is that of whole images, in whose box a coefficient of the disc lies further out.
+        radii = disc.radii * (self.stack.box / disc.box)
+        shells = radii.round().to(torch.int64).clamp(max=len(self.noise_spectrum) - 1)
         return self._in_use[:, shells][self._group[indices]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from hoarfrost.maths.seeds import named_generator
 from hoarfrost.model.all_poses.band import BandModel
 from hoarfrost.model.images import WhitenedImages
 from hoarfrost.model.quadrature import PosePrior
+from hoarfrost.model.sphere import log_evidence_of_spheres
 from hoarfrost.parallel.team import Team
 from hoarfrost.particles.sampling import split_held_out
 from hoarfrost.particles.source import ParticleSource
@@ -115,6 +117,23 @@ class Env:
         """The particle's diameter as a share of the box."""
         return self.settings.diameter_A / self.length_A
 
+    def narrowed(self, diameter_A: float | None) -> Env:
+        """The same run with a narrower mask for a particle of that diameter; as it is where that is None."""
+        if diameter_A is None or diameter_A == self.settings.diameter_A:
+            return self
+
+        def make() -> Env:
+            self.memo.close()  # what followed from the wider mask takes hundreds of megabytes
+            settings = self.settings.model_copy(update={"diameter_A": diameter_A})
+            source = self.source.narrowed(diameter_A / settings.pixel_size_A)
+            return dataclasses.replace(self, settings=settings, source=source, memo=Memo())
+
+        return self.memo.get("narrowed", (diameter_A,), make)
+
+    def close(self) -> None:
+        """Let go of all that was made."""
+        self.memo.close()
+
     @property
     def length_A(self) -> float:
         """Side of the images and of the maps."""
@@ -200,7 +219,13 @@ class Env:
         log_evidence = band.mixture(volumes, images, log_shares).log_evidence
         each = torch.stack([-log_evidence, -images.log_constant], dim=1)
         nll, empty = self.team.gather(each, len(self.held_out)).unbind(1)
-        return HeldOut.of(nll, empty, self.team)
+        return HeldOut.of(nll, empty, self.sphere_nll(band.disc, volumes, log_shares), self.team)
+
+    def sphere_nll(self, disc: FourierDisc, volumes: Tensor, log_shares: Tensor) -> Tensor:
+        """NLL of each held-out particle under the spherical averages of maps (C, box, box, box): (m,)."""
+        images = self.held_out_images(disc)
+        log_evidence = log_evidence_of_spheres(volumes, log_shares, images, disc, self.pose_prior)
+        return self.team.gather(-log_evidence[:, None], len(self.held_out))[:, 0]
 
     def is_out_of_epochs(self, since_start: int) -> bool:
         """Whether the image gradients that the user allows a start, and what follows from it, are spent."""

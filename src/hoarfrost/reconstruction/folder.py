@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from hoarfrost.errors import UsageError
 from hoarfrost.io.atomic import is_leftover, is_of_job, write_text_atomically
@@ -23,6 +24,7 @@ from hoarfrost.io.fsc_star import FscCurves, write_fsc
 from hoarfrost.io.mrc import write_volume
 from hoarfrost.io.noise_star import NoiseSpectra, write_noise
 from hoarfrost.io.posed_star import write_posed_particles
+from hoarfrost.maths.fourier import centred_window
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruction.refinement.final_passes import ClassMaps, FinalMaps
 from hoarfrost.reconstruction.settings.settings import Settings
@@ -104,7 +106,7 @@ def _results_bytes(settings: Settings) -> int:
     """What the results take at least: maps, matches, and the particles' rows."""
     with contextlib.suppress(OSError):
         rows = Path(settings.particles).stat().st_size
-        return settings.classes * 4 * (4 * settings.box**3 + 8 * settings.box**2) + rows
+        return settings.classes * 4 * (4 * settings.image_box**3 + 8 * settings.image_box**2) + rows
     return 0
 
 
@@ -147,7 +149,7 @@ def write_results(output: Path, stack: ParticleStack, settings: Settings, final:
             write_matches(folder, stack, own.typical())
         _write_maps(folder, of_class, settings)
         if settings.classes > 1:
-            write_volume(map_path, of_class.volume.numpy().astype(np.float32), settings.pixel_size_A)
+            _write_map(map_path, of_class.volume, settings)
             if len(rows):
                 write_posed_particles(folder / "particles.star", stack.table, *poses, columns, rows.numpy())
             write_text_atomically(folder / "config.toml", settings.to_toml())
@@ -165,7 +167,7 @@ def _write_maps(folder: Path, maps: ClassMaps, settings: Settings) -> None:
         "mask.mrc": halves.mask,
     }
     for name, volume in named.items():
-        write_volume(folder / name, volume.numpy().astype(np.float32), settings.pixel_size_A)
+        _write_map(folder / name, volume, settings)
     curves = FscCurves(
         unmasked=halves.unmasked.numpy(),
         masked=halves.masked.numpy(),
@@ -176,6 +178,12 @@ def _write_maps(folder: Path, maps: ClassMaps, settings: Settings) -> None:
         band_limit_A=halves.band_limit_A,
     )
     write_fsc(folder / "fsc.star", curves)
+
+
+def _write_map(path: Path, volume: Tensor, settings: Settings) -> None:
+    """A map in the box of the images, as other programs expect it."""
+    whole = centred_window(volume, settings.image_box)
+    write_volume(path, whole.numpy().astype(np.float32), settings.pixel_size_A)
 
 
 def remove_live(output: Path) -> None:

@@ -82,6 +82,8 @@ def event_of(news: News, tally: Tally, fraction_done: float, seconds: float, env
         nll_standard_error=None if judged is None else judged.standard_error,
         nll_gain=None if judged is None else judged.gain,
         nll_gain_standard_error=None if judged is None else judged.gain_standard_error,
+        nll_gain_beyond_sphere=None if judged is None else judged.beyond_sphere,
+        nll_gain_beyond_sphere_standard_error=None if judged is None else judged.beyond_sphere_standard_error,
         ess=news.ess,
         step=news.step_size,
         seconds=seconds,
@@ -90,4 +92,5 @@ def event_of(news: News, tally: Tally, fraction_done: float, seconds: float, env
         sum_error=None if sum_error is None else sum_error.mean,
         sum_error_standard_error=None if sum_error is None else sum_error.standard_error,
         message=news.message,
+        doubts=news.doubts,
     )

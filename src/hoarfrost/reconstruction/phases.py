@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import final
 
 from hoarfrost.reconstruction.env import Env
+from hoarfrost.reconstruction.estimate.held_out import HeldOut
 from hoarfrost.reconstruction.refinement.final_passes import FinalPasses
 from hoarfrost.reconstruction.refinement.march import March
 from hoarfrost.reconstruction.starts.agreement import StartsResult
@@ -30,15 +31,17 @@ from hoarfrost.reconstruction.watch.progress import FractionDone
 class Run:
     """All there is to know of a run at a moment: the `phase` that is under way, and what was done before it.
 
-    `symmetry` is the point group that maps keep to, once it is known; `starts` tells how the starts compared. `seconds`
-    are those that the run has taken. `news` is what the last step has to tell, each with the tally and the fraction
-    done then.
+    `symmetry` is the point group that maps keep to and `diameter_A` the particle's, once they are known. `starts` tells
+    how the starts compared, and `judged` how well the latest maps explain the held-out particles. `seconds` are those
+    that the run has taken. `news` is what the last step has to tell, each with the tally and the fraction done then.
     """
 
     phase: Starts | ImposeSymmetry | March | FinalPasses
     fraction_done: FractionDone
     symmetry: str | None = None
+    diameter_A: float | None = None
     starts: StartsResult = StartsResult()
+    judged: HeldOut | None = None
     tally: Tally = Tally()
     seconds: float = 0.0
     news: tuple[tuple[News, Tally, float], ...] = ()
@@ -61,8 +64,11 @@ class Run:
 
     def step(self, env: Env) -> Run:
         """One step of the phase, or over to the next."""
+        env = env.narrowed(self.diameter_A)
         phase = self.phase.step(env, self.tally)
-        return dataclasses.replace(self, phase=phase).telling(env, phase.news)._at_next_phase(env)
+        diameter_A = phase.diameter_A if isinstance(phase, Starts) else self.diameter_A
+        after = dataclasses.replace(self, phase=phase, diameter_A=diameter_A)
+        return after.telling(env, phase.news)._at_next_phase(env)
 
     def _at_next_phase(self, env: Env) -> Run:
         phase, tally = self.phase, self.tally
@@ -79,18 +85,20 @@ class Run:
 
     def telling(self, env: Env, news: Sequence[News]) -> Run:
         """With news, and the tally and the fraction done that follow from news."""
-        tally, fraction_done = self.tally, self.fraction_done
+        tally, fraction_done, judged = self.tally, self.fraction_done, self.judged
         told = []
         for each in news:
-            tally = tally.after(each)
+            tally, judged = tally.after(each), each.judged or judged
             if each.is_told:
                 fraction_done = fraction_done.at(tally.start, each.stage, each.done)
                 told.append((each, tally, fraction_done.largest))
             if each.left_out is not None:
                 fraction_done = fraction_done.without(each.left_out, tally.start)
         seconds = time.monotonic() - env.started
-        return dataclasses.replace(self, tally=tally, fraction_done=fraction_done, seconds=seconds, news=tuple(told))
+        return dataclasses.replace(
+            self, tally=tally, fraction_done=fraction_done, judged=judged, seconds=seconds, news=tuple(told)
+        )
 
     def shown(self, env: Env) -> Shown | None:
         """The current maps, where the phase has any to show."""
-        return None if isinstance(self.phase, FinalPasses) else self.phase.shown(env)
+        return None if isinstance(self.phase, FinalPasses) else self.phase.shown(env.narrowed(self.diameter_A))

@@ -43,6 +43,7 @@ from hoarfrost.reconstruction.settings.settings import Settings
 from hoarfrost.reconstruction.state.checkpoints import INTERVAL_S, Checkpoints
 from hoarfrost.reconstruction.state.phase import News, drive
 from hoarfrost.reconstruction.state.store import Checkpoint, CheckpointFolder
+from hoarfrost.reconstruction.trust import doubts
 from hoarfrost.reconstruction.watch.events import EventLog, Progress
 from hoarfrost.reconstruction.watch.live import Live
 
@@ -162,6 +163,7 @@ def _checkpoints(
 def _finished(run: Run, env: Env, output: Path, observer: Observer, watching: Watching) -> RunResult:
     """Write the results of a run that is over, and remove its checkpoints."""
     assert isinstance(run.phase, FinalPasses)
+    env = env.narrowed(run.diameter_A)
     final, refined = run.phase.result(env), run.phase.refined
     settings = env.settings.model_copy(update={"symmetry": run.symmetry})
     junk, r_max = float(final.poses.junk.mean()), final.maps[0].halves.r_max
@@ -171,7 +173,8 @@ def _finished(run: Run, env: Env, output: Path, observer: Observer, watching: Wa
         observer.after(run, env)
     if env.team.is_first:
         write_results(output, env.source.stack, settings, final)
-    run = run.telling(env, [News(env.final_stage, r_max, 1.0)])
+    against = doubts(run.judged, [of_class.halves for of_class in final.maps])
+    run = run.telling(env, [News(env.final_stage, r_max, 1.0, doubts=against)])
     observer.tell(run, env)
     if env.team.is_first:
         # What is left of them does no harm.
@@ -187,6 +190,7 @@ def _finished(run: Run, env: Env, output: Path, observer: Observer, watching: Wa
         particles_path=output / "particles.star",
         independent_halves=refined.independent,
         converged=refined.converged,
+        doubts=against,
         starts=run.starts,
         seconds=run.seconds,
         settings=settings,
@@ -225,8 +229,9 @@ def open_source(stack: ParticleStack, settings: Settings, among: Tensor | None =
     """
     if among is None:
         among = split_held_out(settings.n_particles, settings.held_out, settings.seed)[1]
+    pixel_A = settings.pixel_size_A
     preprocessor = Preprocessor(
-        settings.box, settings.diameter_A / settings.pixel_size_A, settings.shift_extent_A / settings.pixel_size_A
+        settings.image_box, settings.diameter_A / pixel_A, settings.shift_extent_A / pixel_A, cut_to=settings.box
     )
     return ParticleSource(stack, preprocessor, among, named_generator(settings.seed, "noise"), device=settings.device)
 

@@ -52,7 +52,7 @@ def check_data(expected: dict[str, Any], stack: ParticleStack) -> None:
 
 def check_fits(settings: Settings, stack: ParticleStack) -> None:
     """Raise DataError for particles that settings cannot have been resolved for."""
-    expected = f"{settings.n_particles} particles of {settings.box} px of {settings.pixel_size_A:g} Å"
+    expected = f"{settings.n_particles} particles of {settings.image_box} px of {settings.pixel_size_A:g} Å"
     found = f"{stack.n_images} particles of {stack.box} px of {stack.pixel_size_A:g} Å"
     if found != expected:
         raise DataError(stack.table.star.path, expected=expected, found=found, hint=HINT)
@@ -61,11 +61,13 @@ def check_fits(settings: Settings, stack: ParticleStack) -> None:
 def check_settings(path: Path, began_with: Settings, found: Settings, *, has_results: bool) -> None:
     """Raise UsageError where the settings in the file `path` are not those that the run began with.
 
-    Where the results are written the symmetry that was found is among the settings.
+    Where the results are written the symmetry and the diameter that were found are among the settings.
     """
     old, new = began_with.model_dump(), found.model_dump()
     if has_results and began_with.symmetry == "auto":
         del old["symmetry"]
+    if has_results and began_with.sources["diameter_A"] == "data":
+        del old["diameter_A"]
     differences = [f"{n}: expected {value}, found {new[n]}" for n, value in old.items() if value != new[n]]
     if differences:
         raise UsageError(

@@ -133,6 +133,8 @@ def last_stage_of_starts(stages_r_max: Sequence[float], refined_r_max: Sequence[
 # An image's pose is one of about exp(12) at the first band limit. Images that the map explains much less well do not
 # know theirs yet, and refinement does not mend the mistakes of a map that began from them.
 LEAST_GAIN_TO_REFINE = 8.0
+# Most of what a map of a hollow or round particle explains its spherical average explains as well.
+LEAST_BEYOND_SPHERE_TO_REFINE = 3.0
 # Part of the sums over all poses beyond those that refinement searches with, which only some data need.
 EXPECTED_SHARE_OF_EXACT = 0.3
 

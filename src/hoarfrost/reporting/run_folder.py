@@ -16,7 +16,16 @@ from hoarfrost.io.star import read_star
 from hoarfrost.io.star_columns import Floats, Integers, float_column, integer_column
 from hoarfrost.io.star_optics import particle_table
 
-NEEDED = ("particles", "classes", "box", "pixel_size_A", "n_particles", "stages_r_max", "refined_r_max", "version")
+NEEDED = (
+    "particles",
+    "classes",
+    "image_box",
+    "pixel_size_A",
+    "n_particles",
+    "stages_r_max",
+    "refined_r_max",
+    "version",
+)
 
 EVENT = {"start", "stage", "r_max", "resolution_A", "batch_nll", "nll", "nll_standard_error", "nll_gain", "seconds",
          "image_gradients", "fraction_done", "message"}  # fmt: skip
@@ -90,8 +99,8 @@ class RunFolder:
 
     @property
     def length_A(self) -> float:
-        """The length of the box in Å."""
-        return float(self.settings["box"] * self.settings["pixel_size_A"])
+        """The length of the images and maps in Å."""
+        return float(self.settings["image_box"] * self.settings["pixel_size_A"])
 
     @property
     def judged(self) -> list[dict[str, Any]]:

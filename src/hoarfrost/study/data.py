@@ -131,7 +131,9 @@ def particle_data(
 ) -> StudyData:
     """Particles of a STAR file, prepared as `reconstruct` prepares them, all read into memory packed."""
     stack = ParticleStack.open(particles, datadir)
-    settings = resolve(stack, Options(seed=DATA_SEED, device=device, datadir=datadir), output=Path())
+    diameter_A = DEFAULT_DIAMETER * stack.box * stack.pixel_size_A
+    options = Options(seed=DATA_SEED, device=device, datadir=datadir, diameter_A=diameter_A)
+    settings = resolve(stack, options, output=Path(), cuts=False)
     stack.check_images()
     source = open_source(stack, settings)
     contrast = Contrast.decide("auto", source.contrast_z())

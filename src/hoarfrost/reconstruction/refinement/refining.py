@@ -90,7 +90,8 @@ class Refining:
     def judged(self, env: Env, volumes: Tensor, r_max: float) -> tuple[Refining, HeldOut]:
         """How well maps (C, box, box, box) explain the held-out particles, whose poses are searched everywhere."""
         after, nll, empty = self.held_out_nll(env, volumes, r_max)
-        return after, HeldOut.of(nll, empty, env.team)
+        sphere = env.sphere_nll(FourierDisc(env.settings.box, r_max), volumes, self.known.log_shares)
+        return after, HeldOut.of(nll, empty, sphere, env.team)
 
     def held_out_nll(self, env: Env, volumes: Tensor, r_max: float) -> tuple[Refining, Tensor, Tensor]:
         """NLL of each held-out particle under maps, and under an empty one: (m,) each."""

@@ -37,7 +37,7 @@ class ParticleOptions(OptionsModel):
         source="data",
     )
     diameter_A: float | None = option(
-        None, "Diameter of the particle, in Å. 85 % of the box unless given.", gt=0, source="data"
+        None, "Diameter of the particle, in Å. Measured in the images unless given.", gt=0, source="data"
     )
     symmetry: str = option(
         "C1",

@@ -7,10 +7,13 @@ import os
 from pathlib import Path
 
 import torch
+from scipy.fft import next_fast_len
 
 from hoarfrost._version import __version__
 from hoarfrost.errors import DataError, UsageError
 from hoarfrost.optim.registry import METHODS
+from hoarfrost.particles.outline import measure_diameter_A
+from hoarfrost.particles.preprocess import MASK_EDGE_PX
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruction.estimate.folds import FOLDS
 from hoarfrost.reconstruction.settings.memory import default_budget, parse_memory, plan_memory
@@ -28,7 +31,9 @@ LARGEST_EXACT_R_MAX = 14.0
 # Refinement takes longer steps; beyond the second number its grids would take the run past 2 GB.
 REFINING_FACTOR = 1.33
 LARGEST_REFINED_R_MAX = 36.0
-DEFAULT_DIAMETER = 0.85  # of the box
+DEFAULT_DIAMETER = 0.85  # of the box, where images do not tell; and the most that is taken from them
+# Of the diameter that images show: the mask is to lose nothing of a particle.
+ROOM = 1.1
 DEFAULT_SHIFT_SIGMA = 0.03  # of the box, per axis
 SMALLEST_BOX = 16
 FEWEST_PARTICLES = 20
@@ -53,18 +58,19 @@ def check(options: Options) -> None:
         parse_memory(options.memory)
 
 
-def resolve(stack: ParticleStack, options: Options, *, output: Path, processes: int = 1) -> Settings:
-    """Choose what was left open, from the data.
+def resolve(stack: ParticleStack, options: Options, *, output: Path, processes: int = 1, cuts: bool = True) -> Settings:
+    """Choose what was left open, from the data. The run works on the middle of the images where `cuts`.
 
     Raises UsageError for a value that the data cannot meet, DataError for data too small to use.
     """
-    path, n, box = stack.table.star.path, stack.n_images, stack.box
-    if box < SMALLEST_BOX:
-        raise DataError(path, expected=f"a box of {SMALLEST_BOX} pixels or more", found=f"{box}")
+    path, n, image_box = stack.table.star.path, stack.n_images, stack.box
+    if image_box < SMALLEST_BOX:
+        raise DataError(path, expected=f"a box of {SMALLEST_BOX} pixels or more", found=f"{image_box}")
     if n < FEWEST_PARTICLES:
         raise DataError(path, expected=f"at least {FEWEST_PARTICLES} particles", found=f"{n}")
+    lengths_A, measured = _lengths(options, stack)
+    box = _working_box(stack, lengths_A) if cuts else image_box
     length_A = box * stack.pixel_size_A
-    lengths_A = _lengths(options, length_A)
     held_out, batch_size, usual = _counts(options, n, path)
     stages, refined = _bands(box, length_A, options.max_resolution_A, refines=options.method == "auto")
     budget = None if options.memory is None else parse_memory(options.memory)
@@ -72,6 +78,7 @@ def resolve(stack: ParticleStack, options: Options, *, output: Path, processes: 
     plan = plan_memory(box=box, n_particles=n, **bands, budget=budget, classes=options.classes)
     from_data = {
         "symmetry": options.finds_symmetry,
+        "diameter_A": measured,
         "batch_size": options.batch_size is None and batch_size != usual,
         "held_out": options.held_out is None and held_out != HELD_OUT,
     }
@@ -94,6 +101,7 @@ def resolve(stack: ParticleStack, options: Options, *, output: Path, processes: 
         "expected_bytes": plan.expected_bytes,
         "cache_bytes": plan.cache_bytes,
         "box": box,
+        "image_box": image_box,
         "pixel_size_A": stack.pixel_size_A,
         "n_particles": n,
         "version": __version__,
@@ -108,11 +116,14 @@ def resolve(stack: ParticleStack, options: Options, *, output: Path, processes: 
     return Settings(**asked | lengths_A | bands | resolved)
 
 
-def _lengths(options: Options, length_A: float) -> dict[str, float]:
-    """The particle's diameter and its offsets in Å, in a box of this length."""
+def _lengths(options: Options, stack: ParticleStack) -> tuple[dict[str, float], bool]:
+    """The particle's diameter and its offsets in Å, and whether the images told the diameter."""
+    length_A = stack.box * stack.pixel_size_A
     diameter_A, sigma_A, extent_A = options.diameter_A, options.shift_sigma_A, options.shift_extent_A
+    measured_A = None
     if diameter_A is None:
-        diameter_A = DEFAULT_DIAMETER * length_A
+        measured_A = measure_diameter_A(stack)
+        diameter_A = min(length_A if measured_A is None else ROOM * measured_A, DEFAULT_DIAMETER * length_A)
     elif diameter_A > length_A:
         raise UsageError(f"--diameter {diameter_A:g} Å exceeds the box of {length_A:.1f} Å")
     sigma_A = DEFAULT_SHIFT_SIGMA * length_A if sigma_A is None else sigma_A
@@ -120,7 +131,16 @@ def _lengths(options: Options, length_A: float) -> dict[str, float]:
         extent_A = min(3 * sigma_A, length_A / 4)
     elif extent_A > length_A / 4:
         raise UsageError(f"--shift-extent {extent_A:g} Å exceeds a quarter of the box, {length_A / 4:.1f} Å")
-    return {"diameter_A": diameter_A, "shift_sigma_A": sigma_A, "shift_extent_A": extent_A}
+    lengths_A = {"diameter_A": diameter_A, "shift_sigma_A": sigma_A, "shift_extent_A": extent_A}
+    return lengths_A, measured_A is not None
+
+
+def _working_box(stack: ParticleStack, lengths_A: dict[str, float]) -> int:
+    """The side in pixels of what is cut from the images: the particle, its offsets and the edge of the mask fit in."""
+    diameter_px, extent_px = (lengths_A[name] / stack.pixel_size_A for name in ("diameter_A", "shift_extent_A"))
+    needed = max(diameter_px / DEFAULT_DIAMETER, diameter_px + 2 * extent_px + 2 * MASK_EDGE_PX, SMALLEST_BOX)
+    # scipy's lengths have factors up to 5, of which FFTs are fast; even, so that halves and corners stay what they are.
+    return min(2 * int(next_fast_len(math.ceil(needed / 2), real=True)), stack.box)
 
 
 def _counts(options: Options, n: int, path: Path) -> tuple[int, int, int]:

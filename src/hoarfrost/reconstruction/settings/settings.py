@@ -21,7 +21,8 @@ class Settings(RecordedOptions):
     """The resolved settings of one run.
 
     `contrast` is auto only until the images have been looked at, and `contrast_z` None: see `with_contrast`. `symmetry`
-    is auto only until the map has been looked at. `sources` tells where each value comes from.
+    is auto only until the map has been looked at. The middle `box` pixels of images of `image_box` are worked on: they
+    hold the particle and its offsets. `sources` tells where each value comes from.
     """
 
     particles: str = setting("user")
@@ -42,7 +43,8 @@ class Settings(RecordedOptions):
     memory_bytes: int = setting("machine", follows="memory")
     expected_bytes: int = setting("data")
     cache_bytes: int = setting("data")
-    box: int = setting("data")
+    box: int = setting("data", follows="diameter_A")
+    image_box: int = setting("data")
     pixel_size_A: float = setting("data")
     n_particles: int = setting("data")
     stages_r_max: tuple[float, ...] = setting("data", follows="max_resolution_A")

@@ -26,7 +26,8 @@ STARTS = "starts.json"
 FSC_OF_TWO_MAPS = 0.5
 # Any two lumps of the same size agree in the lowest shells after alignment; right starts agree further.
 LEAST_SHELLS_IN_COMMON = 5.0
-# In nats a particle. Annealed starts on pure noise all come to one ball, which explains nothing.
+# In nats a particle. Annealed starts on pure noise all come to one ball, which explains nothing; and starts whose
+# orientations are not known come to one that explains no more than its spherical average does.
 LEAST_GAIN = 0.5
 
 
@@ -77,7 +78,8 @@ def compare(env: Env, found: Sequence[StartMaps], start: int) -> tuple[StartMaps
     stage = min(of_start.stage for of_start in found)
     band = env.band(stage, env.first_symmetry, start=start)
     every = [of_start.maps.resized(band.box) for of_start in found]
-    gains = [env.judge(band, maps.volumes, maps.log_shares).gain for maps in every]
+    judged = [env.judge(band, maps.volumes, maps.log_shares) for maps in every]
+    gains = [of_start.gain for of_start in judged]
     chosen = max(range(len(found)), key=gains.__getitem__)
     best, reference = found[chosen], every[chosen].volumes
     coarsest_A = env.length_A / min(LEAST_SHELLS_IN_COMMON, band.r_max - 0.5)
@@ -93,7 +95,7 @@ def compare(env: Env, found: Sequence[StartMaps], start: int) -> tuple[StartMaps
         found_A = env.team.once_number(partial(agreement_A, volumes, reference, env.length_A))
         # Maps hold a little beyond the band limit, which their ends in space put there.
         resolutions.append(max(found_A, env.length_A / band.r_max))
-    say_something = gains[chosen] > LEAST_GAIN
+    say_something = min(gains[chosen], judged[chosen].beyond_sphere) > LEAST_GAIN
     agrees = tuple(a is None or (say_something and a < coarsest_A) for a in resolutions)
     result = StartsResult(tuple(gains), tuple(resolutions), agrees, chosen)
     if result.n_agreeing > 1:

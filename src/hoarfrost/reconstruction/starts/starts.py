@@ -15,9 +15,10 @@ from hoarfrost.model.map_prior import ExponentialCubicPrior
 from hoarfrost.optim.registry import METHODS, Facts
 from hoarfrost.particles.sampling import FixedMinibatchSampler, MinibatchSampler
 from hoarfrost.reconstruction.env import Env
+from hoarfrost.reconstruction.estimate.diameter import diameter_of_map
 from hoarfrost.reconstruction.estimate.folds import FOLDS
 from hoarfrost.reconstruction.estimate.junk import Junk
-from hoarfrost.reconstruction.schedule import LEAST_GAIN_TO_REFINE, last_stage_of_starts
+from hoarfrost.reconstruction.schedule import LEAST_BEYOND_SPHERE_TO_REFINE, LEAST_GAIN_TO_REFINE, last_stage_of_starts
 from hoarfrost.reconstruction.starts.agreement import StartMaps, StartsResult, compare
 from hoarfrost.reconstruction.starts.annealing import Annealing
 from hoarfrost.reconstruction.starts.curvature import largest_curvature
@@ -39,7 +40,7 @@ class Starts:
 
     `sampler` has the minibatches that its stages have left. `so_far` are the maps to go on with, and `comparison` tells
     how starts compare, once there are several. `rate_factor` is what the base step of a gradient method was multiplied
-    by.
+    by. `diameter_A` is the particle's where the map of the first stage has told it.
     """
 
     found: tuple[StartMaps, ...] = ()
@@ -49,6 +50,7 @@ class Starts:
     so_far: StartMaps | None = None
     comparison: StartsResult = StartsResult()
     rate_factor: float = 1.0
+    diameter_A: float | None = None
     is_over: bool = False
     news: tuple[News, ...] = ()
 
@@ -69,7 +71,19 @@ class Starts:
         if not self.stage.is_over:
             stage = self.stage.step(env, tally)
             return dataclasses.replace(self, stage=stage, news=stage.news)
+        if self.diameter_A is None and env.settings.sources["diameter_A"] == "data":
+            return self._measured(env, self.stage)
         return self._after_stage(env, self.stage, tally)
+
+    def _measured(self, env: Env, stage: Stage) -> Starts:
+        """With the particle's diameter, from the map of the first stage: never more than was given to the stage."""
+        volume = stage.maps.volumes.mean(dim=0)
+        share = env.team.once_number(lambda: diameter_of_map(volume))
+        diameter_A = min(share * env.length_A, env.settings.diameter_A)
+        message = f"The first map is {diameter_A:.0f} Å wide: the mask is as wide from now on"
+        return dataclasses.replace(
+            self, diameter_A=diameter_A, news=(News(stage.number, env.r_max_of(stage.number), 1.0, message=message),)
+        )
 
     def _begun(self, env: Env) -> Starts:
         generator = env.generator("minibatches", self.start)
@@ -128,6 +142,10 @@ class Starts:
     def _after_stage(self, env: Env, stage: Stage, tally: Tally) -> Starts:
         """What follows from a stage that is over: the next stage, or the end of the start."""
         best, gain = self.best, stage.gain
+        if best is None and self.start == 0 and self.diameter_A is not None:
+            # In a narrower mask the images hold less, for any map to explain.
+            maps = stage.maps
+            gain = env.judge(env.band(0, env.first_symmetry), maps.volumes, maps.log_shares).gain
         is_out_of_epochs = env.is_out_of_epochs(tally.since_start)
         ended = dataclasses.replace(self, stage=None, sampler=stage.sampler, news=())
         if best is not None and (gain is None or gain < best.gain):
@@ -141,17 +159,20 @@ class Starts:
         ended = dataclasses.replace(ended, best=best)
         if is_out_of_epochs or stage.number + 1 == len(env.settings.stages_r_max):
             return ended
-        if self._may_refine(env, stage.number, gain):
+        if self._may_refine(env, stage, gain):
             skipped = LeftOut("stages", stage.number + 1)
             news = News(stage.number, env.r_max_of(stage.number), left_out=skipped, is_told=False)
             return dataclasses.replace(ended, news=(news,))
         return ended._at_stage(env, stage.number + 1, stage.method, stage.sampler)
 
-    def _may_refine(self, env: Env, stage: int, gain: float) -> bool:
+    def _may_refine(self, env: Env, stage: Stage, gain: float) -> bool:
         """Whether the images know their poses well enough for refinement, by sums as fine as it searches with."""
-        s = env.settings
-        is_fine = stage >= last_stage_of_starts(s.stages_r_max, s.refined_r_max)
-        return bool(s.refined_r_max) and is_fine and gain >= LEAST_GAIN_TO_REFINE
+        s, maps = env.settings, stage.maps
+        is_fine = stage.number >= last_stage_of_starts(s.stages_r_max, s.refined_r_max)
+        if not (s.refined_r_max and is_fine and gain >= LEAST_GAIN_TO_REFINE):
+            return False
+        band = env.band(stage.number, env.first_symmetry, start=self.start)
+        return env.judge(band, maps.volumes, maps.log_shares).beyond_sphere >= LEAST_BEYOND_SPHERE_TO_REFINE
 
     def _compared(self, env: Env) -> Starts:
         """With one more start found, compared with those before: over, or to go on with the next."""
@@ -177,13 +198,13 @@ class Starts:
 
 
 def _online(env: Env, ground: Ground, volumes: Tensor, before: Method | None, sampler: Sampler) -> Method:
-    disc, sample = ground.band.disc, env.sample(ground.band.disc)
+    disc, sample, mask_power = ground.band.disc, env.sample(ground.band.disc), env.source.mask_power
     if isinstance(before, OnlineMethod):
         junk = before.junk
-        if junk is not None and not junk.covers(disc):
-            before = dataclasses.replace(before, junk=junk.covering(sample, disc))
+        if junk is not None:
+            junk = dataclasses.replace(junk, mask_power=mask_power)
+            before = dataclasses.replace(before, junk=junk if junk.covers(disc) else junk.covering(sample, disc))
         return before.widened(ground, volumes)
-    mask_power = env.source.mask_power
     annealing, junk = Annealing.of(sample, disc, mask_power), Junk(mask_power).covering(sample, disc)
     return OnlineMethod.begin(ground, volumes, sampler.folds, annealing, junk)
 

@@ -34,7 +34,8 @@ class News:
 
     `batch_nll` and `ess` are of a minibatch, `judged` of the held-out particles, `sum_error` of a spot check, all in
     nats an image. `images` counts the gradients of single images that the step took, and `is_iteration` says whether it
-    was a minibatch. With `begins_start` that random start begins.
+    was a minibatch. With `begins_start` that random start begins. `doubts` are told by a run that has ended: reasons
+    not to trust its maps.
     """
 
     stage: int
@@ -46,6 +47,7 @@ class News:
     step_size: float | None = None
     sum_error: SumError | None = None
     message: str | None = None
+    doubts: tuple[str, ...] = ()
     images: int = 0
     is_iteration: bool = False
     begins_start: int | None = None

@@ -25,7 +25,9 @@ class Event:
     held-out particles and None where not computed. `ess` is the median effective number of poses in the minibatch.
     `image_gradients` counts gradients of single images so far. `fraction_done` is an estimate, 0 to 1. `sum_error` and
     its standard error are what a spot check of a refinement stage found, nats per image (`spot_check.SumError`).
-    `message` is something worth telling the user.
+    `nll_gain_beyond_sphere` and its standard error are what the map explains of the held-out particles beyond its own
+    spherical average (`estimate.held_out`). `message` is something worth telling the user, and `doubts` are reasons not
+    to trust the maps, of a run that has ended.
     """
 
     iteration: int
@@ -45,7 +47,10 @@ class Event:
     sum_error: float | None = None
     sum_error_standard_error: float | None = None
     nll_gain_standard_error: float | None = None
+    nll_gain_beyond_sphere: float | None = None
+    nll_gain_beyond_sphere_standard_error: float | None = None
     message: str | None = None
+    doubts: tuple[str, ...] = ()
 
 
 Progress = Callable[[Event], None]

@@ -21,6 +21,7 @@ from torch import Tensor
 from hoarfrost.errors import UsageError
 from hoarfrost.io.atomic import write_text_atomically
 from hoarfrost.io.mrc import write_volume
+from hoarfrost.maths.fourier import centred_window, fourier_resize
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruction.settings.settings import Settings
 from hoarfrost.reconstruction.watch.matches import Matches, write_matches
@@ -69,7 +70,8 @@ class Live:
         try:
             self._write(folder, self._settings, self._stack, shown.find_volumes(), shown.find_matches())
             state = {
-                "r_max": shown.r_max,
+                # In the box of the images, which matches are shown in.
+                "r_max": shown.r_max * self._settings.image_box / self._settings.box,
                 "resolution_A": self._settings.box * self._settings.pixel_size_A / shown.r_max,
                 "image_gradients": image_gradients,
                 "shares": shown.log_shares.exp().tolist(),
@@ -83,11 +85,11 @@ class Live:
         self._next = now + max(LEAST_INTERVAL_S, (now - started) / SHARE_OF_TIME)
 
     def _write(self, folder: Path, settings: Settings, stack: ParticleStack, volumes: Tensor, matches: Matches) -> None:
-        length_A = settings.box * settings.pixel_size_A
         for number, volume in enumerate(volumes):
             own = class_folder(folder, number, settings.classes)
             own.mkdir(parents=True, exist_ok=True)
-            write_volume(own / MAP, volume.cpu().numpy().astype(np.float32), length_A / volume.shape[-1])
+            whole, length_A = _in_whole_images(volume.cpu(), settings)
+            write_volume(own / MAP, whole.numpy().astype(np.float32), length_A / whole.shape[-1])
             of_class = matches[(matches.classes == number).nonzero().squeeze(1)]
             if len(of_class.indices):
                 write_matches(own, stack, of_class.typical())
@@ -99,6 +101,13 @@ class Live:
         """
         if self._settings is not None:
             write_text_atomically(Path(self._settings.output) / name, json.dumps(record) + "\n")
+
+
+def _in_whole_images(volume: Tensor, settings: Settings) -> tuple[Tensor, float]:
+    """A map over the length of the images, which is told too, where these were cut for the run."""
+    if settings.box < settings.image_box:
+        volume = centred_window(fourier_resize(volume, settings.box), settings.image_box)
+    return volume, settings.image_box * settings.pixel_size_A
 
 
 def class_folder(folder: Path, number: int, classes: int) -> Path:

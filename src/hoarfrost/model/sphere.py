@@ -1,0 +1,55 @@
+"""The likelihood of images under the spherical average of a map: what is left when no orientation is known.
+
+The mean of exp(−2πi k·x / n) over all rotations is sinc(2 |k| |x| / n), so that of a map V the average has
+
+    V̂°(|k|) = Σ_x V(x) sinc(2 |k| |x| / n)
+
+Every orientation gives the same slice, and the sum over poses is one over shifts.
+"""
+
+import torch
+from torch import Tensor
+
+from hoarfrost.maths.fourier import FourierDisc, radius_grid
+from hoarfrost.model.images import WhitenedImages
+from hoarfrost.model.quadrature import PosePrior, make_shift_quadrature
+
+# Shifts are as close as for a band limit so many times higher: nothing else is summed over, so that it costs nothing.
+FINER = 2.0
+IMAGES_AT_ONCE = 50
+
+
+def spherical_slice(volume: Tensor, disc: FourierDisc) -> Tensor:
+    """The slice of a map's spherical average, as `SliceOperator.slices` has those of maps: real float64 (K,).
+
+    The map (n, n, n) spans the length of the images.
+    """
+    n = volume.shape[-1]
+    squares, place = torch.unique(radius_grid(n, 3).square().round().flatten(), return_inverse=True)
+    of_radius = torch.zeros(len(squares), dtype=torch.float64)
+    of_radius.index_add_(0, place, volume.cpu().to(torch.float64).flatten())
+    radii, coefficient = torch.unique(disc.radii, return_inverse=True)
+    profile = torch.sinc(2 / n * radii[:, None] * squares.sqrt()) @ of_radius
+    return profile[coefficient] / disc.box
+
+
+def log_evidence_of_spheres(
+    volumes: Tensor, log_shares: Tensor, images: WhitenedImages, disc: FourierDisc, prior: PosePrior
+) -> Tensor:
+    """log p(Ĩ | V°) of b images under the spherical averages of maps (C, n, n, n) with shares: (b,) float64."""
+    shifts = make_shift_quadrature(FINER * disc.r_max, disc.box, prior.shift_sigma_px, prior.shift_extent_px)
+    device, dtype = images.data.device, images.data.dtype
+    phases = shifts.phases(disc.coordinates, disc.box).to(device, dtype)
+    log_weights = shifts.log_weights.to(device)
+    of_class = []
+    for volume, log_share in zip(volumes, log_shares.tolist(), strict=True):
+        of_slice = spherical_slice(volume, disc).to(device, images.ctf.dtype)
+        parts = []
+        for first in range(0, len(images), IMAGES_AT_ONCE):
+            part = images[slice(first, first + IMAGES_AT_ONCE)]
+            filtered = part.ctf * of_slice
+            products = ((part.data.conj() * filtered) @ phases.T).real.to(torch.float64)
+            power = filtered.square().sum(dim=1, dtype=torch.float64)
+            parts.append((2 * products + log_weights).logsumexp(dim=1) - power)
+        of_class.append(torch.cat(parts) + log_share)
+    return torch.stack(of_class, dim=1).logsumexp(dim=1) + images.log_constant

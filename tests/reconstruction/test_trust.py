@@ -1,0 +1,45 @@
+"""What speaks against a map."""
+
+import pytest
+import torch
+
+from hoarfrost.parallel.team import Team
+from hoarfrost.reconstruction.estimate.held_out import HeldOut
+from hoarfrost.reconstruction.trust import comes_back, doubts
+
+ZEROS = torch.zeros(50, dtype=torch.float64)
+
+
+def judged(beyond_sphere: float) -> HeldOut:
+    spread = torch.linspace(-1, 1, 50, dtype=torch.float64)
+    return HeldOut.of(spread - 20, ZEROS, ZEROS - 20 + beyond_sphere + 2 * spread, Team())
+
+
+def test_gains_have_the_errors_of_paired_differences() -> None:
+    found = judged(3.0)
+    assert found.gain == pytest.approx(20)
+    assert found.beyond_sphere == pytest.approx(3)
+    assert found.gain_standard_error == pytest.approx(found.standard_error)
+    assert found.beyond_sphere_standard_error == pytest.approx(found.standard_error)
+    assert found.gain_standard_error == pytest.approx(float(torch.linspace(-1, 1, 50).std()) / 50**0.5, rel=1e-5)
+
+
+def test_a_map_no_better_than_its_spherical_average_is_doubted() -> None:
+    assert doubts(judged(5.0), []) == ()
+    assert doubts(None, []) == ()
+    (told,) = doubts(judged(0.2), [])
+    assert told.startswith("The orientations are not known")
+    assert "0.2 ± 0.1 nats" in told
+
+
+def test_a_curve_that_comes_back_is_found_where_it_does() -> None:
+    falling = torch.linspace(1, 0, 20, dtype=torch.float64)
+    assert comes_back(falling) is None
+    back = falling.clone()
+    back[10:12], back[15:18] = 0.0, torch.tensor([0.4, 0.5, 0.4], dtype=torch.float64)
+    assert comes_back(back) == (10, 16)
+    # The transform of a hollow particle has zeros, about which the curve dips; it does not stay down.
+    dip = falling.clone()
+    dip[6] = 0.0
+    assert comes_back(dip) is None
+    assert comes_back(falling[:4]) is None
