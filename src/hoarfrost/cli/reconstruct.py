@@ -32,7 +32,7 @@ def reconstruct(particles: Path, /, *, output: Output, quiet: Quiet = False, **o
 def show_result(result: RunResult) -> None:
     """Draw the pictures of a run that has come to its end, and say what came of it; none of these can fail it.
 
-    Raises NotConvergedError where no two random starts agree.
+    Raises NotConvergedError where no two random starts agree, or where its epochs ended it.
     """
     if not is_first():
         return
@@ -51,15 +51,23 @@ def show_result(result: RunResult) -> None:
         for line in summary(result):
             print(wrapped(line) if sys.stdout.isatty() else line)
         sys.stdout.flush()
-    check_starts(result.starts.agrees)
+    check_trust(result.starts.agrees, None if result.converged else result.settings.epochs)
 
 
-def check_starts(agrees: Sequence[bool]) -> None:
-    """Raise NotConvergedError where, of several random starts, only the chosen one agrees with itself."""
+def check_trust(agrees: Sequence[bool], spent_epochs: float | None) -> None:
+    """Raise NotConvergedError where, of several random starts, only the chosen one agrees with itself.
+
+    Also where epochs were `spent_epochs`, which ended the run before its work was done.
+    """
     from hoarfrost.errors import NotConvergedError
 
+    spent = "" if spent_epochs is None else f"--epochs {spent_epochs:g} ended the run before its work was done"
     if sum(agrees) == 1:
         raise NotConvergedError(
             f"no two of {len(agrees)} random starts agree, so do not trust this map; look at matches.png, "
-            "remove bad particles, or try more --starts"
+            f"remove bad particles, or try more {f'--epochs, as {spent}' if spent else '--starts'}"
+        )
+    if spent:
+        raise NotConvergedError(
+            f"{spent}, so the map may be coarse, or wrong; run it again with more --epochs, or with none"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tomllib
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from cyclopts import Parameter
 
 from hoarfrost import verbs
 from hoarfrost.cli.command import Quiet, command
-from hoarfrost.cli.reconstruct import check_starts, show_result
+from hoarfrost.cli.reconstruct import check_trust, show_result
 from hoarfrost.cli.stop import Stop
 from hoarfrost.cli.terminal import optional
 from hoarfrost.parallel.launch import is_first
@@ -39,7 +40,19 @@ def resume(
                 from hoarfrost.reporting.run_pictures import draw_missing_pictures
 
                 draw_missing_pictures(run)
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                check_starts(json.loads((run / "starts.json").read_text(encoding="utf-8"))["agrees"])
+            _check_trust(run)
         raise
     show_result(result)
+
+
+def _check_trust(run: Path) -> None:
+    """Raise NotConvergedError as at the end of the run, as far as its folder can be read."""
+    agrees: list[bool] = []
+    spent_epochs = None
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        agrees = json.loads((run / "starts.json").read_text(encoding="utf-8"))["agrees"]
+    with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
+        last = json.loads((run / "events.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+        if last["converged"] is False:
+            spent_epochs = tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))["epochs"]
+    check_trust(agrees, spent_epochs)

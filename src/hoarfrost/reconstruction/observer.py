@@ -90,4 +90,5 @@ def event_of(news: News, tally: Tally, fraction_done: float, seconds: float, env
         sum_error=None if sum_error is None else sum_error.mean,
         sum_error_standard_error=None if sum_error is None else sum_error.standard_error,
         message=news.message,
+        converged=news.converged,
     )

@@ -29,8 +29,9 @@ class RunResult:
 
     `resolution_A` is where the FSC of two half maps falls below 0.143, without mask or in one and corrected for it,
     whichever is coarser, and never finer than the band limit; optimistic unless `independent_halves`, when the halves
-    were refined apart. `converged` is False where `epochs` ended the run first. `classes` has one structure, or as many
-    as were asked for, the one of most particles first; what is said of one map is said of that.
+    were refined apart. `converged` is False where `epochs` ended the run before its work was done. `classes`
+    has one structure, or as many as were asked for, the one of most particles first; what is said of one map is said of
+    that.
     """
 
     output: Path

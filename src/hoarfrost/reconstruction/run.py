@@ -171,7 +171,7 @@ def _finished(run: Run, env: Env, output: Path, observer: Observer, watching: Wa
         observer.after(run, env)
     if env.team.is_first:
         write_results(output, env.source.stack, settings, final)
-    run = run.telling(env, [News(env.final_stage, r_max, 1.0)])
+    run = run.telling(env, [News(env.final_stage, r_max, 1.0, converged=refined.converged)])
     observer.tell(run, env)
     if env.team.is_first:
         # What is left of them does no harm.

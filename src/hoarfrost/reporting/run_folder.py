@@ -82,6 +82,11 @@ class RunFolder:
         """Whether the results are there."""
         return all(structure.finished for structure in self.structures)
 
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether the epochs that were allowed ended the run before its work was done."""
+        return any(event.get("converged") is False for event in self.events[-1:])
+
     @cached_property
     def particles(self) -> Particles | None:
         """What a finished run says of its particles, if anything. Raises DataError for a file that cannot be read."""

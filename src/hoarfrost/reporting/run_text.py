@@ -77,6 +77,11 @@ def warnings(run: RunFolder) -> Iterator[str]:
             f"No two of {len(run.starts['gains'])} random starts agree: do not trust this map. Look at the matched "
             "particles, remove bad particles, or try more --starts."
         )
+    if run.is_cut_short:
+        yield (
+            f"--epochs {run.settings['epochs']:g} ended the run before its work was done: the map may be coarse, or "
+            "wrong. Run it again with more --epochs, or with none."
+        )
     if run.finished and run.settings["starts"] == 1:
         yield "There was one random start only, so nothing shows that another would have come to the same map."
     if run.judged:

@@ -34,7 +34,7 @@ class News:
 
     `batch_nll` and `ess` are of a minibatch, `judged` of the held-out particles, `sum_error` of a spot check, all in
     nats an image. `images` counts the gradients of single images that the step took, and `is_iteration` says whether it
-    was a minibatch. With `begins_start` that random start begins.
+    was a minibatch. With `begins_start` that random start begins. `converged` is told by a run that has ended.
     """
 
     stage: int
@@ -51,6 +51,7 @@ class News:
     begins_start: int | None = None
     left_out: LeftOut | None = None
     is_told: bool = True
+    converged: bool | None = None
 
 
 @dataclass(frozen=True)

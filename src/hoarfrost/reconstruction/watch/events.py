@@ -25,7 +25,8 @@ class Event:
     held-out particles and None where not computed. `ess` is the median effective number of poses in the minibatch.
     `image_gradients` counts gradients of single images so far. `fraction_done` is an estimate, 0 to 1. `sum_error` and
     its standard error are what a spot check of a refinement stage found, nats per image (`spot_check.SumError`).
-    `message` is something worth telling the user.
+    `message` is something worth telling the user. `converged` is of a run that has ended: whether nothing was left to
+    do, and False where `epochs` ended it first; None before.
     """
 
     iteration: int
@@ -46,6 +47,7 @@ class Event:
     sum_error_standard_error: float | None = None
     nll_gain_standard_error: float | None = None
     message: str | None = None
+    converged: bool | None = None
 
 
 Progress = Callable[[Event], None]
