@@ -55,7 +55,7 @@ RESULT = SimpleNamespace(
     output=Path("run"),
     classes=(CLASS,),
     particles_path=Path("run/particles.star"),
-    settings=SimpleNamespace(symmetry="C1"),
+    settings=SimpleNamespace(symmetry="C1", epochs=None),
     independent_halves=False,
     converged=True,
     starts=StartsResult((31.0, 29.5), (None, 48.0), (True, True), 0),
@@ -141,7 +141,7 @@ def test_starts_that_do_not_agree_are_told_and_exit_4(
 
 @pytest.mark.usefixtures("drawn")
 def test_reconstruct_hands_over_every_option(replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str]) -> None:
-    calls = replace("reconstruct", "reconstruction.run", SimpleNamespace(**{**vars(RESULT), "converged": False}))
+    calls = replace("reconstruct", "reconstruction.run", RESULT)
     options = (
         "--seed 3 --starts 2 --max-resolution 20 --diameter 180 --symmetry D2 --method sgd --epochs 2.5 "
         "--batch-size 50 --shift-sigma 5 --shift-extent 15 --device cpu --threads 2 --held-out 80 --datadir data "
@@ -173,7 +173,28 @@ def test_reconstruct_hands_over_every_option(replace: Callable[..., Calls], caps
         "contrast": "black",
         "overwrite": True,
     }
-    assert "still improving" in capsys.readouterr().out
+    # Epochs that did not end the run say nothing against it.
+    assert "still improving" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("drawn")
+@pytest.mark.parametrize(
+    ("starts", "words"),
+    [
+        (RESULT.starts, "error: --epochs 2.5 ended the run before its work was done, so the map may be coarse"),
+        (StartsResult((3.0, 1.0), (None, 90.0), (True, False), 0), "more --epochs, as --epochs 2.5 ended the run"),
+    ],
+)
+def test_a_run_that_its_epochs_ended_is_told_and_exits_4(
+    replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str], starts: StartsResult, words: str
+) -> None:
+    ended = {"converged": False, "settings": SimpleNamespace(symmetry="C1", epochs=2.5), "starts": starts}
+    replace("reconstruct", "reconstruction.run", SimpleNamespace(**{**vars(RESULT), **ended}))
+    assert main(["reconstruct", "particles.star", "-o", "run", "--epochs", "2.5"]) == 4
+    shown = capsys.readouterr()
+    assert "still improving when --epochs ended it" in shown.out
+    assert shown.err.count("\n") == 1
+    assert words in shown.err
 
 
 def test_simulate_hands_over_every_option(replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str]) -> None:

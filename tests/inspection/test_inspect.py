@@ -13,6 +13,7 @@ import torch
 
 import hoarfrost
 from hoarfrost.cli import main
+from hoarfrost.durations import between
 from hoarfrost.errors import DataError, UsageError
 from hoarfrost.inspection.ctf import ctf_coverage, ctf_flags
 from hoarfrost.inspection.images import choose_images
@@ -377,7 +378,10 @@ def test_the_command_shows_the_table_and_writes_pictures(
     assert "--max-resolution" in out
     assert "measured on this machine" in out
     assert sorted(path.name for path in output.iterdir()) == ["ctf.png", "inspect.json", "montage.png", "noise.png"]
-    assert json.loads((output / "inspect.json").read_text())["seconds"] > 0
+    found = json.loads((output / "inspect.json").read_text())
+    time = next(parameter for parameter in found["parameters"] if parameter["name"] == "Time")
+    assert 0 < time["forecast_min_s"] < time["forecast_s"] == found["seconds"] < time["forecast_max_s"]
+    assert between(time["forecast_min_s"], time["forecast_max_s"]) in out
     assert main(["inspect", str(good), "-o", str(output)]) == 2
     assert "give --overwrite" in capsys.readouterr().err
     from matplotlib.image import imread

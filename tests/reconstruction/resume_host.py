@@ -23,7 +23,7 @@ from hoarfrost.cli import main, watch
 from hoarfrost.cli import reconstruct as command
 from hoarfrost.reconstruction import run as verb
 from hoarfrost.reconstruction import schedule
-from hoarfrost.reconstruction.forecast import Rates, expected_seconds
+from hoarfrost.reconstruction.forecast import Forecast, Rates
 from hoarfrost.reconstruction.refinement import refining
 from hoarfrost.reconstruction.settings import plan as settings
 from hoarfrost.reconstruction.starts import agreement, starts
@@ -44,7 +44,7 @@ def make_tiny(put: Any = setattr) -> None:
     for name in ("FIRST_STAGE", "LATER_STAGE", "REFINED_LATER_STAGE", "LAST_STAGE", "GRADIENT_STAGE"):
         put(schedule, name, schedule.StagePlan((0.3,), 2, 4, 2, 2, 4))
     # That takes two seconds, and nothing but the progress bar goes by it.
-    put(verb, "measured_seconds", lambda env: expected_seconds(env.settings, Rates()))
+    put(verb, "measured_forecast", lambda env: Forecast.of(env.settings, Rates(), Rates()))
     # So do these; they follow from their arguments alone.
     put(agreement, "align", lambda volume, reference: SimpleNamespace(aligned=volume, correlation=0.9))
     axes = Axes(torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), 0.9)

@@ -98,7 +98,7 @@ def test_the_command_line_names_every_class(
     output = tmp_path / "run"
     options = ["--classes", "2", "--starts", "1", "--epochs", "0.3", "--max-resolution", f"{LENGTH_A / 4}", "--quiet"]
     command = ["reconstruct", str(mixture.particles_path), "-o", str(output), *options]
-    assert main(command) == 0
+    assert main(command) == 4  # after so few epochs
     printed = capsys.readouterr().out
     for number in (1, 2):
         assert f"class00{number}.mrc, which " in printed
@@ -117,7 +117,7 @@ def test_the_command_line_names_every_class(
         "--overwrite",
         "-q",
     ]
-    assert main(again) == 0
+    assert main(again) == 4
     assert not list(output.glob("class*"))
     assert (output / "map.mrc").is_file()
 

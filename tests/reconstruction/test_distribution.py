@@ -229,7 +229,7 @@ def test_two_processes_find_the_same_contrast(particles: Path, tmp_path: Path) -
     maps = []
     for star in (particles, dark):
         output = tmp_path / f"run {len(maps)}"
-        arguments = [str(star), *SHARED, "--max-resolution", "64", "--epochs", "1", "-o", str(output)]
+        arguments = [str(star), *REFINED, "-o", str(output)]
         ended = wait(start_with_torchrun(2, arguments))
         assert ended.code == 0, ended.err
         assert (ended.out + ended.err).count("images are inverted") == len(maps)
@@ -412,7 +412,7 @@ def two_hosts() -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
 def test_two_hosts_give_what_one_gives(
     two_hosts: tuple[tuple[str, str], tuple[str, str]], particles: Path, tmp_path: Path
 ) -> None:
-    arguments = [str(particles), *SHARED, "--max-resolution", "64", "--epochs", "2"]
+    arguments = [str(particles), *REFINED]
     launcher = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d"]
     launcher += ["--rdzv-endpoint", f"{two_hosts[0][1]}:29400", "--rdzv-id", "test"]
     command = [str(COMMAND), "reconstruct", *arguments, "-o", str(tmp_path / "two")]

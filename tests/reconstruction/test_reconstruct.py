@@ -500,10 +500,21 @@ def test_the_command_line_goes_from_a_map_to_a_judged_map(tmp_path: Path, capsys
     write_volume(truth, make_phantom(24).numpy(), 10.0)
     assert main(["simulate", str(truth), "-n", "60", "-o", str(particles), "--snr", "0.5", "--seed", "2"]) == 0
     reconstruct = ["reconstruct", str(particles / "particles.star"), "-o", str(output), "--shift-sigma", "0"]
-    assert main([*reconstruct, "--max-resolution", "60", "--epochs", "3", "--starts", "1", "--quiet"]) == 0
-    printed = capsys.readouterr().out
-    assert str(output / "map.mrc") in printed
-    assert "still improving" in printed
+    assert main([*reconstruct, "--max-resolution", "60", "--epochs", "3", "--starts", "1", "--quiet"]) == 4
+    printed = capsys.readouterr()
+    assert str(output / "map.mrc") in printed.out
+    assert "still improving" in printed.out
+    told = "--epochs 3 ended the run before its work was done"
+    assert printed.err == (
+        f"hoarfrost: error: {told}, so the map may be coarse, or wrong; run it again with more --epochs, or with none\n"
+    )
+    # A page that is made of the folder alone, and whoever asks again, are told the same.
+    (output / "report.html").unlink()
+    assert main(["report", str(output)]) == 0
+    assert f"{told}: the map may be coarse" in (output / "report.html").read_text()
+    capsys.readouterr()
+    assert main(["resume", str(output)]) == 4
+    assert capsys.readouterr() == ("", printed.err)
     evaluate = ["evaluate", str(output / "map.mrc"), "--reference", str(particles / "truth.mrc")]
     poses = ["--poses", str(output / "particles.star"), "--true-poses", str(particles / "true_poses.star")]
     assert main([*evaluate, *poses, "--json"]) == 0

@@ -191,6 +191,20 @@ def test_a_refinement_that_makes_the_map_worse_says_so(march: Any, env: Env, gai
         assert "1000000.0 before" in told[0]
 
 
+@pytest.mark.parametrize(("left", "epochs", "converged"), [(1, 0.1, True), (2, 0.1, False), (2, None, True)])
+def test_a_run_has_converged_unless_its_epochs_left_a_band_limit_out(
+    march: Any, env: Env, left: int, epochs: float | None, converged: bool
+) -> None:
+    # The last band limit is the final passes' in any case.
+    number = len(march.settings.refined_r_max) - left
+    start = StartMaps(Mixture(march.refined.maps.common, torch.zeros(1)), 0, gain=0.0, converged=True)
+    settings = march.settings.model_copy(update={"epochs": epochs})
+    begun = dataclasses.replace(March.begin(env, start, "C1", Tally()), found=march.refined, number=number)
+    after = begun.step(Env(settings, env.source), Tally(since_start=10**6))
+    assert after.is_over == (left == 1 or epochs is not None)
+    assert after.found.converged == converged
+
+
 class Turned:
     """One image of blobs at a known pose, and a model of them."""
 

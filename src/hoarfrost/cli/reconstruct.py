@@ -32,7 +32,7 @@ def reconstruct(particles: Path, /, *, output: Output, quiet: Quiet = False, **o
 def show_result(result: RunResult) -> None:
     """Draw the pictures of a run that has come to its end, and say what came of it; none of these can fail it.
 
-    Raises NotConvergedError where no two random starts agree.
+    Raises NotConvergedError where something speaks against the maps.
     """
     if not is_first():
         return
@@ -51,15 +51,12 @@ def show_result(result: RunResult) -> None:
         for line in summary(result):
             print(wrapped(line) if sys.stdout.isatty() else line)
         sys.stdout.flush()
-    check_starts(result.starts.agrees)
+    check_trust(result.doubts)
 
 
-def check_starts(agrees: Sequence[bool]) -> None:
-    """Raise NotConvergedError where, of several random starts, only the chosen one agrees with itself."""
+def check_trust(doubts: Sequence[str]) -> None:
+    """Raise NotConvergedError where something speaks against the maps of a run."""
     from hoarfrost.errors import NotConvergedError
 
-    if sum(agrees) == 1:
-        raise NotConvergedError(
-            f"no two of {len(agrees)} random starts agree, so do not trust this map; look at matches.png, "
-            "remove bad particles, or try more --starts"
-        )
+    if doubts:
+        raise NotConvergedError("; also, ".join(doubts))

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from hoarfrost import verbs
 from hoarfrost.cli.command import Quiet, command
-from hoarfrost.cli.reconstruct import check_starts, show_result
+from hoarfrost.cli.reconstruct import check_trust, show_result
 from hoarfrost.cli.stop import Stop
 from hoarfrost.cli.terminal import optional
 from hoarfrost.parallel.launch import is_first
@@ -39,7 +39,14 @@ def resume(
                 from hoarfrost.reporting.run_pictures import draw_missing_pictures
 
                 draw_missing_pictures(run)
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                check_starts(json.loads((run / "starts.json").read_text(encoding="utf-8"))["agrees"])
+            _check_trust(run)
         raise
     show_result(result)
+
+
+def _check_trust(run: Path) -> None:
+    """Raise NotConvergedError as at the end of the run, as far as its folder can be read."""
+    doubts: list[str] = []
+    with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
+        doubts = json.loads((run / "events.jsonl").read_text(encoding="utf-8").splitlines()[-1])["doubts"]
+    check_trust(doubts)

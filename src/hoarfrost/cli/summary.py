@@ -25,7 +25,7 @@ def wrapped(line: str) -> str:
 def summary(result: RunResult) -> Iterator[str]:
     """Lines about the maps, how far to trust them, and what to do next."""
     minutes, seconds = divmod(round(result.seconds), 60)
-    ended = "" if result.converged else ", still improving when it ended: more --epochs may sharpen the map"
+    ended = "" if result.converged else ", still improving when --epochs ended it"
     for of_class in result.classes:
         yield from _of_class(of_class, result)
     if result.settings.symmetry != "C1":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hoarfrost.errors import DataError
-from hoarfrost.inspection.cost import forecast_seconds
+from hoarfrost.inspection.cost import forecast_of_run
 from hoarfrost.inspection.ctf import ctf_coverage, ctf_flags
 from hoarfrost.inspection.images import ImageSurvey, choose_images, image_flags, make_montage, survey
 from hoarfrost.inspection.noise import noise_flags, noise_spectrum
@@ -55,18 +55,18 @@ def _inspect(stack: ParticleStack, options: Options, *, forecast: bool) -> Inspe
     flags += ctf_flags(coverage, stack.ctf, stack.box * stack.pixel_size_A, finest_A)
     found = survey(stack, choose_images(stack.n_images, stack.box))
     seen = None
-    seconds = None
+    expected = None
     if not isinstance(settings, Flag):
         flags += image_flags(found, stack, settings.diameter_A, given=options.diameter_A is not None)
         if len(found.good):
             seen = _look(stack, settings, found)
             flags += seen.flags
             if forecast:
-                seconds = forecast_seconds(settings.with_contrast(seen.contrast), seen.source)
+                expected = forecast_of_run(settings.with_contrast(seen.contrast), seen.source)
             flags += _memory_flags(settings)
     parameters += _image_parameters(stack, found, seen)
     if not isinstance(settings, Flag):
-        parameters += run_parameters(settings, options, seconds)
+        parameters += run_parameters(settings, options, expected)
     return Inspection(
         path=table.star.path,
         n_particles=stack.n_images,
@@ -80,7 +80,7 @@ def _inspect(stack: ParticleStack, options: Options, *, forecast: bool) -> Inspe
         ctf=coverage,
         noise=None if seen is None else seen.noise,
         montage=None if seen is None else seen.montage,
-        seconds=seconds,
+        seconds=None if expected is None else expected.total_s,
         bytes_of_memory=None if isinstance(settings, Flag) else settings.expected_bytes,
     )
 

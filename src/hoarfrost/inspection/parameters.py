@@ -11,6 +11,7 @@ from hoarfrost.io.columns import FIELD_OF_COLUMN
 from hoarfrost.io.particles_star import ParticleTable
 from hoarfrost.io.star_columns import Floats
 from hoarfrost.io.star_optics import particle_table
+from hoarfrost.reconstruction.forecast import Forecast
 from hoarfrost.reconstruction.settings.memory import GB
 from hoarfrost.reconstruction.settings.options import Options
 from hoarfrost.reconstruction.settings.settings import Settings
@@ -96,7 +97,7 @@ def optics_parameters(table: ParticleTable) -> Iterator[Parameter]:
     )
 
 
-def run_parameters(settings: Settings, options: Options, seconds: float | None) -> Iterator[Parameter]:
+def run_parameters(settings: Settings, options: Options, forecast: Forecast | None) -> Iterator[Parameter]:
     """What a reconstruction would use, and what it would take."""
 
     def chosen(value: object, option: str, default: str) -> str:
@@ -129,20 +130,15 @@ def run_parameters(settings: Settings, options: Options, seconds: float | None) 
         chosen(options.memory, "memory", "2 GB, or half of the machine's"),
         {"expected_bytes": s.expected_bytes, "memory_bytes": s.memory_bytes},
     )
-    if seconds is not None:
+    if forecast is not None:
         yield Parameter(
             RUN,
             "Time",
-            f"about {duration(seconds)}",
+            str(forecast),
             f"measured on this machine, {s.threads} thread{'s' * (s.threads != 1)}, {s.device}",
-            {"forecast_s": seconds, "threads": s.threads, "device": s.device},
+            {"forecast_s": forecast.total_s, "forecast_min_s": forecast.least_s, "forecast_max_s": forecast.most_s}
+            | {"threads": s.threads, "device": s.device},
         )
-
-
-def duration(seconds: float) -> str:
-    """A time in the unit that suits it."""
-    minutes = seconds / 60
-    return f"{seconds:.0f} s" if seconds < 90 else f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
 class _Sources:

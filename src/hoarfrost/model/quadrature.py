@@ -31,6 +31,9 @@ LEBEDEV_SIZES = (
     3470, 3890, 4334, 4802, 5294, 5810,
 )  # fmt: skip
 N_SYMMETRIES = 8
+# A line on no axis and no mirror plane of the octahedron; directions closer than the second are one.
+GENERIC = torch.tensor([0.3, 0.5, 0.81], dtype=torch.float64)
+SAME_DIRECTION = 1e-6
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,29 @@ class OrientationQuadrature:
         """The same quadrature turned as a whole in the reference frame, R_j → R_j G, by a rotation (3, 3)."""
         turned = self.base_rotations @ rotation.to(torch.float64)
         return OrientationQuadrature(turned, self.base_log_weights, self.angular_step_deg)
+
+    def unit_of(self, rotations: Tensor) -> OrientationQuadrature:
+        """The same sum for a map with the symmetries (order, 3, 3): of nodes that see it alike one, with all weight.
+
+        The directions have to be invariant under the group, as Lebedev's are under signed permutations of the axes; in
+        the image plane angles are even, so that where they begin is of no consequence. A node stands for its opposite
+        direction too.
+        """
+        directions = self.base_rotations[:, 2]
+        alike = torch.stack([sign * directions @ rotation for rotation in rotations for sign in (1, -1)])
+        # Of those alike, the one furthest along a line that no symmetry keeps.
+        furthest = alike[(alike @ GENERIC).argmax(dim=0), torch.arange(len(directions))]
+        orbit, direction = (
+            torch.unique((d / SAME_DIRECTION).round() + 0.0, dim=0, return_inverse=True)[1]
+            for d in (furthest, directions)
+        )
+        chosen = torch.full((int(orbit.max()) + 1,), len(directions)).scatter_reduce_(0, orbit, direction, "amin")
+        kept = direction == chosen[orbit]
+        shares = torch.zeros(len(chosen), dtype=torch.float64)
+        weight_of_orbit = shares.index_add(0, orbit, self.base_log_weights.exp())
+        n_kept = torch.bincount(orbit[kept])
+        log_weights = (weight_of_orbit / n_kept).log()[orbit[kept]]
+        return OrientationQuadrature(self.base_rotations[kept], log_weights, self.angular_step_deg)
 
 
 @dataclass(frozen=True)

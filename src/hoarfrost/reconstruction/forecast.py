@@ -2,7 +2,7 @@
 
 Work is counted per image: a sum over all poses takes so many products for each score, and a visit in refinement as long
 as so many evaluations of one pose (`model.local`). Both rates are measured in a moment on images of the run. The number
-of iterations is the expected one: stages end when the data say so.
+of iterations is the expected one: stages end when the data say so. What the user is told is therefore a range.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import dataclasses
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from hoarfrost.durations import between
 from hoarfrost.maths.fourier import FourierDisc
 from hoarfrost.maths.rotations import random_rotations
 from hoarfrost.model.all_poses.band import BandModel, box_of
@@ -55,6 +56,8 @@ SEARCH = 10_000, 5.0
 EVALUATIONS_PER_VOXEL = 25
 IMAGES_TO_TIME, CLIMBS_TO_TIME, R_MAX_TO_TIME = 100, 4, 15.0
 SECONDS_TO_TIME, MOST_REPEATS = 0.5, 15
+# Of the time that this machine takes at its fastest, and of that which it takes now, in the median of a second.
+LEAST_OF_FASTEST, MOST_OF_USUAL = 0.5, 1.6
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,30 @@ class Rates:
 
     product_s: float = USUAL_PRODUCT_S
     evaluation_s: float = USUAL_EVALUATION_S
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What the stages of a run are expected to take, and between which times the whole run is expected to end.
+
+    `stages_s` are as of `expected_seconds`, and `total_s` counts them for every start.
+    """
+
+    stages_s: tuple[float, ...]
+    total_s: float
+    least_s: float
+    most_s: float
+
+    @classmethod
+    def of(cls, settings: Settings, usual: Rates, fastest: Rates) -> Forecast:
+        """From the rates of a machine as it usually is, and at its fastest."""
+        stages_s = expected_seconds(settings, usual)
+        total_s = total_seconds(settings, stages_s)
+        at_fastest_s = total_seconds(settings, expected_seconds(settings, fastest))
+        return cls(tuple(stages_s), total_s, LEAST_OF_FASTEST * at_fastest_s, MOST_OF_USUAL * total_s)
+
+    def __str__(self) -> str:
+        return between(self.least_s, self.most_s)
 
 
 def exact_products(r_max: float, settings: Settings, *, is_warm: bool = False) -> int:
@@ -140,26 +167,31 @@ def expected_starts(settings: Settings) -> int:
     return min(2, settings.starts) if settings.until_two_agree else settings.starts
 
 
-def total_seconds(settings: Settings, seconds: list[float]) -> float:
+def total_seconds(settings: Settings, seconds: Sequence[float]) -> float:
     """What a run takes whose stages take those `seconds`, with all its starts."""
     n_exact = len(settings.stages_r_max)
     return expected_starts(settings) * sum(seconds[:n_exact]) + sum(seconds[n_exact:])
 
 
-def fraction_done_of(settings: Settings, seconds: list[float]) -> FractionDone:
+def fraction_done_of(settings: Settings, seconds: Sequence[float]) -> FractionDone:
     """The estimate of how much is done, by the `seconds` that stages are expected to take."""
     return FractionDone.of(seconds, len(settings.stages_r_max), expected_starts(settings))
 
 
-def measured_seconds(env: Env) -> list[float]:
-    """As `expected_seconds`, by the rates of this machine, which are measured in about two seconds."""
+def measured_forecast(env: Env) -> Forecast:
+    """By the rates of this machine, which are measured in about two seconds."""
     band = env.band(0, env.first_symmetry)
     images = env.sample(band.disc, IMAGES_TO_TIME)
-    return expected_seconds(env.settings, measure(env.settings, band, images, env.generator("forecast")))
+    usual, fastest = measure(env.settings, band, images, env.generator("forecast"))
+    return Forecast.of(env.settings, usual, fastest)
 
 
-def measure(settings: Settings, band: BandModel, images: WhitenedImages, generator: torch.Generator) -> Rates:
-    """The rates of this machine, now: a few images against an empty map at the first band limit, in about a second.
+def measure(
+    settings: Settings, band: BandModel, images: WhitenedImages, generator: torch.Generator
+) -> tuple[Rates, Rates]:
+    """The rates of this machine, now and at its fastest.
+
+    Measured on a few images against an empty map at the first band limit, in about a second.
 
     Evaluations are timed on noise, at a band limit where the arithmetic counts for more than the calls.
     """
@@ -186,20 +218,22 @@ def measure(settings: Settings, band: BandModel, images: WhitenedImages, generat
         for _ in range(CLIMBS_TO_TIME):
             model.climb(noise, rotations, shifts_px, 1).log_density.sum().item()
 
-    products = n * exact_products(band.r_max, settings)
-    return Rates(_seconds(add_up) / products, _seconds(climb) / (CLIMBS_TO_TIME * n * disc.size))
+    products, evaluations = n * exact_products(band.r_max, settings), CLIMBS_TO_TIME * n * disc.size
+    sums_s, climbs_s = _seconds(add_up), _seconds(climb)
+    usual, fastest = (Rates(pick(sums_s) / products, pick(climbs_s) / evaluations) for pick in (statistics.median, min))
+    return usual, fastest
 
 
 def _map_evaluations(r_max: float) -> float:
     return float(EVALUATIONS_PER_VOXEL * box_of(r_max) ** 3)
 
 
-def _seconds(work: Callable[[], None]) -> float:
-    """The median of as many as half a second allows, after one that warms up: a busy machine stalls now and then."""
+def _seconds(work: Callable[[], None]) -> list[float]:
+    """As many as half a second allows, after one that warms up: a busy machine stalls now and then."""
     work()
     times: list[float] = []
     while sum(times) < SECONDS_TO_TIME and len(times) < MOST_REPEATS:
         started = time.perf_counter()
         work()
         times.append(time.perf_counter() - started)
-    return statistics.median(times)
+    return times

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hoarfrost.durations import about
 from hoarfrost.errors import StoppedError, UsageError
 from hoarfrost.io.atomic import check_names
 from hoarfrost.io.posed_star import check_can_be_posed
@@ -30,7 +29,7 @@ from hoarfrost.particles.source import ParticleSource
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.folder import RESULTS_ARE_THERE, check_output, places, prepare_output, write_results
-from hoarfrost.reconstruction.forecast import fraction_done_of, measured_seconds, total_seconds
+from hoarfrost.reconstruction.forecast import Forecast, fraction_done_of, measured_forecast
 from hoarfrost.reconstruction.observer import Observer
 from hoarfrost.reconstruction.phases import Run
 from hoarfrost.reconstruction.refinement.final_passes import FinalPasses
@@ -103,8 +102,8 @@ def _reconstruct(particles: Path, output: Path, options: Options, team: Team, wa
 
 def begun(env: Env, contrast: Contrast) -> Run:
     """A run before its first start, with what is known of the particles and the machine."""
-    seconds = measured_seconds(env)
-    return Run.begin(env, fraction_done_of(env.settings, seconds), what_is_known(env, contrast, seconds))
+    forecast = measured_forecast(env)
+    return Run.begin(env, fraction_done_of(env.settings, forecast.stages_s), what_is_known(env, contrast, forecast))
 
 
 def carry_out(
@@ -173,7 +172,12 @@ def _finished(run: Run, env: Env, output: Path, observer: Observer, watching: Wa
         observer.after(run, env)
     if env.team.is_first:
         write_results(output, env.source.stack, settings, final)
-    against = doubts(run.judged, [of_class.halves for of_class in final.maps])
+    against = doubts(
+        run.starts,
+        None if refined.converged else settings.epochs,
+        run.judged,
+        [of_class.halves for of_class in final.maps],
+    )
     run = run.telling(env, [News(env.final_stage, r_max, 1.0, doubts=against)])
     observer.tell(run, env)
     if env.team.is_first:
@@ -197,7 +201,7 @@ def _finished(run: Run, env: Env, output: Path, observer: Observer, watching: Wa
     )
 
 
-def what_is_known(env: Env, contrast: Contrast, seconds: list[float]) -> list[str]:
+def what_is_known(env: Env, contrast: Contrast, forecast: Forecast) -> list[str]:
     """What the user is told at first: what the particles are like, and how long the run will take."""
     source, stack = env.source, env.source.stack
     messages = [*stack.remarks()]
@@ -209,7 +213,7 @@ def what_is_known(env: Env, contrast: Contrast, seconds: list[float]) -> list[st
         messages.append(
             f"Specks that stand out from the noise are blanked out, in about {source.dust_share:.0%} of the images"
         )
-    return [*messages, forecast_line(total_seconds(env.settings, seconds), env.settings)]
+    return [*messages, forecast_line(forecast, env.settings)]
 
 
 def cache_of(output: Path, settings: Settings) -> PackedCache:
@@ -217,9 +221,9 @@ def cache_of(output: Path, settings: Settings) -> PackedCache:
     return PackedCache(settings.n_particles, settings.cache_bytes, output if output.is_dir() else None)
 
 
-def forecast_line(seconds: float, settings: Settings) -> str:
+def forecast_line(forecast: Forecast, settings: Settings) -> str:
     """What the user is told before the work begins."""
-    return f"Expected: {about(seconds)}, and up to {settings.expected_bytes / GB:.1f} GB of memory"
+    return f"Expected: {forecast}, and up to {settings.expected_bytes / GB:.1f} GB of memory"
 
 
 def open_source(stack: ParticleStack, settings: Settings, among: Tensor | None = None) -> ParticleSource:

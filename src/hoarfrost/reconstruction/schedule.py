@@ -110,11 +110,14 @@ def sweep_size(n_training: int) -> int:
 SEARCH_R_MAX = 9.5
 
 
-def search_stage(stages_r_max: Sequence[float], r_max: float) -> int:
-    """The stage on whose quadrature refinement at a band limit searches all poses."""
-    limit = min(r_max, SEARCH_R_MAX)
+def search_stage(stages_r_max: Sequence[float], r_max: float, finest: float = SEARCH_R_MAX) -> int:
+    """The stage on whose quadrature, up to the `finest`, refinement at a band limit searches all poses."""
+    limit = min(r_max, finest)
     return max((stage for stage, r in enumerate(stages_r_max) if r <= limit), default=0)
 
+
+# Where the symmetry leaves a quarter of the poses or fewer, the finest stage takes less time than that without.
+ORDER_FOR_FINE_SEARCH = 4
 
 # Band limits of refinement nearer to that of the sums over all poses are left out.
 LEAST_GROWTH = 1.1

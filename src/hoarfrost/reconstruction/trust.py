@@ -6,6 +6,7 @@ from torch import Tensor
 
 from hoarfrost.evaluation.half_maps import HalfMapFSC
 from hoarfrost.reconstruction.estimate.held_out import HeldOut
+from hoarfrost.reconstruction.starts.agreement import StartsResult
 
 # Nats an image. Maps whose orientations are wrong have come to 0.0 to 0.3 at the end, right ones to 5 and more.
 LEAST_BEYOND_SPHERE = 1.0
@@ -15,16 +16,44 @@ NONE_LEFT, BACK = 0.05, 0.3
 FIRST_SHELL = 3
 
 
-def doubts(judged: HeldOut | None, halves: Sequence[HalfMapFSC]) -> tuple[str, ...]:
-    """What speaks against a run's maps, a sentence each: how held-out particles are explained, and the maps' FSC."""
-    return (*_of_orientations(judged), *(told for of_class in halves for told in _of_curve(of_class)))
+def doubts(
+    starts: StartsResult, spent_epochs: float | None, judged: HeldOut | None, halves: Sequence[HalfMapFSC]
+) -> tuple[str, ...]:
+    """What speaks against the maps of a run that has ended, each with what to do, without a full stop.
+
+    `spent_epochs` are those that ended the run before its work was done, if they did; `judged` tells how well the
+    latest maps explain held-out particles, and `halves` how well the half maps of each class agree.
+    """
+    return (
+        *_of_starts(starts),
+        *_of_epochs(spent_epochs),
+        *_of_orientations(judged),
+        *(told for of_class in halves for told in _of_curve(of_class)),
+    )
+
+
+def _of_starts(starts: StartsResult) -> Iterator[str]:
+    if starts.n_agreeing == 1:
+        yield (
+            f"no two of {len(starts.agrees)} random starts agree, so do not trust this map; look at matches.png, "
+            "remove bad particles, or try more --starts"
+        )
+
+
+def _of_epochs(spent: float | None) -> Iterator[str]:
+    if spent is not None:
+        yield (
+            f"--epochs {spent:g} ended the run before its work was done, so the map may be coarse, or wrong; run it "
+            "again with more --epochs, or with none"
+        )
 
 
 def _of_orientations(judged: HeldOut | None) -> Iterator[str]:
     if judged is not None and not judged.beyond_sphere >= LEAST_BEYOND_SPHERE:
         yield (
-            "The orientations are not known: the map explains held-out particles no better than its own spherical "
-            f"average does ({judged.beyond_sphere:z.1f} ± {judged.beyond_sphere_standard_error:.1f} nats a particle)"
+            "the orientations are not known, so do not trust this map: it explains held-out particles no better than "
+            f"its own spherical average does ({judged.beyond_sphere:z.1f} ± {judged.beyond_sphere_standard_error:.1f} "
+            "nats a particle); give --diameter and --symmetry if you know them, or more particles"
         )
 
 
@@ -34,8 +63,8 @@ def _of_curve(halves: HalfMapFSC) -> Iterator[str]:
         length_A = halves.box * halves.pixel_size_A
         gone, back = found
         yield (
-            f"The half maps cease to agree at {length_A / gone:.1f} Å and agree again at {length_A / back:.1f} Å, "
-            "which detail that is real does not do"
+            f"half maps cease to agree at {length_A / gone:.1f} Å and agree again at {length_A / back:.1f} Å, which "
+            "detail that is real does not do; look at fsc.png, and trust the map to the coarser of the two at most"
         )
 
 

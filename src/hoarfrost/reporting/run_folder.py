@@ -91,6 +91,11 @@ class RunFolder:
         """Whether the results are there."""
         return all(structure.finished for structure in self.structures)
 
+    @property
+    def doubts(self) -> list[str]:
+        """What speaks against the maps of a run that has ended."""
+        return [told for event in self.events[-1:] for told in event.get("doubts", [])]
+
     @cached_property
     def particles(self) -> Particles | None:
         """What a finished run says of its particles, if anything. Raises DataError for a file that cannot be read."""

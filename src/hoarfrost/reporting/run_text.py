@@ -72,11 +72,10 @@ def facts(run: RunFolder, *, going_on: bool) -> Iterator[tuple[str, str]]:
 
 def warnings(run: RunFolder) -> Iterator[str]:
     """What speaks against the map."""
-    if run.starts is not None and sum(run.starts["agrees"]) < 2:
-        yield (
-            f"No two of {len(run.starts['gains'])} random starts agree: do not trust this map. Look at the matched "
-            "particles, remove bad particles, or try more --starts."
-        )
+    for told in run.doubts:
+        yield f"{told[0].upper()}{told[1:]}."
+    if not run.finished and run.starts is not None and sum(run.starts["agrees"]) < 2:
+        yield f"No two of {len(run.starts['gains'])} random starts agree, so far."
     if run.finished and run.settings["starts"] == 1:
         yield "There was one random start only, so nothing shows that another would have come to the same map."
     if run.judged:

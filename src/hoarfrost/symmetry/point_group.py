@@ -68,6 +68,11 @@ class PointGroup:
         """H, the rotations that take the grid of voxels to itself: (h, 3, 3)."""
         return self.rotations[(self.rotations == self.rotations.round()).all(dim=2).all(dim=1)]
 
+    @property
+    def permutes_axes(self) -> bool:
+        """Whether every rotation takes the grid of voxels to itself, so that sums over poses need an nth of them."""
+        return self.order == len(self.permutations)
+
     @cached_property
     def cosets(self) -> Tensor:
         """c, one rotation of each coset c H, identity first: (order / h, 3, 3)."""

@@ -32,10 +32,11 @@ def box_of(r_max: float) -> int:
 class BandModel:
     """The likelihood of packed images of `image_box` pixels up to r_max, as a function of a small real volume.
 
-    The volume (box, box, box) spans the same length as the images; box = 2 ⌊r_max⌋ + 6. `rotation` (3, 3) turns the
-    whole quadrature of orientations, so that no direction of the map is special. The volume is to have the symmetry of
-    `group`, over which gradients and the quadratic's terms are averaged. With a `quadrature_r_max` the quadratures are
-    those of that, lower, band limit.
+    The volume (box, box, box) spans the same length as the images; box = 2 ⌊r_max⌋ + 6. It is to have the symmetry of
+    `group`, over which gradients and the quadratic's terms are averaged. Where the group's rotations only permute the
+    axes, poses that see the volume alike are summed over once. Otherwise `rotation` (3, 3) turns the whole quadrature
+    of orientations, so that no direction of the map is special. With a `quadrature_r_max` the quadratures are those of
+    that, lower, band limit.
     """
 
     def __init__(
@@ -59,7 +60,11 @@ class BandModel:
         self.disc = FourierDisc(image_box, r_max)
         fine_to = r_max if quadrature_r_max is None else quadrature_r_max
         self.is_coarse: bool = fine_to < r_max
-        orientations = make_orientation_quadrature(fine_to).rotated(rotation)
+        orientations = make_orientation_quadrature(fine_to)
+        if self.group.order > 1 and self.group.permutes_axes:
+            orientations = orientations.unit_of(self.group.rotations)
+        else:
+            orientations = orientations.rotated(rotation)
         shifts = make_shift_quadrature(fine_to, image_box, poses.shift_sigma_px, poses.shift_extent_px)
         self.poses = PoseModel(self.disc, orientations, shifts, device=device, dtype=dtype)
         self.operator = SliceOperator(

@@ -35,7 +35,7 @@ class Refined:
     """Where refinement ended: `maps` of each half, without each of its folds, up to `r_max`.
 
     `independent` tells whether the halves were refined apart; without any refinement all maps are the start.
-    `converged` is False where the epochs that the user allows ended it.
+    `converged` is False where the epochs that the user allows left out work that the plan had.
     """
 
     maps: FoldMaps
@@ -83,7 +83,7 @@ class March:
         if self.maps is None:
             return self._begun(env, tally)
         if is_last_sweep(self.gains):
-            return self._at_next(env, self.maps, tally)
+            return self._at_next(env, self.maps)
         sweep = Sweep.begin(env, self.maps, self._r_max(env), self.refining)
         return dataclasses.replace(self, sweep=sweep, news=())
 
@@ -100,11 +100,13 @@ class March:
         """
         limits, first = env.settings.refined_r_max, env.settings.stages_r_max[self.given.stage]
         for number in range(self.number, len(limits)):
-            if limits[number] < LEAST_GROWTH * first or env.is_out_of_epochs(tally.since_start):
+            if limits[number] < LEAST_GROWTH * first:
                 continue
             is_for_final = number > 0 and number == len(limits) - 1
             if self.found.independent and (limits[number] > self.last_r_max or is_for_final):
                 break
+            if env.is_out_of_epochs(tally.since_start):
+                return dataclasses.replace(self, found=dataclasses.replace(self.found, converged=False))._ended(env)
             refining = self.refining
             if not self.found.independent:
                 refining = dataclasses.replace(refining, junk=refining.junk.begun())
@@ -140,10 +142,10 @@ class March:
             is_iteration=True,
         )
 
-    def _at_next(self, env: Env, maps: FoldMaps, tally: Tally) -> March:
+    def _at_next(self, env: Env, maps: FoldMaps) -> March:
         """Checked and judged at a band limit that is done, and on to the next unless the halves no longer agree."""
         stage, r_max, common = self._stage(env), self._r_max(env), maps.common
-        found = Refined(maps, r_max, independent=True, converged=not env.is_out_of_epochs(tally.since_start))
+        found = Refined(maps, r_max, independent=True, converged=True)
         refining, sum_error = self.refining.spot_checked(env, common, r_max, SEARCHED_SHARE)
         news: tuple[News, ...] = ()
         if refining.effort != self.refining.effort:

@@ -82,7 +82,10 @@ class RecordedOptions(ParticleOptions):
         "How to optimise. auto needs no learning rate and is the fastest; the others are those of hoarfrost benchmark.",
     )
     epochs: float | None = option(
-        None, "Stop after this many passes over the particles. By default, stop when nothing improves any more.", gt=0
+        None,
+        "Stop after this many passes over the particles, with exit code 4 if that left work undone. By default, stop "
+        "when nothing improves any more.",
+        gt=0,
     )
     batch_size: int | None = option(
         None, "Particles in each minibatch. 100 unless given, or fewer where there are few particles.", ge=1
