@@ -9,6 +9,7 @@ import gzip
 import json
 import shutil
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 
 import hoarfrost
 from hoarfrost.cli import main
-from hoarfrost.errors import DataError, UsageError
+from hoarfrost.errors import DataError, StoppedError, UsageError
 from hoarfrost.inspection.result import Inspection
 from hoarfrost.io.columns import earlier
 from hoarfrost.io.convert import convert
@@ -121,6 +122,27 @@ def test_copies_of_an_image_belong_to_one_half_and_are_told(here: Path) -> None:
     halves = read_star(result.particles_path).tables["particles"].columns["rlnRandomSubset"]
     assert list(halves[::2]) == list(halves[1::2])
     assert set(halves) == {"1", "2"}
+
+
+def test_images_of_the_same_pixels_belong_to_one_half_and_are_told_whatever_their_names(here: Path) -> None:
+    n_copies = 10
+    content = (here / "particles.mrcs").read_bytes()
+    size = (len(content) - 1024) // N
+    (here / "particles.mrcs").write_bytes(content[: 1024 + n_copies * size] + content[1024 : -n_copies * size])
+    assert flags(look(here / "particles.star"))["pixels-twice"].startswith(f"{n_copies} of {N} images")
+
+    def stop_after(file: Path) -> Callable[[], bool]:
+        return lambda: file.exists() and file.read_text().count("iteration") > 3
+
+    log = here / "run" / "events.jsonl"
+    with pytest.raises(StoppedError):
+        hoarfrost.reconstruct(here / "particles.star", here / "run", **SHORT, stop=stop_after(log))
+    told = f"{n_copies} images have the very pixels of another under another name, the first in row 11, as in row 1: "
+    assert told in log.read_text()
+    result = hoarfrost.resume(here / "run")
+    halves = read_star(result.particles_path).tables["particles"].columns["rlnRandomSubset"]
+    assert list(halves[:n_copies]) == list(halves[n_copies : 2 * n_copies])
+    assert set(halves[:n_copies]) == {"1", "2"}
 
 
 def test_bytes_of_imod_are_unsigned(here: Path) -> None:

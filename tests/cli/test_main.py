@@ -54,6 +54,28 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(command in listed for command in COMMANDS)
 
 
+# Simulate takes any number of maps, convert any number of files.
+COMPLETE = {
+    "inspect": "p.star",
+    "reconstruct": "p.star -o run",
+    "resume": "run",
+    "evaluate": "map.mrc --reference truth.mrc",
+    "report": "run",
+    "compare": "map.mrc other.mrc",
+    "flip": "map.mrc -o other.mrc",
+    "symmetrise": "map.mrc C2 -o other.mrc",
+    "benchmark": "-o study",
+    "bench": "",
+}
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("simulate", "convert")])
+def test_an_argument_too_many_is_told_plainly(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, *COMPLETE[name].split(), "my file's", "more"]) == 2
+    expected = "hoarfrost: error: expected no argument here, found 'my file's'; "
+    assert capsys.readouterr().err == f"{expected}see hoarfrost {name} --help\n"
+
+
 def test_running_the_package_is_the_same_as_the_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "hoarfrost", "reconstruct"], capture_output=True, text=True, check=False

@@ -161,6 +161,8 @@ def test_a_par_file_becomes_a_cs_file(tmp_path: Path, stack: Path) -> None:
         ("70.00 110.00", "nan 110.00", "finite numbers on line 2"),
         ("  2  30", "  4  30", r"an image of 1 to 3 in a\.mrcs on line 2, found 4"),
         ("  2  30", "  1.5  30", "on line 2, found 1.5"),
+        (" 7  21000", " 7.5  21000", "the whole number of a film as the eighth column on line 2, found 7.5"),
+        (" 7  21000", " 1e19  21000", "the whole number of a film as the eighth column on line 2, found 1e"),
     ],
 )
 def test_a_broken_par_file_is_told_in_one_line(tmp_path: Path, stack: Path, old: str, new: str, message: str) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from hoarfrost.errors import DataError
 from hoarfrost.io.mrc import read_volume, write_stack
+from hoarfrost.particles.duplicates import digests
 from hoarfrost.particles.stack import ParticleStack
 
 HEAD = """
@@ -133,3 +134,20 @@ def test_shared_poses_move_the_truth_onto_the_images(shared_data: Path) -> None:
             scores.append(np.corrcoef(projection.ravel(), image.ravel())[0, 1])
     assert abs(np.mean(correct)) > 1.3 * abs(np.mean(inverse))
     assert abs(np.mean(correct)) > 1.3 * abs(np.mean(unmoved))
+
+
+def test_copies_are_known_by_their_pixels_and_by_their_names(tmp_path: Path, images: np.ndarray) -> None:
+    images = images.copy()
+    images[3] = images[1]
+    stack = ParticleStack.open(make(tmp_path, images))
+    assert stack.copies == []
+    assert list(stack.first_of_image) == list(range(len(images)))
+    seen = stack.with_digests(digests(stack.read(np.arange(len(images)))))
+    assert seen.copies == stack.with_copies([[3, 1]]).copies == [(3, 1)]
+    (told,) = seen.remarks()
+    assert told.startswith("1 images have the very pixels of another under another name, the first in row 4, as in row")
+    assert stack.remarks() == []
+    # By the last bit of one pixel an image is another.
+    other = stack.read(np.arange(len(images)))
+    other[3, 0, 0] = torch.nextafter(other[3, 0, 0], torch.tensor(9.0))
+    assert stack.with_digests(digests(other)).copies == []

@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _mistake(error: CycloptsError) -> str:
     """What is wrong with a command line, and where help is."""
-    from cyclopts import UnknownCommandError
+    from cyclopts import UnknownCommandError, UnusedCliTokensError
 
     from hoarfrost.cli.app import app
 
@@ -72,6 +72,9 @@ def _mistake(error: CycloptsError) -> str:
     if isinstance(error, UnknownCommandError):  # cyclopts lists some of the commands
         name, known = (error.unused_tokens or [""])[0], ", ".join(name for name in app if not name.startswith("-"))
         return f"there is no command {name}; known are {known}; see {command} --help"
+    if isinstance(error, UnusedCliTokensError):
+        found = (error.unused_tokens or [""])[0]
+        return f"expected no argument here, found '{found}'; see {command} --help"
     return f"{str(error).rstrip('.')}; see {command} --help"
 
 

@@ -38,6 +38,8 @@ _LAYOUTS = {
     17: (*_COMMON, "PSHIFT", "OCC", "LogP", "SIGMA", "SCORE", "CHANGE"),
 }
 _SHIFTS_IN_PIXELS = (12, 13)
+# FREALIGN has four bytes for it.
+LARGEST_FILM = 2**31 - 1
 _CISTEM = {
     "C": "cisTEMPositionInStack",
     "PSI": "cisTEMAnglePsi",
@@ -105,7 +107,7 @@ def read_par(path: str | Path, stack: ImageStack, given: GivenOptics) -> tuple[S
         columns["SHX"], columns["SHY"] = (columns[axis] * optics["pixel_size_A"] for axis in ("SHX", "SHY"))
         notes.append(f"Shifts are in pixels, as FREALIGN before 9.06 wrote them with {numbers.shape[1]} columns")
     names = [f"{i:06d}@{_relative(stack, path)}" for i in _positions(path, lines, columns["C"], stack)]
-    films = None if "PSHIFT" in columns else columns["FILM"]
+    films = None if "PSHIFT" in columns else _films(path, lines, columns["FILM"])
     star = _tables(path, columns, names, films, {name: [value] for name, value in optics.items()}, stack.box[0])
     notes.append(
         f"Not kept: {', '.join(name for name in layout if name in ('MAG', *layout[11:]) and name != 'PSHIFT')}"
@@ -206,6 +208,15 @@ def _positions(path: Path, lines: Sequence[int], values: Floats, stack: ImageSta
     return positions
 
 
+def _films(path: Path, lines: Sequence[int], values: Floats) -> list[int]:
+    """The number of each row's film."""
+    for line, value in zip(lines, values.tolist(), strict=True):
+        if value != round(value) or abs(value) > LARGEST_FILM:
+            expected = f"the whole number of a film as the eighth column on line {line}"
+            raise DataError(path, expected=expected, found=f"{value:g}")
+    return [int(value) for value in values.tolist()]
+
+
 def _completed(given: GivenOptics, stack: ImageStack) -> tuple[dict[str, float], list[str]]:
     notes = []
     pixel_size_A = given.pixel_size_A
@@ -229,7 +240,7 @@ def _tables(
     path: Path,
     columns: dict[str, Floats],
     names: list[str],
-    films: Floats | None,
+    films: list[int] | None,
     optics: dict[str, list[float]],
     box: int | None,
     group: Sequence[int] | None = None,
@@ -252,9 +263,7 @@ def _tables(
     particles: dict[str, Sequence[str]] = {
         "rlnImageName": TextColumn(names),
         # RELION wants a name; FREALIGN knows micrographs by a number alone.
-        "rlnMicrographName": TextColumn(
-            f"film{film:06d}.mrc" for film in ([1] * n if films is None else films.astype(int).tolist())
-        ),
+        "rlnMicrographName": TextColumn(f"film{film:06d}.mrc" for film in ([1] * n if films is None else films)),
         "rlnOpticsGroup": ["1"] * n if group is None else [str(number) for number in group],
         "rlnDefocusU": _decimals(columns["DF1"].tolist()),
         "rlnDefocusV": _decimals(columns["DF2"].tolist()),

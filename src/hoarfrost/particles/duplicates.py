@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
 from hoarfrost.io.particles_star import ParticleTable
-from hoarfrost.io.star_columns import numbers_if_any
+from hoarfrost.io.star_columns import Integers, numbers_if_any
 from hoarfrost.io.star_optics import particle_table
 
 # Of the box, in pixels of the micrograph, which are never coarser than those of the images.
@@ -42,6 +43,21 @@ def told_of_copies(table: ParticleTable) -> Iterator[tuple[str, str]]:
         )
 
 
+def told_of_pixel_copies(named: Integers, first: Integers) -> Iterator[str]:
+    """A sentence on images whose pixels are those of another of another name, if there are any.
+
+    Both are (n,): for each row the first that names its image, and the first that has its pixels.
+    """
+    copies = np.flatnonzero((first != named) & (named == np.arange(len(named))))
+    if copies.size:
+        yield (
+            f"{copies.size} images have the very pixels of another under another name, the first in row "
+            f"{copies[0] + 1}, as in row {first[copies[0]] + 1}: remove the copies, which weigh too much; as "
+            "independent images they would make half maps agree too well, so a run keeps them in one half "
+            "(hoarfrost inspect tells more)"
+        )
+
+
 def near_neighbours(table: ParticleTable) -> int:
     """How many particles have another of the same micrograph within a tenth of the box; 0 without coordinates.
 
@@ -63,6 +79,16 @@ def near_neighbours(table: ParticleTable) -> int:
     return len(near)
 
 
+def digest(image: Tensor) -> bytes:
+    """Eight bytes by which an image (box, box) float32 is known from others, to one chance in 10¹⁹ for each pair."""
+    return hashlib.blake2b(image.numpy().tobytes(), digest_size=8).digest()
+
+
+def digests(images: Tensor) -> Tensor:
+    """The digest of each image (b, box, box) as a number: int64 (b,)."""
+    return torch.tensor([int.from_bytes(digest(image), signed=True) for image in images], dtype=torch.int64)
+
+
 class PixelCopies:
     """Counts images whose pixels are those of another, whatever their names."""
 
@@ -71,7 +97,7 @@ class PixelCopies:
 
     def add(self, image: Tensor) -> None:
         """Take note of an image (box, box)."""
-        self._seen[hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest()] += 1
+        self._seen[digest(image)] += 1
 
     @property
     def count(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import final
 
@@ -15,7 +16,7 @@ from hoarfrost.io.columns import told_of_earlier
 from hoarfrost.io.particles_star import ParticleTable, read_particles
 from hoarfrost.io.star_optics import particle_table
 from hoarfrost.model.ctf import CTFParameters
-from hoarfrost.particles.duplicates import told_of_copies
+from hoarfrost.particles.duplicates import told_of_copies, told_of_pixel_copies
 
 IMAGES_PER_CHECK = 256
 
@@ -27,9 +28,10 @@ class ParticleStack:
     `n_images`, `box` (pixels), `pixel_size_A`; `ctf`: CTFParameters of n; `optics_group`: int64 (n,);
     `poses`: (rotations (n, 3, 3), shifts_A (n, 2)) float64, or None; `table`: the STAR file behind it. Pixels are
     multiplied by the sign that the file tells, so that particles of one file are all white or all dark.
+    `first_of_image`, int64 (n,): the first row of the same image, by its name, and by its pixels once these were seen.
     """
 
-    def __init__(self, table: ParticleTable) -> None:
+    def __init__(self, table: ParticleTable, first_of_image: npt.NDArray[np.int64] | None = None) -> None:
         """Wrap a checked table; use `ParticleStack.open` for a file."""
         optics = table.optics
         self.table = table
@@ -46,6 +48,7 @@ class ParticleStack:
             phase_shift_deg=torch.from_numpy(optics.phase_shift_deg),
         )
         self.optics_group = torch.from_numpy(optics.optics_group)
+        self.first_of_image = table.first_of_image if first_of_image is None else first_of_image
         self._signs = table.signs.astype(np.float32)
 
     @classmethod
@@ -67,10 +70,29 @@ class ParticleStack:
         """Whether the file tells that some images have to be inverted."""
         return bool((self._signs < 0).any())
 
+    def with_digests(self, digests: Tensor) -> ParticleStack:
+        """The same stack, of whose images the digests (n,) are known: those of one digest are copies."""
+        _, first, place = np.unique(digests.numpy(), return_index=True, return_inverse=True)
+        return ParticleStack(self.table, first[place.reshape(-1)][self.table.first_of_image])
+
+    @property
+    def copies(self) -> list[tuple[int, int]]:
+        """Rows whose images repeat one of another name, each with the first row of that image."""
+        rows = np.flatnonzero(self.first_of_image != self.table.first_of_image)
+        return list(zip(rows.tolist(), self.first_of_image[rows].tolist(), strict=True))
+
+    def with_copies(self, copies: Sequence[Sequence[int]]) -> ParticleStack:
+        """The same stack, whose `copies` are known."""
+        first = self.table.first_of_image.copy()
+        for row, of in copies:
+            first[row] = of
+        return ParticleStack(self.table, first)
+
     def remarks(self) -> list[str]:
         """What a user is told before a run: warnings, copies of images, columns that the run does not take over."""
         earlier = told_of_earlier(particle_table(self.table.star).columns)
         copies = [told for _, told in told_of_copies(self.table)]
+        copies += told_of_pixel_copies(self.table.first_of_image, self.first_of_image)
         return [*self.table.warnings, *copies, *([] if earlier is None else [earlier])]
 
     def __len__(self) -> int:

@@ -116,7 +116,7 @@ class Env:
     @cached_property
     def folds(self) -> Folds:
         """Half and fold of each particle."""
-        first = torch.from_numpy(self.source.stack.table.first_of_image)
+        first = torch.from_numpy(self.source.stack.first_of_image)
         return Folds.deal(self.settings.n_particles, self.generator("halves"), first)
 
     @property

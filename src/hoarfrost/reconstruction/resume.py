@@ -17,7 +17,7 @@ from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.folder import RESULTS_ARE_THERE, has_finished, remove_leftovers
 from hoarfrost.reconstruction.phases import Run
 from hoarfrost.reconstruction.result import RunResult
-from hoarfrost.reconstruction.run import Watching, begun, cache_of, carry_out, open_source
+from hoarfrost.reconstruction.run import Watching, begun, cache_of, carry_out, looked_through, open_source
 from hoarfrost.reconstruction.same_run import check_data, check_fits, check_programs, check_settings
 from hoarfrost.reconstruction.settings.settings import Settings
 from hoarfrost.reconstruction.state.checkpoints import INTERVAL_S, check_interval
@@ -67,6 +67,7 @@ def _resume(output: Path, settings: Settings, team: Team, watching: Watching, *,
     stack = team.agree(lambda: ParticleStack.open(settings.particles, settings.datadir))
     began_with = settings if last is None else Settings.model_validate(last.facts["settings"])
     team.agree(lambda: _check_same(output, settings, began_with, last, stack) if team.is_first else None)
+    stack = looked_through(stack, team, watching) if last is None else stack.with_copies(last.facts["data"]["copies"])
     source = team.agree(lambda: open_source(stack, began_with))
     contrast = _contrast(began_with)
     log = team.agree(lambda: _go_on_writing(output, last) if team.is_first else None)

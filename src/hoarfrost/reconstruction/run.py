@@ -22,6 +22,7 @@ from hoarfrost.parallel.launch import resume_command
 from hoarfrost.parallel.team import Team
 from hoarfrost.particles.cache import PackedCache
 from hoarfrost.particles.contrast import Contrast
+from hoarfrost.particles.duplicates import digests
 from hoarfrost.particles.masked import told_of_mask
 from hoarfrost.particles.preprocess import Preprocessor
 from hoarfrost.particles.sampling import split_held_out
@@ -82,14 +83,7 @@ def _reconstruct(particles: Path, output: Path, options: Options, team: Team, wa
     team.agree(lambda: check_can_be_posed(output / RESULTS_ARE_THERE, stack.table))
     settings = team.agree(lambda: resolve(stack, options, output=output, processes=team.size))
     _check_shares(settings, team)
-
-    def look(chunk: Tensor) -> None:
-        if watching.stop is not None and watching.stop():
-            raise StoppedError("Stopped before the work began: give the same command to start again")
-        stack.read(team.share(chunk))
-
-    for chunk in torch.split(torch.arange(stack.n_images), IMAGES_PER_CHECK * team.size):
-        team.agree(partial(look, chunk))
+    stack = looked_through(stack, team, watching)
     source = team.agree(lambda: open_source(stack, settings))
     z = team.once_number(source.contrast_z)
     contrast = Contrast.decide(settings.contrast, z, has_signs=stack.has_signs)
@@ -98,6 +92,23 @@ def _reconstruct(particles: Path, output: Path, options: Options, team: Team, wa
     source = source.in_use(contrast.sign, cache_of(output, settings))
     env = Env(settings, source, team, watching.started)
     return carry_out(begun(env, contrast), env, output, watching, log)
+
+
+def looked_through(stack: ParticleStack, team: Team, watching: Watching) -> ParticleStack:
+    """The stack after a pass over its images, by which copies under other names are known.
+
+    Raises DataError for an image that cannot be used, StoppedError where the run is to stop.
+    """
+
+    def look(chunk: Tensor) -> Tensor:
+        if watching.stop is not None and watching.stop():
+            raise StoppedError("Stopped before the work began: give the same command to start again")
+        return digests(stack.read(team.share(chunk)))
+
+    chunks = torch.split(torch.arange(stack.n_images), IMAGES_PER_CHECK * team.size)
+    return stack.with_digests(
+        torch.cat([team.gather(team.agree(partial(look, chunk)), len(chunk)) for chunk in chunks])
+    )
 
 
 def begun(env: Env, contrast: Contrast) -> Run:

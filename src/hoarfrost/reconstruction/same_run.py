@@ -21,7 +21,10 @@ HINT = "a run goes on with the data it began with: bring them back, or start aga
 
 
 def describe_data(stack: ParticleStack) -> dict[str, Any]:
-    """What is remembered of the files behind particles, as plain JSON. Raises DataError where one cannot be read."""
+    """What is remembered of the files behind particles, and of copies among their images, as plain JSON.
+
+    Raises DataError where one cannot be read.
+    """
     star = stack.table.star.path
     try:
         with star.open("rb") as file:
@@ -32,7 +35,7 @@ def describe_data(stack: ParticleStack) -> dict[str, Any]:
             stacks[str(path.absolute())] = {"bytes": status.st_size, "changed_ns": status.st_mtime_ns}
     except OSError as error:
         raise DataError(error.filename or star, expected="a file", found=error.strerror or str(error)) from error
-    return {"star_sha256": sha256, "stacks": stacks}
+    return {"star_sha256": sha256, "stacks": stacks, "copies": stack.copies}
 
 
 def check_data(expected: dict[str, Any], stack: ParticleStack) -> None:
