@@ -105,10 +105,12 @@ def test_a_new_option_touches_one_file(tmp_path: Path) -> None:
     from hoarfrost.reconstruction.settings.plan import resolve
     from hoarfrost.reconstruction.settings.settings import Settings
 
+    import torch
+    blank = lambda rows: torch.zeros(len(rows), 64, 64)
     assert inspect.signature(hoarfrost.reconstruct).parameters["frost_depth_A"].default == 2.5
     assert "frost_depth_A\\n    The depth of frost, in Å." in hoarfrost.reconstruct.__doc__
     star = types.SimpleNamespace(star=types.SimpleNamespace(path=Path("particles.star")))
-    stack = types.SimpleNamespace(table=star, n_images=1000, box=64, pixel_size_A=5.0)
+    stack = types.SimpleNamespace(table=star, n_images=1000, box=64, pixel_size_A=5.0, read_unchecked=blank)
 
     def reconstruct(particles, output, options):
         settings = resolve(stack, options, output=output)

@@ -58,6 +58,7 @@ RESULT = SimpleNamespace(
     settings=SimpleNamespace(symmetry="C1", epochs=None),
     independent_halves=False,
     converged=True,
+    doubts=(),
     starts=StartsResult((31.0, 29.5), (None, 48.0), (True, True), 0),
     seconds=154.4,
 )
@@ -124,16 +125,17 @@ def test_a_resolution_that_is_none_is_not_told_as_one(
 
 
 @pytest.mark.usefixtures("drawn")
-def test_starts_that_do_not_agree_are_told_and_exit_4(
+def test_what_speaks_against_a_map_is_told_and_exits_4(
     replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str]
 ) -> None:
     lonely = StartsResult((3.0, 1.0, 2.0), (None, 90.0, 80.0), (True, False, False), 0)
-    replace("reconstruct", "reconstruction.run", SimpleNamespace(**{**vars(RESULT), "starts": lonely}))
+    doubtful = {"starts": lonely, "doubts": ("this speaks against it", "that does")}
+    replace("reconstruct", "reconstruction.run", SimpleNamespace(**{**vars(RESULT), **doubtful}))
     assert main(["reconstruct", "particles.star", "-o", "run"]) == 4
     shown = capsys.readouterr()
     assert "1 of 3 agree" in shown.out
     assert "run/map.mrc" in shown.out
-    assert "no two of 3 random starts agree" in shown.err
+    assert shown.err == "hoarfrost: error: this speaks against it; also, that does\n"
     replace("reconstruct", "reconstruction.run", SimpleNamespace(**{**vars(RESULT), "starts": StartsResult()}))
     assert main(["reconstruct", "particles.star", "-o", "run"]) == 0
     assert "agree" not in capsys.readouterr().out
@@ -178,23 +180,10 @@ def test_reconstruct_hands_over_every_option(replace: Callable[..., Calls], caps
 
 
 @pytest.mark.usefixtures("drawn")
-@pytest.mark.parametrize(
-    ("starts", "words"),
-    [
-        (RESULT.starts, "error: --epochs 2.5 ended the run before its work was done, so the map may be coarse"),
-        (StartsResult((3.0, 1.0), (None, 90.0), (True, False), 0), "more --epochs, as --epochs 2.5 ended the run"),
-    ],
-)
-def test_a_run_that_its_epochs_ended_is_told_and_exits_4(
-    replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str], starts: StartsResult, words: str
-) -> None:
-    ended = {"converged": False, "settings": SimpleNamespace(symmetry="C1", epochs=2.5), "starts": starts}
-    replace("reconstruct", "reconstruction.run", SimpleNamespace(**{**vars(RESULT), **ended}))
-    assert main(["reconstruct", "particles.star", "-o", "run", "--epochs", "2.5"]) == 4
-    shown = capsys.readouterr()
-    assert "still improving when --epochs ended it" in shown.out
-    assert shown.err.count("\n") == 1
-    assert words in shown.err
+def test_a_run_that_its_epochs_ended_says_so(replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str]) -> None:
+    replace("reconstruct", "reconstruction.run", SimpleNamespace(**{**vars(RESULT), "converged": False}))
+    assert main(["reconstruct", "particles.star", "-o", "run", "--epochs", "2.5"]) == 0
+    assert "still improving when --epochs ended it" in capsys.readouterr().out
 
 
 def test_simulate_hands_over_every_option(replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str]) -> None:

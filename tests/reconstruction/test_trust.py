@@ -5,6 +5,7 @@ import torch
 
 from hoarfrost.parallel.team import Team
 from hoarfrost.reconstruction.estimate.held_out import HeldOut
+from hoarfrost.reconstruction.starts.agreement import StartsResult
 from hoarfrost.reconstruction.trust import comes_back, doubts
 
 ZEROS = torch.zeros(50, dtype=torch.float64)
@@ -24,11 +25,24 @@ def test_gains_have_the_errors_of_paired_differences() -> None:
     assert found.gain_standard_error == pytest.approx(float(torch.linspace(-1, 1, 50).std()) / 50**0.5, rel=1e-5)
 
 
+def doubts_of(judged: HeldOut | None) -> tuple[str, ...]:
+    return doubts(StartsResult(), None, judged, [])
+
+
+def test_starts_that_do_not_agree_and_epochs_that_ran_out_are_told() -> None:
+    agree = StartsResult((3.0, 2.0), (None, 48.0), (True, True), 0)
+    lonely = StartsResult((3.0, 1.0, 2.0), (None, 90.0, 80.0), (True, False, False), 0)
+    assert doubts(agree, None, None, []) == ()
+    of_starts, of_epochs = doubts(lonely, 2.5, None, [])
+    assert of_starts.startswith("no two of 3 random starts agree, so do not trust this map")
+    assert of_epochs.startswith("--epochs 2.5 ended the run before its work was done")
+
+
 def test_a_map_no_better_than_its_spherical_average_is_doubted() -> None:
-    assert doubts(judged(5.0), []) == ()
-    assert doubts(None, []) == ()
-    (told,) = doubts(judged(0.2), [])
-    assert told.startswith("The orientations are not known")
+    assert doubts_of(judged(5.0)) == ()
+    assert doubts_of(None) == ()
+    (told,) = doubts_of(judged(0.2))
+    assert told.startswith("the orientations are not known")
     assert "0.2 ± 0.1 nats" in told
 
 
