@@ -264,7 +264,7 @@ def test_good_particles_have_no_flag(good: Path) -> None:
     np.testing.assert_allclose(found.noise.variance, 1, atol=0.25)
     told = {parameter.name: (parameter.value, parameter.source) for parameter in found.parameters}
     assert told["Pixel size"] == ("10 Å", "rlnImagePixelSize (optics)")
-    assert told["Diameter"][1] == "default: 85 % of the box"
+    assert told["Diameter"][1] == "default: a tenth more than the particle"
     told_to_programs = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert told_to_programs["flags"] == []
     numbers = {name: value for entry in told_to_programs["parameters"] for name, value in entry.items()}

@@ -14,6 +14,7 @@ from hoarfrost.io.star_optics import particle_table
 from hoarfrost.reconstruction.forecast import Forecast
 from hoarfrost.reconstruction.settings.memory import GB
 from hoarfrost.reconstruction.settings.options import Options
+from hoarfrost.reconstruction.settings.plan import DEFAULT_DIAMETER
 from hoarfrost.reconstruction.settings.settings import Settings
 
 FILE, OPTICS, IMAGES, RUN = "File", "Optics", "Images", "Reconstruction"
@@ -105,7 +106,9 @@ def run_parameters(settings: Settings, options: Options, forecast: Forecast | No
 
     s = settings
     length_A = s.box * s.pixel_size_A
-    diameter = chosen(options.diameter_A, "diameter", "85 % of the box")
+    is_measured = s.diameter_A < DEFAULT_DIAMETER * s.image_box * s.pixel_size_A
+    default = "a tenth more than the particle" if is_measured else f"{DEFAULT_DIAMETER:.0%} of the box"
+    diameter = chosen(options.diameter_A, "diameter", default.replace("%", " %"))
     yield Parameter(RUN, "Diameter", f"{s.diameter_A:.0f} Å", diameter, {"diameter_A": s.diameter_A})
     offsets = f"{s.shift_sigma_A:.1f} Å, at most {s.shift_extent_A:.1f} Å"
     numbers_A = {"shift_sigma_A": s.shift_sigma_A, "shift_extent_A": s.shift_extent_A}

@@ -68,7 +68,7 @@ def resolve(stack: ParticleStack, options: Options, *, output: Path, processes: 
         raise DataError(path, expected=f"a box of {SMALLEST_BOX} pixels or more", found=f"{image_box}")
     if n < FEWEST_PARTICLES:
         raise DataError(path, expected=f"at least {FEWEST_PARTICLES} particles", found=f"{n}")
-    lengths_A, measured = _lengths(options, stack)
+    lengths_A = _lengths(options, stack)
     box = _working_box(stack, lengths_A) if cuts else image_box
     length_A = box * stack.pixel_size_A
     held_out, batch_size, usual = _counts(options, n, path)
@@ -78,7 +78,6 @@ def resolve(stack: ParticleStack, options: Options, *, output: Path, processes: 
     plan = plan_memory(box=box, n_particles=n, **bands, budget=budget, classes=options.classes)
     from_data = {
         "symmetry": options.finds_symmetry,
-        "diameter_A": measured,
         "batch_size": options.batch_size is None and batch_size != usual,
         "held_out": options.held_out is None and held_out != HELD_OUT,
     }
@@ -116,11 +115,10 @@ def resolve(stack: ParticleStack, options: Options, *, output: Path, processes: 
     return Settings(**asked | lengths_A | bands | resolved)
 
 
-def _lengths(options: Options, stack: ParticleStack) -> tuple[dict[str, float], bool]:
-    """The particle's diameter and its offsets in Å, and whether the images told the diameter."""
+def _lengths(options: Options, stack: ParticleStack) -> dict[str, float]:
+    """The particle's diameter, as its images tell it, and its offsets, in Å."""
     length_A = stack.box * stack.pixel_size_A
     diameter_A, sigma_A, extent_A = options.diameter_A, options.shift_sigma_A, options.shift_extent_A
-    measured_A = None
     if diameter_A is None:
         measured_A = measure_diameter_A(stack)
         diameter_A = min(length_A if measured_A is None else ROOM * measured_A, DEFAULT_DIAMETER * length_A)
@@ -131,8 +129,7 @@ def _lengths(options: Options, stack: ParticleStack) -> tuple[dict[str, float], 
         extent_A = min(3 * sigma_A, length_A / 4)
     elif extent_A > length_A / 4:
         raise UsageError(f"--shift-extent {extent_A:g} Å exceeds a quarter of the box, {length_A / 4:.1f} Å")
-    lengths_A = {"diameter_A": diameter_A, "shift_sigma_A": sigma_A, "shift_extent_A": extent_A}
-    return lengths_A, measured_A is not None
+    return {"diameter_A": diameter_A, "shift_sigma_A": sigma_A, "shift_extent_A": extent_A}
 
 
 def _working_box(stack: ParticleStack, lengths_A: dict[str, float]) -> int:
