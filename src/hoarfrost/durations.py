@@ -1,7 +1,5 @@
 """Estimates of time, in words."""
 
-from __future__ import annotations
-
 
 def about(seconds: float) -> str:
     """Seconds in as many digits as an estimate is worth, like "about 3 min"."""

@@ -13,8 +13,6 @@ A verb of the package takes its options as one model, and callers see keyword ar
 `hoarfrost.cli.command` makes the command's options of the same fields. This module loads pydantic and nothing else.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 import textwrap

@@ -1,7 +1,5 @@
 """``hoarfrost compare``: how alike two maps are, in either hand."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated

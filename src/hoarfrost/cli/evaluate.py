@@ -1,7 +1,5 @@
 """``hoarfrost evaluate``: how close a map, and its poses, are to the truth."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated

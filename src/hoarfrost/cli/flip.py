@@ -1,7 +1,5 @@
 """``hoarfrost flip``: the other hand of a map."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

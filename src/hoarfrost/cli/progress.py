@@ -1,7 +1,5 @@
 """What a running reconstruction shows: a bar on a terminal, plain lines in a log."""
 
-from __future__ import annotations
-
 import sys
 import time
 from types import TracebackType

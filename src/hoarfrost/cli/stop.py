@@ -3,8 +3,6 @@
 The first asks it to stop and leave a checkpoint, the second ends it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

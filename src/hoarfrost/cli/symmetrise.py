@@ -1,7 +1,5 @@
 """``hoarfrost symmetrise``: a map averaged over a point group."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """What is said on the terminal: no character, and no stream that is closed, full or gone, can stop a command."""
 
-from __future__ import annotations
-
 import codecs
 import contextlib
 import io

@@ -1,7 +1,5 @@
 """The page of a run that is going on, written anew now and then, at a small share of the run's time."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Callable, Iterator

@@ -7,8 +7,6 @@ A map is turned inside out, V(−x), which leaves every axis of symmetry where i
 the same image is seen after half a turn in its plane: RELION's psi + 180°. Shifts stay, as they belong to the image.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Files that are either complete or absent: write beside the target, fsync, then rename over it."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -7,8 +7,6 @@ blurred by a B factor that suits a grid twice as fine. In Fourier space the blur
 Nyquist cut off. Coefficients agree with sums over the atoms to a few parts in 100,000 of the strongest near them.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

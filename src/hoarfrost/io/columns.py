@@ -4,8 +4,6 @@ A column describes either the particle (its image, its place, its microscope), a
 refinement found, and is replaced by what this one found, or dropped. A column that the table does not know is kept.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Poses, CTF parameters and optics groups are kept; sentences tell what is not. Im
 the same stacks.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What a user may tell beside the files to convert."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from hoarfrost.options import OptionsModel, option

@@ -4,8 +4,6 @@ Fields are named like ``ctf/df1_A``. Other kinds of file that cryoSPARC and its 
 name are recognised, and the user is told what to do with them.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from dataclasses import dataclass

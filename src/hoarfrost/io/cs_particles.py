@@ -10,8 +10,6 @@ cryoSPARC's names on the left (docs/formats.md has all of them):
     …_rad, split, class   degrees; subset and class, from 0, which RELION counts from 1
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence

@@ -12,8 +12,6 @@ The README of FREALIGN and cisTEM's export to RELION agree about the conventions
 A .par file does not tell the pixel size, the microscope and the amplitude contrast; they are given beside it.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """The FSC curves of two half maps as a STAR file, with the columns of RELION's postprocess.star."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What kind of file it is by how it begins, for hints to somebody who gave another kind than was asked for."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 _GZIP, _NUMPY, _PARQUET = b"\x1f\x8b", b"\x93NUMPY", b"PAR1"

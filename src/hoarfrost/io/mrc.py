@@ -1,7 +1,5 @@
 """MRC volumes, and stacks of images that are never loaded whole."""
 
-from __future__ import annotations
-
 import gzip
 import math
 import zlib

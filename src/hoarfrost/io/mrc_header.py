@@ -5,8 +5,6 @@ through mrcfile itself would turn slightly old headers (no machine stamp) into e
 size is checked.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The noise spectra of a run's images as a STAR file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ A row of a table is a line of so many words as the table has columns, as RELION 
 names like ``data_1.mrc`` and ``#7.mrc`` need no quotes.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

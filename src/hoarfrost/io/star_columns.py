@@ -1,7 +1,5 @@
 """Numbers out of the text columns of a STAR table, each fault told with its row."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

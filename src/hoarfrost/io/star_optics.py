@@ -5,8 +5,6 @@ particle's row has its own, and the pixel size follows from the detector's and t
 some into the rows of particles though there are groups, so each column is looked for in both blocks.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re
@@ -63,7 +61,7 @@ class ParticleOptics:
         """That of the first image, likewise."""
         return None if self.boxes is None else int(self.boxes[0])
 
-    def of(self, rows: Integers) -> ParticleOptics:
+    def of(self, rows: Integers) -> "ParticleOptics":
         """The same of some particles, counted from 0."""
         arrays: dict[str, Any] = {
             field.name: values[rows]

@@ -1,7 +1,5 @@
 """A column of short texts without an object for each: a particle file has millions of them."""
 
-from __future__ import annotations
-
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
@@ -20,7 +18,7 @@ class TextBuilder:
         self.data += text
         self.ends.append(len(self.data))
 
-    def finished(self) -> TextColumn:
+    def finished(self) -> "TextColumn":
         """The column."""
         return TextColumn(self)
 

@@ -7,8 +7,6 @@
 See Rohou & Grigorieff (2015), J. Struct. Biol. 192, 216, equations 1–4 (their sign is the opposite: protein black).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -37,11 +35,11 @@ class CTFParameters:
     def __len__(self) -> int:
         return int(self.defocus_u_A.shape[0])
 
-    def __getitem__(self, index: Tensor | slice | Sequence[int]) -> CTFParameters:
+    def __getitem__(self, index: Tensor | slice | Sequence[int]) -> "CTFParameters":
         """Parameters of the chosen images, in the order of `index`."""
         return CTFParameters(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
-    def to(self, device: torch.device | str) -> CTFParameters:
+    def to(self, device: torch.device | str) -> "CTFParameters":
         """The same parameters on another device."""
         return CTFParameters(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 

@@ -1,7 +1,5 @@
 """Images as the likelihood takes them: packed in the disc, divided by the noise, with their CTFs."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -26,11 +24,11 @@ class WhitenedImages:
     def __len__(self) -> int:
         return int(self.data.shape[0])
 
-    def __getitem__(self, index: Tensor | slice) -> WhitenedImages:
+    def __getitem__(self, index: Tensor | slice) -> "WhitenedImages":
         """The chosen images."""
         return WhitenedImages(self.data[index], self.ctf[index], self.log_constant[index])
 
-    def tempered(self, temperature: float) -> WhitenedImages:
+    def tempered(self, temperature: float) -> "WhitenedImages":
         """The images as if their noise had so many times its variance, so that all poses are more alike."""
         if temperature == 1:
             return self

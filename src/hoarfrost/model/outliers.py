@@ -13,8 +13,6 @@ A mask makes neighbouring coefficients alike: of K of them a K are independent, 
 m and S are found from sums over images by shell, to first order in x, where it is the maximum of the likelihood.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -61,14 +59,14 @@ class Outliers:
     variance: Tensor
 
     @staticmethod
-    def of(sums: Tensor) -> Outliers:
+    def of(sums: Tensor) -> "Outliers":
         """From `moments` (5, shells), of some images at least."""
         cy, c2, c2y2, c4, c3y = sums
         mean = cy / c2
         variance = (c2y2 - 2 * mean * c3y + mean.square() * c4) / c4
         return Outliers(mean.nan_to_num(), variance.nan_to_num().clamp(min=0))
 
-    def extended(self, other: Outliers) -> Outliers:
+    def extended(self, other: "Outliers") -> "Outliers":
         """With the shells of another spectrum beyond the last of this one."""
         n = len(self.mean)
         return Outliers(torch.cat([self.mean, other.mean[n:]]), torch.cat([self.variance, other.variance[n:]]))

@@ -10,8 +10,6 @@ and flips, `maths.rotations.plane_symmetries`), so only one node in eight, the *
 Shifts: a square grid inside `extent`, under a normal prior truncated there.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -63,7 +61,7 @@ class OrientationQuadrature:
         """Log weights of all nodes in the order of `rotations`: (8 · n_base,) float64."""
         return self.base_log_weights.repeat(N_SYMMETRIES)
 
-    def rotated(self, rotation: Tensor) -> OrientationQuadrature:
+    def rotated(self, rotation: Tensor) -> "OrientationQuadrature":
         """The same quadrature turned as a whole in the reference frame, R_j → R_j G, by a rotation (3, 3)."""
         turned = self.base_rotations @ rotation.to(torch.float64)
         return OrientationQuadrature(turned, self.base_log_weights, self.angular_step_deg)

@@ -1,7 +1,5 @@
 """Preparing particle images: background to mean 0 and deviation 1, a soft mask, the spectrum of the noise."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Whitened images of any particles at any band limit, read from the stack when they are asked for, or kept packed."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import threading
@@ -107,7 +105,7 @@ class ParticleSource:
                 hint="give particles as they were extracted: not masked, padded or made without noise",
             )
 
-    def in_use(self, sign: int, cache: PackedCache) -> ParticleSource:
+    def in_use(self, sign: int, cache: PackedCache) -> "ParticleSource":
         """The same source of images times `sign`, which keeps prepared ones in the cache."""
         source = copy.copy(self)
         source._take(sign, cache)

@@ -1,7 +1,5 @@
 """The particle images of a STAR file, read a minibatch at a time."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import final
 
@@ -49,7 +47,7 @@ class ParticleStack:
         self._signs = table.signs.astype(np.float32)
 
     @classmethod
-    def open(cls, path: str | Path, datadir: str | Path | None = None) -> ParticleStack:
+    def open(cls, path: str | Path, datadir: str | Path | None = None) -> "ParticleStack":
         """Open a particle STAR file; every row and every stack's header is checked, no pixel is read.
 
         Raises DataError, and looks for images, as `hoarfrost.io.particles_star.read_particles` does.

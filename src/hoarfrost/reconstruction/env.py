@@ -1,7 +1,5 @@
 """What a run's steps work with and do not change: settings, particles, processes, and models that follow from these."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ A run for one structure keeps its files in the folder itself. Of several, each h
 with the particles that show it, and its map beside that folder, class001.mrc.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 import shlex

@@ -1,7 +1,5 @@
 """The verb `resume`: a run that was stopped, or killed, goes on from its last checkpoint."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The verb `reconstruct`: a particle STAR file in, a run folder out."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Callable

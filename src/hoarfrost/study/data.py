@@ -1,7 +1,5 @@
 """What a study optimises: packed training images, held-out images, a model at one band limit, a truth where known."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -5,8 +5,6 @@ Blocks write to different base orientations, so no core waits for another. Where
 number of cores, so the results do not either.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Poses that stand for the posteriors of images."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 
@@ -23,10 +21,10 @@ class Draws:
     shifts_px: Tensor
     share: Tensor
 
-    def weighted(self, weight: Tensor) -> Draws:
+    def weighted(self, weight: Tensor) -> "Draws":
         """The same, an image's shares summing to its weight; `weight` is (b,)."""
         return dataclasses.replace(self, share=self.share * weight.to(self.share)[self.image])
 
-    def __getitem__(self, some: slice) -> Draws:
+    def __getitem__(self, some: slice) -> "Draws":
         """The chosen poses."""
         return Draws(self.image[some], self.rotations[some], self.shifts_px[some], self.share[some])

@@ -9,8 +9,6 @@ t → t + s; with p the sampled frequency and g the gradient of V̂ there,
     ∂V̂(p)/∂ω = −p × g      ∂S_t/∂t = −(2πi k / N) S_t      Hessian of −log p ≈ 2 Re JᴴJ   (Gauss–Newton)
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -53,7 +51,7 @@ class Peaks:
     precision: Tensor
 
     @staticmethod
-    def of(parts: list[Peaks]) -> Peaks:
+    def of(parts: list["Peaks"]) -> "Peaks":
         """Several as one."""
         columns = zip(*((p.rotations, p.shifts_px, p.log_density, p.precision) for p in parts), strict=True)
         return Peaks(*(torch.cat(column) for column in columns))

@@ -1,7 +1,5 @@
 """How well maps explain particles that they are not made from."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +18,7 @@ class HeldOut:
     gain_standard_error: float
 
     @staticmethod
-    def of(nll: Tensor, empty: Tensor, team: Team) -> HeldOut:
+    def of(nll: Tensor, empty: Tensor, team: Team) -> "HeldOut":
         """From the NLL of each particle under the map and under an empty one, (n,) each."""
         gain, root = empty - nll, len(nll) ** 0.5
         # Of a single particle both errors are NaN.

@@ -5,8 +5,6 @@ by conjugate gradients, preconditioned by the inverse of T's diagonal in Fourier
 then fixed at zero and the rest is solved once more (projected conjugate gradients with one change of the active set).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ The command, `hoarfrost.reconstruct`, config.toml and the docs all follow from t
 the data. Lengths are in Å.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """When a run is written down, and what happens where that cannot be done or the user wants it to stop."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What a run says of itself while it goes: one typed record an iteration, in memory and in events.jsonl."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json
