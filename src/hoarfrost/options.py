@@ -39,6 +39,7 @@ DOC_WIDTH = 100
 P = ParamSpec("P")
 A = TypeVar("A")
 B = TypeVar("B")
+C = TypeVar("C")
 M = TypeVar("M")
 R = TypeVar("R")
 Model = TypeVar("Model", bound="OptionsModel")
@@ -151,6 +152,9 @@ class takes(Generic[P, M]):  # noqa: N801
     def __call__(self, verb: Callable[[A, M], R]) -> Callable[Concatenate[A, P], R]: ...
     @overload
     def __call__(self, verb: Callable[[A, B, M], R]) -> Callable[Concatenate[A, B, P], R]: ...
+
+    @overload
+    def __call__(self, verb: Callable[[A, B, C, M], R]) -> Callable[Concatenate[A, B, C, P], R]: ...
     def __call__(self, verb: Callable[..., R]) -> Callable[..., R]:
         """The function that callers see."""
         model: Any = self._model
