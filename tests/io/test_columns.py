@@ -12,14 +12,101 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from hoarfrost.io.columns import CS_KINDS, KINDS, Kind, earlier, fate_of, told_of_earlier
+from hoarfrost.io.columns import KINDS, SIGN_COLUMN, UID_COLUMN, Kind, earlier, fate_of, told_of_earlier
 from hoarfrost.io.particles_star import read_particles
 from hoarfrost.io.posed_star import write_posed_particles
 from hoarfrost.io.star import read_star, write_star
 
 CASES = Path(__file__).parents[1] / "cases" / "data"
 DOCS = Path(__file__).parents[2] / "docs" / "formats.md"
-NAMES = [name for kind in KINDS for name in kind.names]
+
+
+def _rln(names: str) -> tuple[str, ...]:
+    return tuple(f"rln{name}" for name in names.split())
+
+
+# What the program need not know, as it keeps every column that it does not.
+KEPT = (
+    Kind(
+        "image",
+        "kept",
+        (
+            *_rln(
+                "ImageName ImageOriginalName ReconstructImageName ImageId ImageSize ImageSizeX ImageSizeY ImageSizeZ "
+                "ImagePixelSize PixelSize SamplingRate SamplingRateX SamplingRateY SamplingRateZ ImageDimensionality "
+                "DataType OriginalImageSize ImageWeight Enabled Selected MinimumValue MaximumValue AverageValue "
+                "StandardDeviationValue SkewnessValue KurtosisExcessValue"
+            ),
+            SIGN_COLUMN,
+        ),
+    ),
+    Kind(
+        "name and group",
+        "kept",
+        (
+            *_rln("ParticleName OriginalParticleName ParticleId GroupName GroupNumber OpticsGroup"),
+            UID_COLUMN,
+            *_rln("OpticsGroupName BeamTiltClass"),
+        ),
+    ),
+    Kind(
+        "micrograph, movie and place in it",
+        "kept",
+        _rln(
+            "MicrographName MicrographNameNoDW MicrographId MicrographMovieName MicrographMetadata MicrographGainName "
+            "MicrographDefectFile MicrographPixelSize MicrographOriginalPixelSize MicrographBinning "
+            "MicrographPreExposure MicrographDoseRate MicrographFrameNumber MicrographTiltAngle "
+            "MicrographTiltAxisDirection MicrographTiltAxisOutOfPlane CoordinateX CoordinateY CoordinateZ "
+            "AccumMotionTotal AccumMotionEarly AccumMotionLate NrOfFrames AverageNrOfFrames MovieFrameNumber "
+            "MovieFramesRunningAverage AutopickFigureOfMerit"
+        ),
+    ),
+    Kind(
+        "microscope and CTF",
+        "kept",
+        _rln(
+            "Voltage SphericalAberration AmplitudeContrast ChromaticAberration DetectorPixelSize Magnification "
+            "MagnificationCorrection DefocusU DefocusV DefocusAngle PhaseShift CtfAstigmatism CtfBfactor "
+            "CtfScalefactor CtfMaxResolution CtfFigureOfMerit CtfValidationScore CtfImage CtfPowerSpectrum CtfValue "
+            "BeamTiltX BeamTiltY OddZernike EvenZernike MagMat00 MagMat01 MagMat10 MagMat11 MtfFileName "
+            "CtfDataArePhaseFlipped CtfDataAreCtfPremultiplied"
+        ),
+    ),
+    Kind(
+        "filament and tomogram",
+        "kept",
+        _rln(
+            "HelicalTubeID HelicalTubePitch HelicalTrackLength HelicalTrackLengthAngst TomoName TomoParticleName "
+            "TomoParticleId TomoVisibleFrames TomoSubtomogramRot TomoSubtomogramTilt TomoSubtomogramPsi "
+            "TomoSubtomogramBinning TomoTiltSeriesName TomoTiltSeriesPixelSize CenteredCoordinateXAngst "
+            "CenteredCoordinateYAngst CenteredCoordinateZAngst"
+        ),
+    ),
+)
+CS_KINDS = (
+    Kind("image", "kept", ("uid", "blob")),
+    Kind("CTF", "kept", ("ctf",)),
+    Kind("micrograph and place in it", "kept", ("location",)),
+    Kind(
+        "microscope, picking, motion and filament; not kept, as a STAR file has no place for them",
+        "dropped",
+        ("mscope_params", "pick_stats", "motion", "local_motion", "background", "filament"),
+    ),
+    Kind("pose, offset, half and class", "replaced", ("alignments3D",), "those of this run, by way of the STAR file"),
+    Kind(
+        "what an earlier classification, variability analysis or expansion found",
+        "dropped",
+        (
+            "alignments2D",
+            "alignments3D_multi",
+            "alignments_class",
+            "alignments_class3D",
+            "components_mode",
+            "sym_expand",
+        ),
+    ),
+)
+NAMES = [name for kind in (*KEPT, *KINDS) for name in kind.names]
 # What a column of the table may hold in a file of RELION 3.1 and of 3.0 without being refused for it.
 OF_THE_RUN = {"rlnMaxValueProbDistribution", "rlnLogLikeliContribution", "hoarfrostJunkProbability", "rlnRandomSubset"}
 NEEDED = {
@@ -116,5 +203,5 @@ def rows(kinds: tuple[Kind, ...], prefix: str) -> list[str]:
 
 def test_the_docs_have_every_column() -> None:
     lines = DOCS.read_text().splitlines()
-    missing = [row for row in (*rows(KINDS, ""), *rows(CS_KINDS, "")) if row not in lines]
+    missing = [row for row in (*rows(KEPT, ""), *rows(KINDS, ""), *rows(CS_KINDS, "")) if row not in lines]
     assert not missing, "put into docs/formats.md:\n" + "\n".join(missing)

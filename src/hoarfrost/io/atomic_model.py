@@ -71,7 +71,6 @@ def _read_model(path: Path) -> gemmi.Model:
 
 
 def _density(model: gemmi.Model, box: int, pixel_size_A: float) -> npt.NDArray[np.float32]:
-    """The density of a model in the middle of its box."""
     length_A, fine = box * pixel_size_A, OVERSAMPLING * box
     calculator = gemmi.DensityCalculatorE()
     calculator.d_min, calculator.rate = 2 * pixel_size_A, OVERSAMPLING

@@ -6,13 +6,13 @@ the same stacks.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from hoarfrost.errors import DataError, UsageError
+from hoarfrost.errors import UsageError
 from hoarfrost.io.atomic import write_text_atomically
 from hoarfrost.io.convert_options import ConvertOptions
 from hoarfrost.io.cs import write_cs
@@ -22,7 +22,7 @@ from hoarfrost.io.image_names import check_datadir, found_stacks, renamed
 from hoarfrost.io.mrc import ImageStack
 from hoarfrost.io.particles_star import read_poses
 from hoarfrost.io.star import StarFile, read_star, write_star
-from hoarfrost.io.star_columns import Floats, text_column
+from hoarfrost.io.star_columns import Floats, refuse_rows, text_column
 from hoarfrost.io.star_optics import ParticleOptics, particle_table, told_optics
 
 READ, WRITTEN = (".star", ".cs", ".par"), (".star", ".cs")
@@ -51,12 +51,13 @@ def convert(inputs: Sequence[str | Path], output: str | Path, options: ConvertOp
     found = found_stacks(star.path, names, datadir)
     names = renamed(names, found, output)
     particles = dataclasses.replace(particles, columns={**particles.columns, "rlnImageName": names})
-    notes = (*notes, *(f"{warning[0].upper()}{warning[1:]}" for warning in optics.warnings), *_missing(found))
+    is_star = output.suffix.lower() == ".star"
+    warnings = (f"{warning[0].upper()}{warning[1:]}" for warning in optics.warnings)
+    notes = (*notes, *warnings, *_told_of(found, is_star=is_star))
     files = [output]
-    if output.suffix.lower() == ".star":
+    if is_star:
         tables = {**star.tables, particles.name: particles}
         write_star(output, tables.values())
-        notes = (*notes, *_not_named_mrcs(found))
     else:
         records, lost = cs_records(star, particles, optics, _boxes(star, optics, found, datadir), poses)
         write_cs(output, records)
@@ -99,20 +100,13 @@ def _read(paths: list[Path], output: Path, options: ConvertOptions) -> tuple[Sta
     return star, ()
 
 
-def _missing(found: dict[str, Path | None]) -> tuple[str, ...]:
+def _told_of(found: dict[str, Path | None], *, is_star: bool) -> Iterator[str]:
     missing = [name for name, path in found.items() if path is None]
-    if not missing:
-        return ()
-    return (f"{len(missing)} of {len(found)} stacks were not found, and keep their names, like {missing[0]}",)
-
-
-def _not_named_mrcs(found: dict[str, Path | None]) -> tuple[str, ...]:
-    others = [name for name in found if not name.endswith(".mrcs")]
-    if not others:
-        return ()
-    return (
-        f"RELION takes a stack only by a name that ends in .mrcs, and {others[0]} does not: link it under such a name",
-    )
+    if missing:
+        yield f"{len(missing)} of {len(found)} stacks were not found, and keep their names, like {missing[0]}"
+    other = next((name for name in found if not name.endswith(".mrcs")), None)
+    if is_star and other is not None:
+        yield f"RELION takes a stack only by a name that ends in .mrcs, and {other} does not: link it under such a name"
 
 
 def _boxes(star: StarFile, optics: ParticleOptics, found: dict[str, Path | None], datadir: str | Path | None) -> Floats:
@@ -122,9 +116,6 @@ def _boxes(star: StarFile, optics: ParticleOptics, found: dict[str, Path | None]
     of_stacks = {name: ImageStack(path).box[1] for name, path in found.items() if path is not None}
     names = (name.partition("@")[2] for name in particle_table(star).columns["rlnImageName"])
     boxes = np.array([of_stacks.get(name, math.nan) for name in names])
-    missing = np.flatnonzero(np.isnan(boxes))
-    if missing.size:
-        hint = "tell where the images are: --datadir" if datadir is None else None
-        expected = "rlnImageSize, or a stack to read it from"
-        raise DataError(star.path, row=int(missing[0]) + 1, expected=expected, found="neither", hint=hint)
+    hint = "tell where the images are: --datadir" if datadir is None else None
+    refuse_rows(star.path, np.isnan(boxes), "rlnImageSize, or a stack to read it from", lambda _: "neither", hint)
     return boxes

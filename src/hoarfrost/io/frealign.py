@@ -21,7 +21,7 @@ import numpy as np
 
 from hoarfrost.errors import DataError, UsageError
 from hoarfrost.io.convert_options import ConvertOptions
-from hoarfrost.io.kinds import other_kind
+from hoarfrost.io.kinds import reading, refuse_other_kinds
 from hoarfrost.io.mrc import ImageStack
 from hoarfrost.io.star import StarFile, StarTable
 from hoarfrost.io.star_columns import Floats, float_column, text_column
@@ -132,8 +132,6 @@ def from_cistem_star(
 
 def _read_rows(path: Path) -> tuple[Floats, list[int]]:
     """All rows (n, columns) and the line of each, from 1; lines that begin with C are comments."""
-    if not path.is_file():
-        raise DataError(path, expected="a .par file", found="a folder" if path.is_dir() else "no such file")
     rows: list[list[float]] = []
     lines: list[int] = []
     following = _lines(path)
@@ -157,18 +155,14 @@ def _read_rows(path: Path) -> tuple[Floats, list[int]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    try:
+    with reading(path, ".par file"):
         with path.open("rb") as start:
-            other = other_kind(start.read(256), path)
-        if other is not None:
-            raise DataError(path, expected="a .par file", found=other[0], hint=other[1])
+            refuse_other_kinds(start.read(256), path, "a .par file")
         with path.open(encoding="ascii", errors="replace") as file:
             for line, text in enumerate(file, start=1):
                 words = text.split()
                 if words and not words[0].upper().startswith("C"):
                     yield line, words
-    except OSError as error:
-        raise DataError(path, expected="a readable .par file", found=error.strerror or str(error)) from error
 
 
 def _relative(stack: ImageStack, path: Path) -> str:

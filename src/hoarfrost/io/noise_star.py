@@ -45,10 +45,7 @@ def write_noise(path: str | Path, spectra: NoiseSpectra) -> None:
 def read_noise(path: str | Path) -> NoiseSpectra:
     """Read what `write_noise` wrote. Raises DataError for a block, a column or a number that is missing or wrong."""
     star = read_star(path)
-    for name in (NOISE, GROUPS):
-        if name not in star.tables:
-            raise DataError(path, expected=f"a block data_{name}", found="none")
-    table, groups = star.tables[NOISE], star.tables[GROUPS]
+    table, groups = star.table(NOISE), star.table(GROUPS)
     if table.n_rows < 2:
         raise DataError(path, expected=f"two shells or more in data_{NOISE}", found=f"{table.n_rows}")
     in_use = float_column(star.path, table, VARIANCE, lowest=0)

@@ -17,7 +17,7 @@ import numpy as np
 
 from hoarfrost.errors import DataError
 from hoarfrost.io.star import StarFile, StarTable
-from hoarfrost.io.star_columns import Floats, Integers, float_column, integer_column, numbers_if_any
+from hoarfrost.io.star_columns import Floats, Integers, float_column, integer_column, numbers_if_any, refuse_rows
 
 _SAME_PIXEL_SIZE = 1e-4  # relative; RELION writes six digits
 _SAME_IN_BOTH = 1e-4
@@ -212,17 +212,13 @@ def _optics_rows(path: Path, optics: StarTable, particles: StarTable) -> tuple[I
     if len(set(known.tolist())) != len(known):
         raise DataError(path, expected="different numbers in rlnOpticsGroup of data_optics", found="one twice")
     group = integer_column(path, particles, "rlnOpticsGroup", hint="RELION 3.1 files tell each particle's group")
-    unknown = np.flatnonzero(~np.isin(group, known))
-    if unknown.size:
-        row = int(unknown[0])
-        groups = ", ".join(str(number) for number in known)
-        raise DataError(path, row=row + 1, expected=f"an optics group of data_optics ({groups})", found=str(group[row]))
+    expected = f"an optics group of data_optics ({', '.join(str(number) for number in known)})"
+    refuse_rows(path, ~np.isin(group, known), expected, lambda row: str(group[row]))
     order = np.argsort(known)
     return group, order[np.searchsorted(known, group, sorter=order)]
 
 
 def _pixel_sizes_A(both: _Both, *, is_strict: bool) -> Floats:
-    """The pixel size of each image in Å."""
     name = next((name for name in ("rlnImagePixelSize", "rlnPixelSize") if both.has(name)), None)
     if name is not None:
         sizes_A = both.values(name)
@@ -252,10 +248,8 @@ def _boxes(both: _Both) -> Integers | None:
     if not both.has("rlnImageSize"):
         return None
     sizes = both.values("rlnImageSize", lowest=1, highest=2.0**31)
-    if (sizes != np.round(sizes)).any():
-        row = int(np.argmax(sizes != np.round(sizes)))
-        expected = "a whole number in rlnImageSize"
-        raise DataError(both.path, row=row + 1, expected=expected, found=f"{sizes[row]:g}")
+    is_broken = sizes != np.round(sizes)
+    refuse_rows(both.path, is_broken, "a whole number in rlnImageSize", lambda row: f"{sizes[row]:g}")
     return sizes.astype(np.int64)
 
 

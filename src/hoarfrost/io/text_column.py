@@ -18,10 +18,6 @@ class TextBuilder:
         self.data += text
         self.ends.append(len(self.data))
 
-    def finished(self) -> "TextColumn":
-        """The column."""
-        return TextColumn(self)
-
 
 class TextColumn(Sequence[str]):
     """A sequence of texts that never changes, as one run of bytes and the end of each: 4 bytes a text besides its own.
