@@ -18,6 +18,7 @@ from scipy.integrate import lebedev_rule
 from torch import Tensor
 
 from hoarfrost.maths.rotations import plane_symmetries, rotations_about_z
+from hoarfrost.maths.rows import Rows
 
 # Orders of SciPy's rules; 13, 25 and 27 are left out because they have negative weights.
 LEBEDEV_ORDERS = (
@@ -81,7 +82,7 @@ class ShiftQuadrature:
 
 
 @dataclass(frozen=True)
-class LikelyPoses:
+class LikelyPoses(Rows):
     """Nodes of the quadrature that hold much of the posterior of b images, m in all, in no order.
 
     `image` (m,) numbers the images from 0; `node` (m,) indexes

@@ -123,7 +123,7 @@ class ParticleSource:
         if self.preprocessor.untouched_px is None:
             return estimate_noise_spectrum(normalised, self.preprocessor)
         disc = FourierDisc(self.stack.box, self.stack.box / 2 - 0.51)
-        shells = disc.radii.round().to(torch.int64).clamp(max=self.stack.box // 2 - 1)
+        shells = disc.shells.clamp(max=self.stack.box // 2 - 1)
         power = disc.pack(normalised * self._mask).abs().square() / self.mask_power
         ctf = evaluate_ctf(self.stack.ctf[indices], disc.coordinates / (disc.box * self.stack.pixel_size_A))
         return power_moments(power, ctf, shells, self.stack.box // 2)
@@ -154,10 +154,7 @@ class ParticleSource:
                 new = to_records(self._prepare(indices[missing], disc))
                 records[missing.numpy()] = new
                 self.cache.keep(indices[missing], new)
-        images = from_records(records)
-        return WhitenedImages(
-            images.data.to(self.device), images.ctf.to(self.device), images.log_constant.to(self.device)
-        )
+        return from_records(records).to(self.device)
 
     def stream(self, batches: Iterable[Tensor], disc: FourierDisc) -> Generator[tuple[Tensor, WhitenedImages]]:
         """Each batch of indices with its images; the next is read and prepared while the caller works on one."""
@@ -194,5 +191,5 @@ class ParticleSource:
 
     def noise_variance(self, indices: Tensor, disc: FourierDisc) -> Tensor:
         """σ² of each coefficient of the disc in particles `indices` (b,): (b, K) float64."""
-        shells = disc.radii.round().to(torch.int64).clamp(max=len(self.noise_spectrum) - 1)
+        shells = disc.shells.clamp(max=len(self.noise_spectrum) - 1)
         return self._in_use[:, shells][self._group[indices]]

@@ -1,5 +1,6 @@
 """The particle images of a STAR file, read a minibatch at a time."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import final
 
@@ -34,15 +35,7 @@ class ParticleStack:
         self.n_images = table.n
         self.box = table.box
         self.pixel_size_A = table.pixel_size_A
-        self.ctf = CTFParameters(
-            defocus_u_A=torch.from_numpy(optics.defocus_u_A),
-            defocus_v_A=torch.from_numpy(optics.defocus_v_A),
-            defocus_angle_deg=torch.from_numpy(optics.defocus_angle_deg),
-            voltage_kV=torch.from_numpy(optics.voltage_kV),
-            cs_mm=torch.from_numpy(optics.cs_mm),
-            amplitude_contrast=torch.from_numpy(optics.amplitude_contrast),
-            phase_shift_deg=torch.from_numpy(optics.phase_shift_deg),
-        )
+        self.ctf = CTFParameters(*(torch.from_numpy(getattr(optics, f.name)) for f in fields(CTFParameters)))
         self.optics_group = torch.from_numpy(optics.optics_group)
         self._signs = table.signs.astype(np.float32)
 
