@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hoarfrost.evaluation.options import CompareOptions, EvaluateOptions, FlipOptions, SymmetriseOptions
 from hoarfrost.io.convert_options import ConvertOptions
 from hoarfrost.options import DeviceName, takes
-from hoarfrost.reconstruction.settings.options import InspectOptions, Options
+from hoarfrost.reconstruction.settings.options import InspectOptions, Options, ResumeOptions
 from hoarfrost.simulation.options import Simulation
 from hoarfrost.study.options import StudyOptions
 
@@ -83,13 +83,8 @@ def reconstruct(particles: str | Path, output: str | Path, options: Options) -> 
     return run(Path(particles), Path(output), options)
 
 
-def resume(
-    run: str | Path,
-    *,
-    checkpoint_every_s: float | None = None,
-    progress: Callable[[Any], None] | None = None,
-    stop: Callable[[], bool] | None = None,
-) -> RunResult:
+@takes(ResumeOptions)
+def resume(run: str | Path, options: ResumeOptions) -> RunResult:
     """Go on with a reconstruction that was stopped or killed, from its last checkpoint, to the same result.
 
     It ends with the files, to the last bit, that it would have ended with. Start as many processes as the run had.
@@ -98,12 +93,8 @@ def resume(
     ----------
     run
         Folder of the run.
-    checkpoint_every_s
-        Seconds between checkpoints. As the run had it unless given.
-    progress
-        Called with every `hoarfrost.reconstruction.watch.events.Event`.
-    stop
-        Asked after each minibatch whether to stop. If so, the run writes a checkpoint and ends with StoppedError.
+    options
+        {options}
 
     Raises
     ------
@@ -113,7 +104,7 @@ def resume(
     """
     from hoarfrost.reconstruction.resume import resume as go_on
 
-    return go_on(run, checkpoint_every_s=checkpoint_every_s, progress=progress, stop=stop)
+    return go_on(Path(run), options)
 
 
 @takes(Simulation)

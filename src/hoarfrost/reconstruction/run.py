@@ -35,10 +35,10 @@ from hoarfrost.reconstruction.refinement.final_passes import FinalPasses
 from hoarfrost.reconstruction.result import ClassResult, RunResult
 from hoarfrost.reconstruction.same_run import describe_data
 from hoarfrost.reconstruction.settings.memory import GB
-from hoarfrost.reconstruction.settings.options import Options
+from hoarfrost.reconstruction.settings.options import CHECKPOINT_EVERY_S, Options
 from hoarfrost.reconstruction.settings.plan import check, resolve
 from hoarfrost.reconstruction.settings.settings import Settings
-from hoarfrost.reconstruction.state.checkpoints import INTERVAL_S, Checkpoints
+from hoarfrost.reconstruction.state.checkpoints import Checkpoints
 from hoarfrost.reconstruction.state.phase import News, drive
 from hoarfrost.reconstruction.state.store import Checkpoint, CheckpointFolder
 from hoarfrost.reconstruction.watch.events import EventLog, Progress
@@ -59,7 +59,7 @@ class Watching:
 
     progress: Progress | None = None
     stop: Callable[[], bool] | None = None
-    checkpoint_every_s: float = INTERVAL_S
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S
     started: float = field(default_factory=time.monotonic)
     notes: tuple[str, ...] = ()
 
@@ -120,7 +120,7 @@ def carry_out(
         if last is None:
             observer.after(run, env)
         run = drive(run, env, observer)
-        return _finished(run, env, output, observer, watching)
+        return _finished(run, env, output, observer)
     except UsageError as error:
         if not isinstance(error.__cause__, OSError):
             raise
@@ -157,8 +157,7 @@ def _checkpoints(
     )
 
 
-def _finished(run: Run, env: Env, output: Path, observer: Observer, watching: Watching) -> RunResult:
-    """Write the results of a run that is over, and remove its checkpoints."""
+def _finished(run: Run, env: Env, output: Path, observer: Observer) -> RunResult:
     assert isinstance(run.phase, FinalPasses)
     final, refined = run.phase.result(env), run.phase.refined
     settings = env.settings.model_copy(update={"symmetry": run.symmetry})
@@ -203,17 +202,13 @@ def what_is_known(env: Env, contrast: Contrast, seconds: list[float]) -> list[st
         messages.append(
             f"Specks that stand out from the noise are blanked out, in about {source.dust_share:.0%} of the images"
         )
-    return [*messages, forecast_line(total_seconds(env.settings, seconds), env.settings)]
+    seconds_in_all, gigabytes = total_seconds(env.settings, seconds), env.settings.expected_bytes / GB
+    return [*messages, f"Expected: {about(seconds_in_all)}, and up to {gigabytes:.1f} GB of memory"]
 
 
 def cache_of(output: Path, settings: Settings) -> PackedCache:
     """Where prepared images are kept; only the first process is sure to have the folder."""
     return PackedCache(settings.n_particles, settings.cache_bytes, output if output.is_dir() else None)
-
-
-def forecast_line(seconds: float, settings: Settings) -> str:
-    """What the user is told before the work begins."""
-    return f"Expected: {about(seconds)}, and up to {settings.expected_bytes / GB:.1f} GB of memory"
 
 
 def open_source(stack: ParticleStack, settings: Settings, among: Tensor | None = None) -> ParticleSource:
