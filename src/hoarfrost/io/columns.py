@@ -1,12 +1,11 @@
 """What becomes of the columns of a particle file when its particles get new poses.
 
 A column describes either the particle (its image, its place, its microscope), and is kept; or what an earlier
-refinement found, and is replaced by what this one found, or dropped. A column that the table does not know is kept.
+refinement found, and is replaced by what this one found, or dropped. A column that is not named here is kept.
 """
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
 
 Fate = Literal["kept", "replaced", "dropped"]
@@ -17,76 +16,30 @@ UID_COLUMN = "hoarfrostUid"
 """cryoSPARC's uid of a particle."""
 
 
-@dataclass(frozen=True)
-class Kind:
-    """Columns of one kind: what they tell, what becomes of them and, where they are replaced, by what."""
-
-    told: str
-    fate: Fate
-    names: tuple[str, ...]
-    by: str = ""
+def _names(names: str) -> set[str]:
+    return {name if name.startswith("hoarfrost") else f"rln{name}" for name in names.split()}
 
 
-def _names(names: str) -> tuple[str, ...]:
-    return tuple(name if name.startswith("hoarfrost") else f"rln{name}" for name in names.split())
-
-
-# Columns that are not here are kept; docs/formats.md has them all.
-KINDS = (
-    Kind("pose", "replaced", _names("AngleRot AngleTilt AnglePsi"), "the new pose"),
-    Kind(
-        "offset",
-        "replaced",
-        _names("OriginX OriginY OriginXAngst OriginYAngst"),
-        "the new offset, in the unit of the file's version",
-    ),
-    Kind(
-        "centre of a local search",
-        "replaced",
-        _names(
-            "AngleRotPrior AngleTiltPrior AnglePsiPrior OriginXPrior OriginYPrior OriginXPriorAngst OriginYPriorAngst"
-        ),
-        "the new pose and offset, where the file has them",
-    ),
-    Kind("half", "replaced", _names("RandomSubset"), "1 and 2: the half map that the particle is in"),
-    Kind(
-        "probability",
-        "replaced",
-        _names("MaxValueProbDistribution LogLikeliContribution hoarfrostJunkProbability"),
-        "those of this run",
-    ),
-    Kind(
-        "class",
-        "replaced",
-        _names("ClassNumber hoarfrostClassProbability1"),
-        "those of this run, dropped in a run for one structure",
-    ),
-    Kind(
-        "scale and fit of an earlier refinement",
-        "dropped",
-        _names(
-            "NormCorrection NrOfSignificantSamples KullbackLeiblerDivergence ParticleFigureOfMerit "
-            "ParticleSelectZScore PerFrameCumulativeWeight PerFrameRelativeWeight GroupScaleCorrection "
-            "hoarfrostParticle"
-        ),
-    ),
-    Kind(
-        "what goes with an earlier pose",
-        "dropped",
-        _names(
-            "OriginZ OriginZAngst OriginZPrior OriginZPriorAngst AngleRotFlipRatio AngleTiltFlipRatio "
-            "AnglePsiFlipRatio AnglePsiFlip IsFlip"
-        ),
-    ),
+# docs/formats.md has the others too, which are kept.
+_REPLACED = _names(
+    "AngleRot AngleTilt AnglePsi OriginX OriginY OriginXAngst OriginYAngst "
+    "AngleRotPrior AngleTiltPrior AnglePsiPrior OriginXPrior OriginYPrior OriginXPriorAngst OriginYPriorAngst "
+    "RandomSubset MaxValueProbDistribution LogLikeliContribution hoarfrostJunkProbability ClassNumber"
 )
-
-_FATES = {name: kind.fate for kind in KINDS for name in kind.names}
+_DROPPED = _names(
+    "NormCorrection NrOfSignificantSamples KullbackLeiblerDivergence ParticleFigureOfMerit ParticleSelectZScore "
+    "PerFrameCumulativeWeight PerFrameRelativeWeight GroupScaleCorrection hoarfrostParticle "
+    "OriginZ OriginZAngst OriginZPrior OriginZPriorAngst "
+    "AngleRotFlipRatio AngleTiltFlipRatio AnglePsiFlipRatio AnglePsiFlip IsFlip"
+)
 _OF_CLASSES = re.compile(r"hoarfrostClassProbability[0-9]+")
 
 
 def fate_of(column: str) -> Fate:
     """What becomes of a column of a STAR file."""
-    return "replaced" if _OF_CLASSES.fullmatch(column) else _FATES.get(column, "kept")
+    if column in _REPLACED or _OF_CLASSES.fullmatch(column):
+        return "replaced"
+    return "dropped" if column in _DROPPED else "kept"
 
 
 def earlier(columns: Iterable[str]) -> list[str]:
