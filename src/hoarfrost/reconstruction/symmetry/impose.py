@@ -107,7 +107,7 @@ class ImposeSymmetry:
         """From maps that have the symmetry: to be refined, or to go on with the sums over all poses."""
         band = env.band(self.given.stage, symmetry, start=march.refining.start)
         support = env.support(band.box)
-        maps = torch.stack([fourier_resize(volume, band.box) for volume in volumes]) * support
+        maps = fourier_resize(volumes, band.box) * support
         after = dataclasses.replace(self, march=None, search=None, symmetry=symmetry)
         if march.found.independent:
             again = LeftOut("again", len(env.settings.stages_r_max))
