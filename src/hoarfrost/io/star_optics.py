@@ -126,19 +126,18 @@ class _Both:
 
     def __init__(self, star: StarFile) -> None:
         self.path, self.particles, self.optics = star.path, particle_table(star), star.tables.get("optics")
+        self._tables = [table for table in (self.optics, self.particles) if table is not None]
         n = self.particles.n_rows
         self.group, self._group_row = np.ones(n, np.int64), np.zeros(n, np.int64)
         if self.optics is not None:
             self.group, self._group_row = _optics_rows(self.path, self.optics, self.particles)
 
     def has(self, name: str) -> bool:
-        return name in self.particles.columns or (self.optics is not None and name in self.optics.columns)
+        return any(name in table.columns for table in self._tables)
 
     def values(self, name: str, *, default: float | None = None, **limits: Any) -> Floats:
         """Those of the optics groups before those beside the particles, of the defocus the other way round."""
-        tables = [table for table in (self.optics, self.particles) if table is not None]
-        if name in _OF_PARTICLES:
-            tables.reverse()
+        tables = self._tables[::-1] if name in _OF_PARTICLES else self._tables
         table = next((table for table in tables if name in table.columns), tables[0])
         values = float_column(self.path, table, name, default=default, **limits)
         return values if table is self.particles else values[self._group_row]
@@ -150,15 +149,15 @@ class _Both:
 
     def every(self, name: str) -> Floats:
         """Those of both blocks, one after the other."""
-        tables = [table for table in (self.optics, self.particles) if table is not None and name in table.columns]
-        return np.concatenate([float_column(self.path, table, name) for table in tables] or [np.empty(0)])
+        found = [float_column(self.path, table, name) for table in self._tables if name in table.columns]
+        return np.concatenate(found or [np.empty(0)])
 
     def texts(self, name: str) -> list[str]:
-        return [*self.particles.columns.get(name, ()), *(self.optics.columns.get(name, ()) if self.optics else ())]
+        return [text for table in self._tables for text in table.columns.get(name, ())]
 
     def ignored(self, name: str) -> Floats:
         """Values of both blocks that nothing depends on; empty where there are none."""
-        found = [numbers_if_any(table, name) for table in (self.optics, self.particles) if table is not None]
+        found = [numbers_if_any(table, name) for table in self._tables]
         return np.concatenate([values for values in found if values is not None] or [np.empty(0)])
 
     def contradictions(self) -> Iterator[str]:
