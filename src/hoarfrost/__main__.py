@@ -1,7 +1,5 @@
 """``python -m hoarfrost``: the same as the command ``hoarfrost``."""
 
-from __future__ import annotations
-
 import sys
 
 from hoarfrost.cli import main

@@ -1,7 +1,5 @@
 """Estimates of time, in words."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """The errors a user can cause, each one line long, and the exit code that the command line gives them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 

@@ -13,8 +13,6 @@ A verb of the package takes its options as one model, and callers see keyword ar
 `hoarfrost.cli.command` makes the command's options of the same fields. This module loads pydantic and nothing else.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 import textwrap
@@ -41,6 +39,7 @@ DOC_WIDTH = 100
 P = ParamSpec("P")
 A = TypeVar("A")
 B = TypeVar("B")
+C = TypeVar("C")
 M = TypeVar("M")
 R = TypeVar("R")
 Model = TypeVar("Model", bound="OptionsModel")
@@ -153,6 +152,9 @@ class takes(Generic[P, M]):  # noqa: N801
     def __call__(self, verb: Callable[[A, M], R]) -> Callable[Concatenate[A, P], R]: ...
     @overload
     def __call__(self, verb: Callable[[A, B, M], R]) -> Callable[Concatenate[A, B, P], R]: ...
+
+    @overload
+    def __call__(self, verb: Callable[[A, B, C, M], R]) -> Callable[Concatenate[A, B, C, P], R]: ...
     def __call__(self, verb: Callable[..., R]) -> Callable[..., R]:
         """The function that callers see."""
         model: Any = self._model

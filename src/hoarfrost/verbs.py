@@ -10,17 +10,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hoarfrost.evaluation.options import CompareOptions, EvaluateOptions, FlipOptions, SymmetriseOptions
 from hoarfrost.io.convert_options import ConvertOptions
-from hoarfrost.map_verbs import compare as compare
-from hoarfrost.map_verbs import evaluate as evaluate
-from hoarfrost.map_verbs import flip as flip
-from hoarfrost.map_verbs import symmetrise as symmetrise
 from hoarfrost.options import DeviceName, takes
-from hoarfrost.reconstruction.settings.options import InspectOptions, Options
+from hoarfrost.reconstruction.settings.options import InspectOptions, Options, ResumeOptions
 from hoarfrost.simulation.options import Simulation
 from hoarfrost.study.options import StudyOptions
 
 if TYPE_CHECKING:
+    from hoarfrost.evaluation.compare import Comparison
+    from hoarfrost.evaluation.evaluate import EvaluationReport
+    from hoarfrost.evaluation.flip import Flipped
+    from hoarfrost.evaluation.symmetrise import Symmetrised
     from hoarfrost.inspection.result import Inspection
     from hoarfrost.io.convert import Conversion
     from hoarfrost.reconstruction.result import RunResult
@@ -82,13 +83,8 @@ def reconstruct(particles: str | Path, output: str | Path, options: Options) -> 
     return run(Path(particles), Path(output), options)
 
 
-def resume(
-    run: str | Path,
-    *,
-    checkpoint_every_s: float | None = None,
-    progress: Callable[[Any], None] | None = None,
-    stop: Callable[[], bool] | None = None,
-) -> RunResult:
+@takes(ResumeOptions)
+def resume(run: str | Path, options: ResumeOptions) -> RunResult:
     """Go on with a reconstruction that was stopped or killed, from its last checkpoint, to the same result.
 
     It ends with the files, to the last bit, that it would have ended with. Start as many processes as the run had.
@@ -97,12 +93,8 @@ def resume(
     ----------
     run
         Folder of the run.
-    checkpoint_every_s
-        Seconds between checkpoints. As the run had it unless given.
-    progress
-        Called with every `hoarfrost.reconstruction.watch.events.Event`.
-    stop
-        Asked after each minibatch whether to stop. If so, the run writes a checkpoint and ends with StoppedError.
+    options
+        {options}
 
     Raises
     ------
@@ -112,7 +104,7 @@ def resume(
     """
     from hoarfrost.reconstruction.resume import resume as go_on
 
-    return go_on(run, checkpoint_every_s=checkpoint_every_s, progress=progress, stop=stop)
+    return go_on(Path(run), options)
 
 
 @takes(Simulation)
@@ -183,17 +175,8 @@ def convert(inputs: str | Path | Sequence[str | Path], output: str | Path, optio
         Files that do not go together, or an output that exists; an input that cannot be used.
     """
     from hoarfrost.io.convert import convert as run
-    from hoarfrost.io.frealign import GivenOptics
 
-    o = options
-    return run(
-        [inputs] if isinstance(inputs, str | Path) else inputs,
-        output,
-        stack=o.stack,
-        given=GivenOptics(o.pixel_size_A, o.voltage_kV, o.cs_mm, o.amplitude_contrast),
-        datadir=o.datadir,
-        overwrite=o.overwrite,
-    )
+    return run([inputs] if isinstance(inputs, str | Path) else inputs, output, options)
 
 
 @takes(StudyOptions)
@@ -242,3 +225,107 @@ def bench(
     from hoarfrost.study.speed import PUBLISHED, measure
 
     return measure(PUBLISHED, device=device, threads=threads, progress=progress)
+
+
+@takes(EvaluateOptions)
+def evaluate(map_path: str | Path, reference: str | Path, options: EvaluateOptions) -> EvaluationReport:
+    """Compare a map with a reference: align over rotations, both hands and shifts, then tell FSC and correlation.
+
+    The maps may differ in box and voxel size; the FSC is on the grid of the reference.
+
+    Parameters
+    ----------
+    map_path
+        MRC map to judge.
+    reference
+        MRC map to judge it by, or an atomic model (.pdb, .cif, either with .gz), of which a map is made.
+    options
+        {options}
+
+    Raises
+    ------
+    UsageError, DataError
+        Only one of the files of poses, a symmetry that is none or has no poses, a mask without size; a file that
+        cannot be used.
+    """
+    from hoarfrost.evaluation.evaluate import evaluate as run
+
+    return run(map_path, reference, options)
+
+
+@takes(CompareOptions)
+def compare(first: str | Path, second: str | Path, options: CompareOptions) -> Comparison:
+    """Compare two maps: align one to the other in each hand, then tell correlations, FSC curves and resolutions.
+
+    They may differ in box and voxel size. Use evaluate where the second is known to be right, and for poses.
+
+    Parameters
+    ----------
+    first
+        MRC map to align.
+    second
+        MRC map to align it to.
+    options
+        {options}
+
+    Raises
+    ------
+    UsageError, DataError
+        A mask without size; a file that cannot be used.
+    """
+    from hoarfrost.evaluation.compare import compare as run
+
+    return run(first, second, options)
+
+
+@takes(FlipOptions)
+def flip(map_path: str | Path, output: str | Path, options: FlipOptions) -> Flipped:
+    """Mirror a map to its other hand, and the poses of its particles with it.
+
+    The map is turned inside out about its middle, which leaves axes of symmetry where they are.
+
+    Parameters
+    ----------
+    map_path
+        MRC map to mirror.
+    output
+        MRC map to write.
+    options
+        {options}
+
+    Raises
+    ------
+    UsageError, DataError
+        An output that exists; a file that cannot be used.
+    """
+    from hoarfrost.evaluation.flip import flip as run
+
+    return run(map_path, output, options)
+
+
+@takes(SymmetriseOptions)
+def symmetrise(map_path: str | Path, symmetry: str, output: str | Path, options: SymmetriseOptions) -> Symmetrised:
+    """Average a map over a point group, about the axes that are found in it, and say how well it agreed before.
+
+    The map is moved so that its axes lie as docs/conventions.md says: the main axis of Cn and Dn along z, a two-fold
+    axis of Dn along x.
+
+    Parameters
+    ----------
+    map_path
+        MRC map to average, protein positive.
+    symmetry
+        Point group: Cn or Dn with any n (C4, D7), T, O or I.
+    output
+        MRC map to write.
+    options
+        {options}
+
+    Raises
+    ------
+    UsageError, DataError
+        Another group, or an output that exists; a map that cannot be used.
+    """
+    from hoarfrost.evaluation.symmetrise import symmetrise as run
+
+    return run(map_path, symmetry, output, options)

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 import hoarfrost
+from hoarfrost import convert
 from hoarfrost.cli import main
 from hoarfrost.errors import DataError, StoppedError, UsageError
 from hoarfrost.inspection.result import Inspection
 from hoarfrost.io.columns import earlier
-from hoarfrost.io.convert import convert
 from hoarfrost.io.cs import read_cs
 from hoarfrost.io.mrc import ImageStack, read_volume, write_volume
 from hoarfrost.io.particles_star import read_particles

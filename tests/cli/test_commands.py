@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hoarfrost.cli import main, summary
+from hoarfrost.evaluation.options import EvaluateOptions
 from hoarfrost.reconstruction.starts.agreement import StartsResult
 from hoarfrost.reporting import report as run_report
 from hoarfrost.reporting import run_pictures
@@ -230,12 +231,7 @@ def test_evaluate_prints_the_lines_of_its_report(
 
     assert main(["evaluate", "map.mrc", "--reference", "truth.mrc"]) == 0
 
-    assert calls == [
-        (
-            (Path("map.mrc"), Path("truth.mrc")),
-            {"poses": None, "true_poses": None, "symmetry": "C1", "mask_diameter_A": None, "pixel_size_A": None},
-        )
-    ]
+    assert calls == [((Path("map.mrc"), Path("truth.mrc"), EvaluateOptions()), {})]
     assert capsys.readouterr().out == "shell  FSC\n1      1.000\n"
 
 
@@ -247,11 +243,7 @@ def test_evaluate_json_is_one_object_and_nothing_else(
 
     assert main(["evaluate", "map.mrc", "--reference", "truth.mrc", *options.split()]) == 0
 
-    assert calls[0][1] == {
-        "poses": Path("run/particles.star"),
-        "true_poses": Path("true.star"),
-        "symmetry": "D7",
-        "mask_diameter_A": 180.0,
-        "pixel_size_A": None,
-    }
+    assert calls[0][0][2] == EvaluateOptions(
+        poses=Path("run/particles.star"), true_poses=Path("true.star"), symmetry="D7", mask_diameter_A=180.0
+    )
     assert json.loads(capsys.readouterr().out) == {"fsc": [1.0, 0.5]}

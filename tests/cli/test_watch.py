@@ -41,7 +41,7 @@ def pages(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, fl
         written.append((clock.now, reload_s))
 
     module = ModuleType("hoarfrost.reporting.report")
-    setattr(module, "write_run_report", write)  # noqa: B010
+    setattr(module, "report", write)  # noqa: B010
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return written
 
@@ -99,7 +99,7 @@ def test_a_page_that_fails_is_told_once_and_the_run_goes_on(
         tries.append(folder)
         raise OSError("no space left")
 
-    monkeypatch.setattr(sys.modules["hoarfrost.reporting.report"], "write_run_report", fail)
+    monkeypatch.setattr(sys.modules["hoarfrost.reporting.report"], "report", fail)
     with Watch(Path("run"), said.append) as watch:
         go(watch, clock, 600, of_s=600)
     assert len(tries) == len(said) == 1

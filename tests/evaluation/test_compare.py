@@ -10,9 +10,10 @@ from types import ModuleType
 import pytest
 import torch
 
+from hoarfrost import compare
 from hoarfrost.cli import main
 from hoarfrost.evaluation.align import resample
-from hoarfrost.evaluation.compare import Comparison, compare
+from hoarfrost.evaluation.compare import Comparison
 from hoarfrost.evaluation.flip import inside_out
 from hoarfrost.io.mrc import read_volume, write_volume
 from hoarfrost.maths.fourier import fourier_resize

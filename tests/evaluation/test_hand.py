@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import hoarfrost
+from hoarfrost import flip
 from hoarfrost.cli import main
-from hoarfrost.evaluation.flip import flip, inside_out
+from hoarfrost.evaluation.flip import inside_out
 from hoarfrost.io.mrc import read_volume, write_volume
 from hoarfrost.io.particles_star import read_particles
 from hoarfrost.io.star import StarTable, read_star, write_star

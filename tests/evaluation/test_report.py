@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import hoarfrost
-from hoarfrost import simulate
+from hoarfrost import evaluate, simulate
 from hoarfrost.errors import DataError, UsageError
 from hoarfrost.evaluation.align import Alignment
-from hoarfrost.evaluation.evaluate import EvaluationReport, evaluate
+from hoarfrost.evaluation.evaluate import EvaluationReport
 from hoarfrost.io.atomic_model import read_atomic_model
 from hoarfrost.io.mrc import write_volume
 from hoarfrost.maths.fourier import soft_sphere

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from hoarfrost import symmetrise
 from hoarfrost.cli import main
-from hoarfrost.evaluation.symmetrise import average_about, symmetrise
+from hoarfrost.evaluation.symmetrise import average_about
 from hoarfrost.io.mrc import read_volume, write_volume
 from hoarfrost.maths.fourier import fourier_resize, radius_grid, soft_sphere
 from hoarfrost.maths.rotations import random_rotations

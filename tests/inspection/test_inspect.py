@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import hoarfrost
+from hoarfrost import convert
 from hoarfrost.cli import main
 from hoarfrost.durations import between
 from hoarfrost.errors import DataError, UsageError
@@ -20,7 +21,6 @@ from hoarfrost.inspection.images import choose_images
 from hoarfrost.inspection.noise import noise_flags
 from hoarfrost.inspection.numbers import number_flags
 from hoarfrost.inspection.result import CTFCoverage, Flag, Inspection, NoiseSpectrum
-from hoarfrost.io.convert import convert
 from hoarfrost.io.mrc import ImageStack, write_stack, write_volume
 from hoarfrost.io.particles_star import ParticleTable, read_particles
 from hoarfrost.io.star import StarTable, read_star, write_star

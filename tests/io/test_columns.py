@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,158 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from hoarfrost.io.columns import CS_KINDS, KINDS, Kind, earlier, fate_of, told_of_earlier
+from hoarfrost.io.columns import SIGN_COLUMN, UID_COLUMN, Fate, earlier, fate_of, told_of_earlier
 from hoarfrost.io.particles_star import read_particles
 from hoarfrost.io.posed_star import write_posed_particles
 from hoarfrost.io.star import read_star, write_star
 
 CASES = Path(__file__).parents[1] / "cases" / "data"
 DOCS = Path(__file__).parents[2] / "docs" / "formats.md"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Columns of one kind: what they tell, what becomes of them and, where they are replaced, by what."""
+
+    told: str
+    fate: Fate
+    names: tuple[str, ...]
+    by: str = ""
+
+
+def _rln(names: str) -> tuple[str, ...]:
+    return tuple(f"rln{name}" for name in names.split())
+
+
+def _named(names: str) -> tuple[str, ...]:
+    return tuple(name if name.startswith("hoarfrost") else f"rln{name}" for name in names.split())
+
+
+KINDS = (
+    Kind(
+        "image",
+        "kept",
+        (
+            *_rln(
+                "ImageName ImageOriginalName ReconstructImageName ImageId ImageSize ImageSizeX ImageSizeY ImageSizeZ "
+                "ImagePixelSize PixelSize SamplingRate SamplingRateX SamplingRateY SamplingRateZ ImageDimensionality "
+                "DataType OriginalImageSize ImageWeight Enabled Selected MinimumValue MaximumValue AverageValue "
+                "StandardDeviationValue SkewnessValue KurtosisExcessValue"
+            ),
+            SIGN_COLUMN,
+        ),
+    ),
+    Kind(
+        "name and group",
+        "kept",
+        (
+            *_rln("ParticleName OriginalParticleName ParticleId GroupName GroupNumber OpticsGroup"),
+            UID_COLUMN,
+            *_rln("OpticsGroupName BeamTiltClass"),
+        ),
+    ),
+    Kind(
+        "micrograph, movie and place in it",
+        "kept",
+        _rln(
+            "MicrographName MicrographNameNoDW MicrographId MicrographMovieName MicrographMetadata MicrographGainName "
+            "MicrographDefectFile MicrographPixelSize MicrographOriginalPixelSize MicrographBinning "
+            "MicrographPreExposure MicrographDoseRate MicrographFrameNumber MicrographTiltAngle "
+            "MicrographTiltAxisDirection MicrographTiltAxisOutOfPlane CoordinateX CoordinateY CoordinateZ "
+            "AccumMotionTotal AccumMotionEarly AccumMotionLate NrOfFrames AverageNrOfFrames MovieFrameNumber "
+            "MovieFramesRunningAverage AutopickFigureOfMerit"
+        ),
+    ),
+    Kind(
+        "microscope and CTF",
+        "kept",
+        _rln(
+            "Voltage SphericalAberration AmplitudeContrast ChromaticAberration DetectorPixelSize Magnification "
+            "MagnificationCorrection DefocusU DefocusV DefocusAngle PhaseShift CtfAstigmatism CtfBfactor "
+            "CtfScalefactor CtfMaxResolution CtfFigureOfMerit CtfValidationScore CtfImage CtfPowerSpectrum CtfValue "
+            "BeamTiltX BeamTiltY OddZernike EvenZernike MagMat00 MagMat01 MagMat10 MagMat11 MtfFileName "
+            "CtfDataArePhaseFlipped CtfDataAreCtfPremultiplied"
+        ),
+    ),
+    Kind(
+        "filament and tomogram",
+        "kept",
+        _rln(
+            "HelicalTubeID HelicalTubePitch HelicalTrackLength HelicalTrackLengthAngst TomoName TomoParticleName "
+            "TomoParticleId TomoVisibleFrames TomoSubtomogramRot TomoSubtomogramTilt TomoSubtomogramPsi "
+            "TomoSubtomogramBinning TomoTiltSeriesName TomoTiltSeriesPixelSize CenteredCoordinateXAngst "
+            "CenteredCoordinateYAngst CenteredCoordinateZAngst"
+        ),
+    ),
+    Kind("pose", "replaced", _named("AngleRot AngleTilt AnglePsi"), "the new pose"),
+    Kind(
+        "offset",
+        "replaced",
+        _named("OriginX OriginY OriginXAngst OriginYAngst"),
+        "the new offset, in the unit of the file's version",
+    ),
+    Kind(
+        "centre of a local search",
+        "replaced",
+        _named(
+            "AngleRotPrior AngleTiltPrior AnglePsiPrior OriginXPrior OriginYPrior OriginXPriorAngst OriginYPriorAngst"
+        ),
+        "the new pose and offset, where the file has them",
+    ),
+    Kind("half", "replaced", _named("RandomSubset"), "1 and 2: the half map that the particle is in"),
+    Kind(
+        "probability",
+        "replaced",
+        _named("MaxValueProbDistribution LogLikeliContribution hoarfrostJunkProbability"),
+        "those of this run",
+    ),
+    Kind(
+        "class",
+        "replaced",
+        _named("ClassNumber hoarfrostClassProbability1"),
+        "those of this run, dropped in a run for one structure",
+    ),
+    Kind(
+        "scale and fit of an earlier refinement",
+        "dropped",
+        _named(
+            "NormCorrection NrOfSignificantSamples KullbackLeiblerDivergence ParticleFigureOfMerit "
+            "ParticleSelectZScore PerFrameCumulativeWeight PerFrameRelativeWeight GroupScaleCorrection "
+            "hoarfrostParticle"
+        ),
+    ),
+    Kind(
+        "what goes with an earlier pose",
+        "dropped",
+        _named(
+            "OriginZ OriginZAngst OriginZPrior OriginZPriorAngst AngleRotFlipRatio AngleTiltFlipRatio "
+            "AnglePsiFlipRatio AnglePsiFlip IsFlip"
+        ),
+    ),
+)
+CS_KINDS = (
+    Kind("image", "kept", ("uid", "blob")),
+    Kind("CTF", "kept", ("ctf",)),
+    Kind("micrograph and place in it", "kept", ("location",)),
+    Kind(
+        "microscope, picking, motion and filament; not kept, as a STAR file has no place for them",
+        "dropped",
+        ("mscope_params", "pick_stats", "motion", "local_motion", "background", "filament"),
+    ),
+    Kind("pose, offset, half and class", "replaced", ("alignments3D",), "those of this run, by way of the STAR file"),
+    Kind(
+        "what an earlier classification, variability analysis or expansion found",
+        "dropped",
+        (
+            "alignments2D",
+            "alignments3D_multi",
+            "alignments_class",
+            "alignments_class3D",
+            "components_mode",
+            "sym_expand",
+        ),
+    ),
+)
 NAMES = [name for kind in KINDS for name in kind.names]
 # What a column of the table may hold in a file of RELION 3.1 and of 3.0 without being refused for it.
 OF_THE_RUN = {"rlnMaxValueProbDistribution", "rlnLogLikeliContribution", "hoarfrostJunkProbability", "rlnRandomSubset"}
@@ -28,6 +174,7 @@ NEEDED = {
 
 
 def test_every_column_has_one_place() -> None:
+    assert {name: fate_of(name) for name in NAMES} == {name: kind.fate for kind in KINDS for name in kind.names}
     assert len(NAMES) == len(set(NAMES))
     assert all(kind.by for kind in (*KINDS, *CS_KINDS) if kind.fate == "replaced")
     assert {fate_of(name) for name in ("wrpSourceName", "_level_0", "rlnSomethingNew")} == {"kept"}

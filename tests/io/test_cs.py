@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from hoarfrost import convert
 from hoarfrost.errors import DataError
 from hoarfrost.io.columns import SIGN_COLUMN
-from hoarfrost.io.convert import convert
 from hoarfrost.io.cs import read_cs, write_cs
 from hoarfrost.io.cs_particles import cs_records, read_cs_particles
 from hoarfrost.io.mrc import write_stack

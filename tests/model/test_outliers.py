@@ -11,7 +11,7 @@ from torch import Tensor
 from hoarfrost.maths.fourier import FourierDisc
 from hoarfrost.maths.seeds import named_generator
 from hoarfrost.model.images import WhitenedImages, whiten
-from hoarfrost.model.outliers import Outliers, moments, n_shells, shells
+from hoarfrost.model.outliers import Outliers, moments, n_shells
 
 DISC = FourierDisc(16, 4.6)
 NOISE = 0.7
@@ -24,7 +24,7 @@ def simulated(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     generator = named_generator(seed, "outliers test")
     ctf = 0.2 + torch.rand(n, DISC.size, generator=generator, dtype=torch.float64)
     unit = [torch.randn(n, DISC.size, generator=generator, dtype=torch.complex128) for _ in range(2)]
-    signal = MEAN[shells(DISC)] + VARIANCE[shells(DISC)].sqrt() * unit[0]
+    signal = MEAN[DISC.shells] + VARIANCE[DISC.shells].sqrt() * unit[0]
     return ctf * signal + math.sqrt(NOISE) * unit[1], ctf
 
 
@@ -34,8 +34,8 @@ def whitened(packed: Tensor, ctf: Tensor) -> WhitenedImages:
 
 def test_the_ratio_is_that_of_normal_densities() -> None:
     packed, ctf = simulated(5)
-    variance = NOISE + ctf.square() * VARIANCE[shells(DISC)]
-    of_other = -(packed - ctf * MEAN[shells(DISC)]).abs().square() / variance - (math.pi * variance).log()
+    variance = NOISE + ctf.square() * VARIANCE[DISC.shells]
+    of_other = -(packed - ctf * MEAN[DISC.shells]).abs().square() / variance - (math.pi * variance).log()
     of_noise = -packed.abs().square() / NOISE - math.log(math.pi * NOISE)
     expected = ((of_other - of_noise) * DISC.weights).sum(dim=1)
     found = Outliers(MEAN, VARIANCE).log_ratio(whitened(packed, ctf), DISC, mask_power=1.0)

@@ -15,7 +15,7 @@ from hoarfrost.maths.fourier import FourierDisc, radius_grid, soft_sphere
 from hoarfrost.maths.seeds import named_generator
 from hoarfrost.model.ctf import evaluate_ctf
 from hoarfrost.particles.masked import noise_beside_signal, power_moments, untouched_radius_px
-from hoarfrost.particles.preprocess import FIRST_USABLE_SHELL, Preprocessor, find_dust
+from hoarfrost.particles.preprocess import FIRST_USABLE_SHELL, Preprocessor, find_dust, pixels_within
 from hoarfrost.particles.source import ParticleSource
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.simulation.phantom import make_phantom
@@ -85,7 +85,7 @@ def test_where_no_ctf_varies_all_power_counts_as_noise() -> None:
 
 def test_the_background_and_dust_of_masked_images_lie_inside_the_mask() -> None:
     preprocessor = Preprocessor(BOX, 40, 3, untouched_px=17.0)
-    background, within = preprocessor.background(), preprocessor.within()
+    background, within = preprocessor.background(), pixels_within(preprocessor.box, preprocessor.untouched_px)
     assert within is not None
     assert not bool((background & ~within).any())
     assert 0.06 < float(background.double().mean()) < 0.1

@@ -306,7 +306,7 @@ def test_a_checkpoint_that_cannot_be_written_is_told_once() -> None:
 @pytest.mark.parametrize("every_s", [-1.0, math.nan, math.inf])
 def test_a_time_between_checkpoints_that_makes_no_sense_is_refused(every_s: float) -> None:
     with pytest.raises(UsageError, match="--checkpoint-every"):
-        checkpoint.check_interval(every_s)
+        hoarfrost.resume("run", checkpoint_every_s=every_s)
 
 
 Kind = TypeVar("Kind")

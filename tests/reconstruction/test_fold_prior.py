@@ -11,6 +11,7 @@ from torch import Tensor
 from hoarfrost.maths.fsc import fourier_shell_correlation
 from hoarfrost.maths.rotations import random_rotations
 from hoarfrost.maths.seeds import named_generator
+from hoarfrost.maths.shells import filter_shells, shells_of_half_spectrum
 from hoarfrost.model.all_poses.band import BandModel
 from hoarfrost.model.images import whiten
 from hoarfrost.model.quadratic import Quadratic
@@ -18,8 +19,6 @@ from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.model.slices.operator import apply_normal, transform_normal_kernel
 from hoarfrost.reconstruction.estimate.m_step import (
     MStep,
-    filter_shells,
-    half_spectrum_shells,
     mean_curvature,
     wiener_ridge,
 )
@@ -63,7 +62,7 @@ def test_shells_that_folds_share_are_left_free_and_others_held_down(n_folds: int
     assert ridge.shape == (band.box // 2 + 1,)
     assert float(ridge[0]) == 0
     curvature = mean_curvature(kernel_of(band), band.support(0.85)).flatten()
-    shells = half_spectrum_shells(band.support(0.85)).flatten()
+    shells = shells_of_half_spectrum(band.box).flatten()
     relative = ridge / (torch.bincount(shells, curvature) / torch.bincount(shells))[: len(ridge)]
     assert float(relative[1]) < 0.3
     assert float(relative[4]) > 3

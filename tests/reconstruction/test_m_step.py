@@ -9,6 +9,7 @@ from torch import Tensor
 from hoarfrost.maths.fsc import fourier_shell_correlation
 from hoarfrost.maths.rotations import random_rotations
 from hoarfrost.maths.seeds import named_generator
+from hoarfrost.maths.shells import filter_shells, shells_of_half_spectrum
 from hoarfrost.model.all_poses.band import BandModel
 from hoarfrost.model.all_poses.slice_bank import Statistics
 from hoarfrost.model.quadratic import Quadratic
@@ -17,8 +18,6 @@ from hoarfrost.model.slices.operator import apply_normal, transform_normal_kerne
 from hoarfrost.reconstruction.estimate.m_step import (
     MStep,
     conjugate_gradients,
-    filter_shells,
-    half_spectrum_shells,
     mean_curvature,
     wiener_ridge,
 )
@@ -175,7 +174,7 @@ def test_shells_that_halves_do_not_share_are_held_down() -> None:
     linear = torch.zeros_like(support)
     fsc = torch.tensor([1.0, 1, 0.9, 0.5, 0.1, -0.2])
     ridge = wiener_ridge([Quadratic(linear, kernel)] * 2, fsc, support)
-    shells = half_spectrum_shells(support).flatten()
+    shells = shells_of_half_spectrum(len(support)).flatten()
     curvature = mean_curvature(kernel, support).flatten()
     mean = torch.bincount(shells, curvature) / torch.bincount(shells)
     expected = (1 - fsc.clamp(0.02, 0.999)) / (2 * fsc.clamp(0.02, 0.999))

@@ -87,5 +87,5 @@ def _residual_minus_power(numerator: Tensor, weight: Tensor, slices: Tensor) -> 
 
 
 def _mean_over_shells(values: Tensor, band: BandModel) -> Tensor:
-    shells = nearest_shell(band.disc.radii).to(values.device)
+    shells = band.disc.shells.to(values.device)
     return shell_means(values, shells)[shells]

@@ -1,7 +1,5 @@
 """The table of commands."""
 
-from __future__ import annotations
-
 from cyclopts import App, Parameter
 
 from hoarfrost import __version__

@@ -1,7 +1,5 @@
 """``hoarfrost bench``: how fast this machine computes likelihoods, against its own matrix products."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated, Any

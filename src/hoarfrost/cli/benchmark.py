@@ -1,7 +1,5 @@
 """``hoarfrost benchmark``: optimisers compared on one data set, with a report."""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """A command from a verb: its help is the verb's docstring, its options are the fields of the verb's model."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path

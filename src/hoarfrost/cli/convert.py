@@ -1,7 +1,5 @@
 """``hoarfrost convert``: particle files between RELION, cryoSPARC, FREALIGN and cisTEM."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 

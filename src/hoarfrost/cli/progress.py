@@ -1,10 +1,7 @@
 """What a running reconstruction shows: a bar on a terminal, plain lines in a log."""
 
-from __future__ import annotations
-
 import sys
 import time
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -48,13 +45,34 @@ def make_bar(console: Console, description: str) -> Progress:
     return bar
 
 
-class ProgressDisplay:
-    """A callback for `hoarfrost.reconstruct` that shows its events on stderr; use it as a context manager."""
+class Display:
+    """A bar on a terminal, or else lines, on stderr unless `quiet`; a context manager."""
 
     def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
         self._quiet = quiet
         self._console = console or Console(file=unfailing(sys.stderr), highlight=False)
         self._bar: Progress | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _show_bar(self, description: str, completed: float = 0.0) -> None:
+        if self._bar is None:
+            self._bar = make_bar(self._console, description)
+            self._bar.start()
+        self._bar.update(self._bar.task_ids[0], completed=completed, description=description)
+
+
+class ProgressDisplay(Display):
+    """A callback for `hoarfrost.reconstruct` that shows its events on stderr; use it as a context manager."""
+
+    def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
+        super().__init__(quiet=quiet, console=console)
         self._stage: int | None = None
         self._nll, self._resolution_A = "", 0.0
         self._started = self._last_line = time.monotonic()
@@ -62,18 +80,13 @@ class ProgressDisplay:
     def __enter__(self) -> Self:
         self._started = self._last_line = time.monotonic()
         if self._console.is_terminal and not self._quiet:
-            self._bar = make_bar(self._console, "reading the particles")
-            self._bar.start()
+            self._show_bar("reading the particles")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            if kind is None:
-                self._bar.update(self._bar.task_ids[0], completed=1.0)
-            self._bar.stop()
-            self._bar = None
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._bar is not None and kind is None:
+            self._bar.update(self._bar.task_ids[0], completed=1.0)
+        super().__exit__(kind)
 
     def say(self, message: str) -> None:
         """Show a line of its own."""
@@ -95,7 +108,7 @@ class ProgressDisplay:
             self._nll = f"  NLL {event.nll:.2f}{error}"
         status = f"{event.resolution_A:.1f} Å{self._nll}"
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=event.fraction_done, description=status)
+            self._show_bar(status, event.fraction_done)
             return
         now = time.monotonic()
         if event.stage != self._stage or now - self._last_line >= LINE_INTERVAL_S:

@@ -1,7 +1,5 @@
 """``hoarfrost report``: the page of a run, from its folder alone."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

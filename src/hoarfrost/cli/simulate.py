@@ -1,7 +1,5 @@
 """``hoarfrost simulate``: maps or atomic models in, noisy particle images with known poses out."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 

@@ -3,14 +3,12 @@
 The first asks it to stop and leave a checkpoint, the second ends it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal
 import time
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self, final
 
 from hoarfrost.parallel.launch import is_first
@@ -38,9 +36,7 @@ class Stop:
         self._before = {number: signal.signal(number, self._hear) for number in heard}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             # One of several processes that end together hears nothing any more, so that it can say why.
             if signal.getsignal(number) == self._hear:

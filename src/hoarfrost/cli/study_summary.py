@@ -1,7 +1,5 @@
 """What a finished study says on the terminal."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any

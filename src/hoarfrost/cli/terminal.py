@@ -1,7 +1,5 @@
 """What is said on the terminal: no character, and no stream that is closed, full or gone, can stop a command."""
 
-from __future__ import annotations
-
 import codecs
 import contextlib
 import io
@@ -82,13 +80,11 @@ class _Unfailing(io.TextIOBase):
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write, or not."""
         with contextlib.suppress(OSError, ValueError):
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flush, or drop what is left."""
         try:
             self._stream.flush()
         except ValueError:  # closed
@@ -97,16 +93,13 @@ class _Unfailing(io.TextIOBase):
             _drop(self._stream)
 
     def isatty(self) -> bool:
-        """Whether it is a terminal."""
         return bool(self._stream.isatty())
 
     def fileno(self) -> int:
-        """Its file descriptor."""
         return int(self._stream.fileno())
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """Its encoding."""
         return str(self._stream.encoding)
 
 

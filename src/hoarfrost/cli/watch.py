@@ -1,12 +1,9 @@
 """The page of a run that is going on, written anew now and then, at a small share of the run's time."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from hoarfrost.reconstruction.watch.events import Event
@@ -40,9 +37,7 @@ class Watch:
         self._started = self._last = time.monotonic()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and not self._is_first:
             with contextlib.suppress(Exception):  # what ended the run is what the user is to hear of
                 self._write(None)
@@ -66,9 +61,9 @@ class Watch:
         self._spent_s += self._cost_s
 
     def _write(self, reload_s: float | None) -> None:
-        from hoarfrost.reporting.report import write_run_report
+        from hoarfrost.reporting.report import report
 
-        write_run_report(self._folder, reload_s)
+        report(self._folder, reload_s)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,8 @@ mirror image almost as well as with itself.
 from dataclasses import dataclass
 from pathlib import Path
 
-from hoarfrost.evaluation.evaluate import EvaluationReport, align_maps, check_mask, read_map, report_on
+from hoarfrost.evaluation.evaluate import EvaluationReport, align_maps, read_map, report_on
+from hoarfrost.evaluation.options import CompareOptions
 
 
 @dataclass(frozen=True)
@@ -52,16 +53,9 @@ class Comparison:
         return lines
 
 
-def compare(
-    first: str | Path,
-    second: str | Path,
-    *,
-    mask_diameter_A: float | None = None,
-    pixel_size_A: float | None = None,
-) -> Comparison:
+def compare(first: str | Path, second: str | Path, options: CompareOptions) -> Comparison:
     """The verb `hoarfrost.compare`, which documents arguments and errors."""
-    check_mask(mask_diameter_A)
-    judged, target = read_map(first, pixel_size_A), read_map(second, pixel_size_A)
+    judged, target = read_map(first, options.pixel_size_A), read_map(second, options.pixel_size_A)
     found = [align_maps(judged, target, mirrored=mirrored) for mirrored in (False, True)]
-    same, other = (report_on(one, judged, target, mask_diameter_A) for one in found)
+    same, other = (report_on(one, judged, target, options.mask_diameter_A) for one in found)
     return Comparison(same, other, found[1].score > found[0].score)

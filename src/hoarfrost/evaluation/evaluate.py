@@ -4,7 +4,6 @@ FSC 0.5 is the threshold against a reference that is nearly true. FSC 0.143 is m
 against a reference it means little, and at low resolution nothing.
 """
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from hoarfrost.errors import DataError, UsageError
 from hoarfrost.evaluation.align import Alignment, align
+from hoarfrost.evaluation.options import EvaluateOptions
 from hoarfrost.evaluation.poses import PoseErrors, pose_errors
 from hoarfrost.io.atomic_model import is_atomic_model, read_atomic_model
 from hoarfrost.io.image_names import parse_image_name
@@ -109,33 +109,17 @@ class EvaluationReport:
         return lines
 
 
-def evaluate(
-    map_path: str | Path,
-    reference: str | Path,
-    *,
-    poses: str | Path | None = None,
-    true_poses: str | Path | None = None,
-    symmetry: str = "C1",
-    mask_diameter_A: float | None = None,
-    pixel_size_A: float | None = None,
-) -> EvaluationReport:
+def evaluate(map_path: str | Path, reference: str | Path, options: EvaluateOptions) -> EvaluationReport:
     """The verb `hoarfrost.evaluate`, which documents arguments and errors."""
-    group = PointGroup(symmetry)
+    group, poses, true_poses = PointGroup(options.symmetry), options.poses, options.true_poses
     if (poses is None) != (true_poses is None):
-        raise UsageError("poses and true poses go together: give both or neither")
+        raise UsageError("--poses and --true-poses go together: give both or neither")
     if poses is None and group.order > 1:
         raise UsageError(f"symmetry {group.name} is that of poses to judge: give poses and true poses, or no symmetry")
-    check_mask(mask_diameter_A)
-    judged = read_map(map_path, pixel_size_A)
-    target = _read_reference(reference, judged, pixel_size_A)
+    judged = read_map(map_path, options.pixel_size_A)
+    target = _read_reference(reference, judged, options.pixel_size_A)
     errors = None if poses is None or true_poses is None else _compare_poses(poses, true_poses, group)
-    return report_on(align_maps(judged, target), judged, target, mask_diameter_A, errors)
-
-
-def check_mask(diameter_A: float | None) -> None:
-    """Raise UsageError for a mask without size."""
-    if diameter_A is not None and not diameter_A > 0:
-        raise UsageError(f"the mask's diameter must be positive, not {diameter_A:g} Å")
+    return report_on(align_maps(judged, target), judged, target, options.mask_diameter_A, errors)
 
 
 def align_maps(judged: Map, target: Map, *, mirrored: bool | None = None) -> Alignment:
@@ -182,21 +166,14 @@ def report_on(
 def read_map(path: str | Path, untold_A: float | None = None) -> Map:
     """Read a map, whose pixel size is `untold_A` where its header tells none.
 
-    Raises DataError as `read_volume` does, and for a map that cannot be aligned; UsageError for a size that is none.
+    Raises DataError as `read_volume` does, and for a map that cannot be aligned.
     """
-    check_pixel_size(untold_A)
     values, pixel_size_A = read_volume(path, untold_A=untold_A)
     if values.shape[0] < 8:
         raise DataError(path, expected="a map of 8 voxels or more", found=f"{values.shape[0]}")
     if values.max() == values.min():
         raise DataError(path, expected="a map with contrast", found="one value in every voxel")
     return Map(Path(path), torch.from_numpy(values), pixel_size_A)
-
-
-def check_pixel_size(pixel_size_A: float | None) -> None:
-    """Raise UsageError for a pixel size that is none."""
-    if pixel_size_A is not None and not 0 < pixel_size_A < math.inf:
-        raise UsageError(f"the pixel size must be positive, not {pixel_size_A:g} Å")
 
 
 def _read_reference(path: str | Path, judged: Map, untold_A: float | None) -> Map:

@@ -7,8 +7,6 @@ A map is turned inside out, V(−x), which leaves every axis of symmetry where i
 the same image is seen after half a turn in its plane: RELION's psi + 180°. Shifts stay, as they belong to the image.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hoarfrost.errors import DataError, UsageError
-from hoarfrost.evaluation.evaluate import check_pixel_size
+from hoarfrost.evaluation.options import FlipOptions
 from hoarfrost.io.folders import check_file
 from hoarfrost.io.image_names import check_datadir, found_stacks, renamed
 from hoarfrost.io.mrc import read_volume, write_volume
@@ -53,29 +51,21 @@ def flipped_rotations(rotations: Floats) -> Floats:
     return flipped
 
 
-def flip(
-    map_path: str | Path,
-    output: str | Path,
-    *,
-    particles: str | Path | None = None,
-    datadir: str | Path | None = None,
-    pixel_size_A: float | None = None,
-    overwrite: bool = False,
-) -> Flipped:
+def flip(map_path: str | Path, output: str | Path, options: FlipOptions) -> Flipped:
     """The verb `hoarfrost.flip`, which documents arguments and errors."""
     output = Path(output)
     if output.suffix.lower() not in (".mrc", ".map"):
         raise UsageError(f"the output {output} is a map: give a name that ends in .mrc")
+    particles = options.particles
     inputs = [map_path] if particles is None else [map_path, particles]
     poses_path = None if particles is None else output.with_suffix(".star")
     for path in (output, poses_path):
         if path is not None:
-            check_file(path, inputs, overwrite=overwrite)
-    check_pixel_size(pixel_size_A)
-    volume, pixel_size_A = read_volume(map_path, untold_A=pixel_size_A)
+            check_file(path, inputs, overwrite=options.overwrite)
+    volume, pixel_size_A = read_volume(map_path, untold_A=options.pixel_size_A)
     n_poses = 0
     if particles is not None and poses_path is not None:
-        n_poses = _flip_poses(particles, poses_path, datadir)
+        n_poses = _flip_poses(particles, poses_path, options.datadir)
     write_volume(output, inside_out(torch.from_numpy(volume)).numpy(), pixel_size_A)
     return Flipped(output, poses_path, n_poses)
 

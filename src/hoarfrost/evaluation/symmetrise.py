@@ -18,6 +18,7 @@ from torch import Tensor
 from hoarfrost.errors import UsageError
 from hoarfrost.evaluation.align import one_thread
 from hoarfrost.evaluation.evaluate import read_map
+from hoarfrost.evaluation.options import SymmetriseOptions
 from hoarfrost.io.folders import check_file
 from hoarfrost.io.mrc import write_volume
 from hoarfrost.maths.ball import half_ball, volume_of
@@ -70,23 +71,14 @@ def average_about(volume: Tensor, group: PointGroup, axes: Axes) -> Tensor:
     return (averaged * soft_sphere(n, n - 2 * EDGE_VOXELS, EDGE_VOXELS)).to(torch.float32)
 
 
-def symmetrise(
-    map_path: str | Path,
-    group: str,
-    output: str | Path,
-    *,
-    aligned: bool = False,
-    max_resolution_A: float | None = None,
-    pixel_size_A: float | None = None,
-    overwrite: bool = False,
-) -> Symmetrised:
+def symmetrise(map_path: str | Path, symmetry: str, output: str | Path, options: SymmetriseOptions) -> Symmetrised:
     """The verb `hoarfrost.symmetrise`, which documents arguments and errors."""
     output = Path(output)
-    point_group = PointGroup(group)
-    if point_group.order == 1:
+    group, max_resolution_A = PointGroup(symmetry), options.max_resolution_A
+    if group.order == 1:
         raise UsageError("C1 is no symmetry: name a group like C4, D7, T, O or I")
-    check_file(output, [map_path], overwrite=overwrite)
-    source = read_map(map_path, pixel_size_A)
+    check_file(output, [map_path], overwrite=options.overwrite)
+    source = read_map(map_path, options.pixel_size_A)
     n = source.volume.shape[0]
     length_A = n * source.pixel_size_A
     finest_A, coarsest_A = 2 * source.pixel_size_A, length_A / 2
@@ -98,13 +90,13 @@ def symmetrise(
     # The search is at a few Fourier pixels, whatever the box.
     small = min(n, 2 * math.ceil(r_max + 4))
     coarse = fourier_resize(source.volume, small)
-    if aligned:
+    if options.aligned:
         turn, centre = torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
-        axes = Axes(turn, centre, correlation_about(coarse, point_group, r_max, turn, centre))
+        axes = Axes(turn, centre, correlation_about(coarse, group, r_max, turn, centre))
     else:
         with one_thread():
-            axes = find_axes(coarse, point_group, r_max)
+            axes = find_axes(coarse, group, r_max)
         axes = dataclasses.replace(axes, centre=axes.centre * (n / small))
-    averaged = average_about(source.volume, point_group, axes)
+    averaged = average_about(source.volume, group, axes)
     write_volume(output, averaged.numpy(), source.pixel_size_A)
-    return Symmetrised(output, point_group, axes, axes.correlation, length_A / min(r_max, 6.0))
+    return Symmetrised(output, group, axes, axes.correlation, length_A / min(r_max, 6.0))

@@ -140,7 +140,6 @@ def read_views(run: str | Path) -> Views:
 
 
 def _kept(star: StarFile) -> npt.NDArray[np.int64]:
-    """The rows of particles that are not junk."""
     junk = float_column(star.path, particle_table(star), "hoarfrostJunkProbability", default=0.0)
     return np.flatnonzero(junk <= JUNK_ABOVE)
 

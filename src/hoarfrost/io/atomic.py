@@ -1,7 +1,5 @@
 """Files that are either complete or absent: write beside the target, fsync, then rename over it."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re
@@ -44,6 +42,15 @@ def check_names(*paths: str | Path | None) -> None:
 
 
 @contextlib.contextmanager
+def writing_to(path: str | Path) -> Iterator[None]:
+    """Turn what the system says against writing in this block into a UsageError."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
 def atomic_output(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; when the block succeeds it becomes `path`.
 
@@ -53,11 +60,10 @@ def atomic_output(path: str | Path) -> Iterator[Path]:
     target = Path(path)
     temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}.tmp"
     try:
-        yield temporary
-        _fsync(temporary)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise UsageError(f"cannot write {target}: {error.strerror or error}") from error
+        with writing_to(target):
+            yield temporary
+            _fsync(temporary)
+            os.replace(temporary, target)
     finally:
         # After a successful rename there is nothing left to remove.
         with contextlib.suppress(OSError):

@@ -7,8 +7,6 @@ blurred by a B factor that suits a grid twice as fine. In Fourier space the blur
 Nyquist cut off. Coefficients agree with sums over the atoms to a few parts in 100,000 of the strongest near them.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 
@@ -73,7 +71,6 @@ def _read_model(path: Path) -> gemmi.Model:
 
 
 def _density(model: gemmi.Model, box: int, pixel_size_A: float) -> npt.NDArray[np.float32]:
-    """The density of a model in the middle of its box."""
     length_A, fine = box * pixel_size_A, OVERSAMPLING * box
     calculator = gemmi.DensityCalculatorE()
     calculator.d_min, calculator.rate = 2 * pixel_size_A, OVERSAMPLING

@@ -4,26 +4,25 @@ Poses, CTF parameters and optics groups are kept; sentences tell what is not. Im
 the same stacks.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from hoarfrost.errors import DataError, UsageError
+from hoarfrost.errors import UsageError
 from hoarfrost.io.atomic import write_text_atomically
+from hoarfrost.io.convert_options import ConvertOptions
 from hoarfrost.io.cs import write_cs
 from hoarfrost.io.cs_particles import cs_records, group_file, read_cs_particles
-from hoarfrost.io.frealign import GivenOptics, from_cistem_star, is_cistem_star, read_par
+from hoarfrost.io.frealign import CISTEM_OPTICS, from_cistem_star, is_cistem_star, read_par
 from hoarfrost.io.image_names import check_datadir, found_stacks, renamed
 from hoarfrost.io.mrc import ImageStack
 from hoarfrost.io.particles_star import read_poses
 from hoarfrost.io.star import StarFile, read_star, write_star
-from hoarfrost.io.star_columns import Floats, text_column
+from hoarfrost.io.star_columns import Floats, refuse_rows, text_column
 from hoarfrost.io.star_optics import ParticleOptics, particle_table, told_optics
 
 READ, WRITTEN = (".star", ".cs", ".par"), (".star", ".cs")
@@ -39,20 +38,12 @@ class Conversion:
     notes: tuple[str, ...]
 
 
-def convert(
-    inputs: Sequence[str | Path],
-    output: str | Path,
-    *,
-    stack: str | Path | None = None,
-    given: GivenOptics | None = None,
-    datadir: str | Path | None = None,
-    overwrite: bool = False,
-) -> Conversion:
+def convert(inputs: Sequence[str | Path], output: str | Path, options: ConvertOptions) -> Conversion:
     """The verb `hoarfrost.convert`, which documents arguments and errors."""
-    paths, output, given = [Path(path) for path in inputs], Path(output), given or GivenOptics()
-    _check(paths, output, stack, given, overwrite)
+    paths, output, datadir = [Path(path) for path in inputs], Path(output), options.datadir
+    _check(paths, output, options)
     check_datadir(datadir)
-    star, notes = _read(paths, output, None if stack is None else ImageStack(stack), given)
+    star, notes = _read(paths, output, options)
     particles = particle_table(star)
     optics, corrected = told_optics(star)
     poses = read_poses(star.path, particles, optics.pixel_sizes_A)
@@ -60,12 +51,13 @@ def convert(
     found = found_stacks(star.path, names, datadir)
     names = renamed(names, found, output)
     particles = dataclasses.replace(particles, columns={**particles.columns, "rlnImageName": names})
-    notes = (*notes, *(f"{warning[0].upper()}{warning[1:]}" for warning in optics.warnings), *_missing(found))
+    is_star = output.suffix.lower() == ".star"
+    warnings = (f"{warning[0].upper()}{warning[1:]}" for warning in optics.warnings)
+    notes = (*notes, *warnings, *_told_of(found, is_star=is_star))
     files = [output]
-    if output.suffix.lower() == ".star":
+    if is_star:
         tables = {**star.tables, particles.name: particles}
         write_star(output, tables.values())
-        notes = (*notes, *_not_named_mrcs(found))
     else:
         records, lost = cs_records(star, particles, optics, _boxes(star, optics, found, datadir), poses)
         write_cs(output, records)
@@ -75,8 +67,7 @@ def convert(
     return Conversion(tuple(files), particles.n_rows, poses is not None, notes)
 
 
-def _check(paths: list[Path], output: Path, stack: str | Path | None, given: GivenOptics, overwrite: bool) -> None:
-    given.check()
+def _check(paths: list[Path], output: Path, options: ConvertOptions) -> None:
     kinds = [path.suffix.lower() for path in paths]
     if not kinds or kinds[0] not in (*READ, ".csg") or output.suffix.lower() not in WRITTEN:
         raise UsageError(f"convert reads {', '.join(READ)} and writes {' or '.join(WRITTEN)}")
@@ -84,24 +75,23 @@ def _check(paths: list[Path], output: Path, stack: str | Path | None, given: Giv
         raise UsageError("convert takes one file, or a .cs file and its pass-through .cs file, and then the output")
     if kinds[0] in (".cs", ".csg") and output.suffix.lower() == ".cs":
         raise UsageError("the output is a .cs file as the input is; give one that ends in .star")
-    if kinds[0] == ".par" and stack is None:
+    if kinds[0] == ".par" and options.stack is None:
         raise UsageError("a .par file does not name its images: give the stack with --stack")
-    if output.exists() and not overwrite:
+    if output.exists() and not options.overwrite:
         raise UsageError(f"{output} exists; choose another name or give --overwrite")
 
 
-def _read(
-    paths: list[Path], output: Path, stack: ImageStack | None, given: GivenOptics
-) -> tuple[StarFile, tuple[str, ...]]:
+def _read(paths: list[Path], output: Path, options: ConvertOptions) -> tuple[StarFile, tuple[str, ...]]:
+    stack = None if options.stack is None else ImageStack(options.stack)
     if paths[0].suffix.lower() == ".par":
         assert stack is not None
-        return read_par(paths[0], stack, given)
+        return read_par(paths[0], stack, options)
     star = None
     if paths[0].suffix.lower() == ".star":
         star = read_star(paths[0])
         if is_cistem_star(star):
-            return from_cistem_star(star, stack, given)
-    if stack is not None or given != GivenOptics():
+            return from_cistem_star(star, stack, options)
+    if any(getattr(options, name) is not None for name in ("stack", *CISTEM_OPTICS)):
         raise UsageError("--stack, --pixel-size, --voltage, --cs and --amplitude-contrast are for a .par file")
     if star is None:
         return read_cs_particles(*paths, is_strict=False)
@@ -110,20 +100,13 @@ def _read(
     return star, ()
 
 
-def _missing(found: dict[str, Path | None]) -> tuple[str, ...]:
+def _told_of(found: dict[str, Path | None], *, is_star: bool) -> Iterator[str]:
     missing = [name for name, path in found.items() if path is None]
-    if not missing:
-        return ()
-    return (f"{len(missing)} of {len(found)} stacks were not found, and keep their names, like {missing[0]}",)
-
-
-def _not_named_mrcs(found: dict[str, Path | None]) -> tuple[str, ...]:
-    others = [name for name in found if not name.endswith(".mrcs")]
-    if not others:
-        return ()
-    return (
-        f"RELION takes a stack only by a name that ends in .mrcs, and {others[0]} does not: link it under such a name",
-    )
+    if missing:
+        yield f"{len(missing)} of {len(found)} stacks were not found, and keep their names, like {missing[0]}"
+    other = next((name for name in found if not name.endswith(".mrcs")), None)
+    if is_star and other is not None:
+        yield f"RELION takes a stack only by a name that ends in .mrcs, and {other} does not: link it under such a name"
 
 
 def _boxes(star: StarFile, optics: ParticleOptics, found: dict[str, Path | None], datadir: str | Path | None) -> Floats:
@@ -133,9 +116,6 @@ def _boxes(star: StarFile, optics: ParticleOptics, found: dict[str, Path | None]
     of_stacks = {name: ImageStack(path).box[1] for name, path in found.items() if path is not None}
     names = (name.partition("@")[2] for name in particle_table(star).columns["rlnImageName"])
     boxes = np.array([of_stacks.get(name, math.nan) for name in names])
-    missing = np.flatnonzero(np.isnan(boxes))
-    if missing.size:
-        hint = "tell where the images are: --datadir" if datadir is None else None
-        expected = "rlnImageSize, or a stack to read it from"
-        raise DataError(star.path, row=int(missing[0]) + 1, expected=expected, found="neither", hint=hint)
+    hint = "tell where the images are: --datadir" if datadir is None else None
+    refuse_rows(star.path, np.isnan(boxes), "rlnImageSize, or a stack to read it from", lambda _: "neither", hint)
     return boxes

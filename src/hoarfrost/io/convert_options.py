@@ -1,7 +1,5 @@
 """What a user may tell beside the files to convert."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from hoarfrost.options import OptionsModel, option
@@ -12,12 +10,17 @@ class ConvertOptions(OptionsModel):
 
     stack: str | Path | None = option(None, "Stack of images (.mrc or .mrcs) that a .par file belongs to.")
     pixel_size_A: float | None = option(
-        None, "Pixel size of the stack of a .par file, in Å, if its header does not tell it."
+        None, "Pixel size of the stack of a .par file, in Å, if its header does not tell it.", gt=0, le=1000
     )
-    voltage_kV: float | None = option(None, "Acceleration voltage, in kV, which a .par file does not tell.")
-    cs_mm: float | None = option(None, "Spherical aberration, in mm, which a .par file does not tell.")
+    voltage_kV: float | None = option(
+        None, "Acceleration voltage, in kV, which a .par file does not tell.", gt=1, le=5000
+    )
+    cs_mm: float | None = option(None, "Spherical aberration, in mm, which a .par file does not tell.", ge=0, le=100)
     amplitude_contrast: float | None = option(
-        None, "Part of the contrast that is amplitude contrast, from 0 to 1, which a .par file does not tell."
+        None,
+        "Part of the contrast that is amplitude contrast, from 0 to 1, which a .par file does not tell.",
+        ge=0,
+        le=1,
     )
     datadir: str | Path | None = option(
         None,

@@ -4,8 +4,6 @@ Fields are named like ``ctf/df1_A``. Other kinds of file that cryoSPARC and its 
 name are recognised, and the user is told what to do with them.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from dataclasses import dataclass
@@ -17,9 +15,9 @@ import numpy.typing as npt
 
 from hoarfrost.errors import DataError
 from hoarfrost.io.atomic import atomic_output
-from hoarfrost.io.kinds import other_kind
+from hoarfrost.io.kinds import reading, refuse_other_kinds
 from hoarfrost.io.star import can_hold
-from hoarfrost.io.star_columns import Floats, Integers
+from hoarfrost.io.star_columns import Floats, Integers, refuse_rows
 
 Records = npt.NDArray[np.void]
 
@@ -89,12 +87,8 @@ class CsTable:
         column = self._column(name, hint)
         if column.dtype.kind not in "iu" or column.shape != (len(self),):
             raise DataError(self._file(name), expected=f"whole numbers in {name}", found=_described(column))
-        below = np.flatnonzero((column < 0) | (column > np.iinfo(np.int64).max))
-        if below.size:
-            row = int(below[0])
-            raise DataError(
-                self._file(name), row=row + 1, expected=f"a number from 0 in {name}", found=str(column[row])
-            )
+        is_bad = (column < 0) | (column > np.iinfo(np.int64).max)
+        refuse_rows(self._file(name), is_bad, f"a number from 0 in {name}", lambda row: str(column[row]))
         return column.astype(np.int64)
 
     def texts(self, name: str, hint: str | None = None) -> list[str]:
@@ -130,17 +124,12 @@ def read_cs(path: str | Path) -> CsTable:
     claims, or has no rows.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(path, expected="a .cs file", found="a folder" if path.is_dir() else "no such file")
-    if path.suffix.lower() == ".csg":
-        raise _group_file(path)
-    try:
-        with path.open("rb") as file:
-            _refuse_other_kinds(path, file.read(256))
-            file.seek(0)
-            records = _read_array(path, file)
-    except OSError as error:
-        raise DataError(path, expected="a readable .cs file", found=error.strerror or str(error)) from error
+    with reading(path, ".cs file"), path.open("rb") as file:
+        if path.suffix.lower() == ".csg":
+            raise _group_file(path)
+        _refuse_other_files(path, file.read(256))
+        file.seek(0)
+        records = _read_array(path, file)
     if len(records) == 0:
         raise DataError(path, expected="at least one particle", found="none")
     return CsTable(path, records, {})
@@ -185,7 +174,7 @@ def write_cs(path: str | Path, records: Records) -> None:
         np.lib.format.write_array(file, records, allow_pickle=False)
 
 
-def _refuse_other_kinds(path: Path, start: bytes) -> None:
+def _refuse_other_files(path: Path, start: bytes) -> None:
     expected = "a .cs file in NumPy's format"
     if start.startswith(STREAM_MAGICS):
         raise DataError(
@@ -199,9 +188,7 @@ def _refuse_other_kinds(path: Path, start: bytes) -> None:
         raise DataError(path, expected=expected, found="a Parquet file", hint=hint)
     if start.startswith(NUMPY_MAGIC):
         return
-    other = other_kind(start, path)
-    if other is not None:
-        raise DataError(path, expected=expected, found=other[0], hint=other[1])
+    refuse_other_kinds(start, path, expected)
     if start.lstrip().startswith((b"data_", b"#", b"loop_")):
         raise DataError(path, expected=expected, found="a STAR file", hint="give it a name that ends in .star")
     if start.lstrip()[:1].isalpha():  # a group file under another name is YAML text

@@ -10,8 +10,6 @@ cryoSPARC's names on the left (docs/formats.md has all of them):
     …_rad, split, class   degrees; subset and class, from 0, which RELION counts from 1
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +25,14 @@ from hoarfrost.io.columns import FIELD_OF_COLUMN, SIGN_COLUMN, UID_COLUMN
 from hoarfrost.io.cs import CsTable, Records, joined_by_uid, read_cs
 from hoarfrost.io.image_names import parse_image_name
 from hoarfrost.io.star import StarFile, StarTable
-from hoarfrost.io.star_columns import PASS_THROUGH_HINT, Floats, float_column, numbers_if_any, text_column
+from hoarfrost.io.star_columns import (
+    PASS_THROUGH_HINT,
+    Floats,
+    float_column,
+    numbers_if_any,
+    refuse_rows,
+    text_column,
+)
 from hoarfrost.io.star_optics import ParticleOptics
 from hoarfrost.io.text_column import TextColumn
 from hoarfrost.maths.rotations import relion_deg_from_rotations
@@ -145,11 +150,12 @@ def _optics(table: CsTable, *, is_strict: bool) -> tuple[dict[str, Sequence[str]
     box = np.zeros(n)
     if "blob/shape" in table.names:
         shape = table.numbers("blob/shape", 2, lowest=1, highest=2.0**31)
-        oblong = np.flatnonzero(shape[:, 0] != shape[:, 1])
-        if oblong.size:
-            rows, columns = shape[oblong[0]]
-            found = f"{columns:g} × {rows:g} pixels"
-            raise DataError(table.path, row=int(oblong[0]) + 1, expected="square images in blob/shape", found=found)
+        refuse_rows(
+            table.path,
+            shape[:, 0] != shape[:, 1],
+            "square images in blob/shape",
+            lambda row: f"{shape[row, 1]:g} × {shape[row, 0]:g} pixels",
+        )
         box = shape[:, 0]
     has_group = "ctf/exp_group_id" in table.names
     exposure_group = table.whole_numbers("ctf/exp_group_id") if has_group else np.ones(n, np.int64)
@@ -180,10 +186,8 @@ def _image_names(table: CsTable) -> TextColumn:
 def _signs(table: CsTable) -> dict[str, Sequence[str]]:
     """What the pixels have to be multiplied by; 0 is what cryosparc-tools leaves where nobody tells."""
     signs = table.numbers("blob/sign", default=1.0)
-    bad = np.flatnonzero(~np.isin(signs, (-1, 0, 1)))
-    if bad.size:
-        row = int(bad[0])
-        raise DataError(table.path, row=row + 1, expected="1 or -1 in blob/sign", found=f"{signs[row]:g}")
+    is_bad = ~np.isin(signs, (-1, 0, 1))
+    refuse_rows(table.path, is_bad, "1 or -1 in blob/sign", lambda row: f"{signs[row]:g}")
     if (signs >= 0).all():
         return {}
     return {SIGN_COLUMN: TextColumn("-1" if sign < 0 else "1" for sign in signs.tolist())}
@@ -287,10 +291,7 @@ def signs(path: Path, particles: StarTable) -> Floats:
     Raises DataError for another number.
     """
     values = float_column(path, particles, SIGN_COLUMN, default=1.0)
-    bad = np.flatnonzero(np.abs(values) != 1)
-    if bad.size:
-        row = int(bad[0])
-        raise DataError(path, row=row + 1, expected=f"1 or -1 in {SIGN_COLUMN}", found=f"{values[row]:g}")
+    refuse_rows(path, np.abs(values) != 1, f"1 or -1 in {SIGN_COLUMN}", lambda row: f"{values[row]:g}")
     return values
 
 

@@ -7,16 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from hoarfrost.errors import UsageError
-from hoarfrost.io.atomic import is_of_job
-
-
-@contextlib.contextmanager
-def writing_to(path: str | Path) -> Iterator[None]:
-    """Turn what the system says against writing in this block into a UsageError."""
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+from hoarfrost.io.atomic import is_of_job, writing_to
 
 
 def check_output(

@@ -12,22 +12,21 @@ The README of FREALIGN and cisTEM's export to RELION agree about the conventions
 A .par file does not tell the pixel size, the microscope and the amplitude contrast; they are given beside it.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from hoarfrost.errors import DataError, UsageError
-from hoarfrost.io.kinds import other_kind
+from hoarfrost.io.convert_options import ConvertOptions
+from hoarfrost.io.kinds import reading, refuse_other_kinds
 from hoarfrost.io.mrc import ImageStack
 from hoarfrost.io.star import StarFile, StarTable
 from hoarfrost.io.star_columns import Floats, float_column, text_column
 from hoarfrost.io.text_column import TextColumn
+from hoarfrost.options import flag_of
 
 _COMMON = ("C", "PSI", "THETA", "PHI", "SHX", "SHY", "MAG", "FILM", "DF1", "DF2", "ANGAST")
 # By their number: of FREALIGN before 9.06, of FREALIGN 9, of cisTEM.
@@ -52,7 +51,8 @@ _CISTEM = {
     "ANGAST": "cisTEMDefocusAngle",
     "PSHIFT": "cisTEMPhaseShift",
 }
-_CISTEM_OPTICS = {
+# By the names of the options that tell the same.
+CISTEM_OPTICS = {
     "voltage_kV": "cisTEMMicroscopeVoltagekV",
     "cs_mm": "cisTEMMicroscopeCsMM",
     "amplitude_contrast": "cisTEMAmplitudeContrast",
@@ -61,29 +61,7 @@ _CISTEM_OPTICS = {
 _CISTEM_STACK = "cisTEMStackFilename"
 
 
-@dataclass(frozen=True)
-class GivenOptics:
-    """What the user tells beside a parameter file; None where it is not given."""
-
-    pixel_size_A: float | None = None
-    voltage_kV: float | None = None
-    cs_mm: float | None = None
-    amplitude_contrast: float | None = None
-
-    def check(self) -> None:
-        """Raise UsageError for a value that makes no sense."""
-        limits = {
-            "--pixel-size": (self.pixel_size_A, 0.0, 1000.0),
-            "--voltage": (self.voltage_kV, 1.0, 5000.0),
-            "--cs": (self.cs_mm, -1e-9, 100.0),
-            "--amplitude-contrast": (self.amplitude_contrast, -1e-9, 1.0),
-        }
-        for option, (value, above, most) in limits.items():
-            if value is not None and not above < value <= most:
-                raise UsageError(f"{option} must be above {max(above, 0):g} and at most {most:g}, found {value:g}")
-
-
-def read_par(path: str | Path, stack: ImageStack, given: GivenOptics) -> tuple[StarFile, tuple[str, ...]]:
+def read_par(path: str | Path, stack: ImageStack, given: ConvertOptions) -> tuple[StarFile, tuple[str, ...]]:
     """The particles of a .par file and its stack as ``data_optics`` and ``data_particles``; sentences on what is left.
 
     The pixel size is the stack's unless it is given. Raises DataError with the line of the file where a row is not
@@ -120,7 +98,9 @@ def is_cistem_star(star: StarFile) -> bool:
     return any("cisTEMPositionInStack" in table.columns for table in star.tables.values())
 
 
-def from_cistem_star(star: StarFile, stack: ImageStack | None, given: GivenOptics) -> tuple[StarFile, tuple[str, ...]]:
+def from_cistem_star(
+    star: StarFile, stack: ImageStack | None, given: ConvertOptions
+) -> tuple[StarFile, tuple[str, ...]]:
     """The same for cisTEM's STAR file, which tells its optics and, unless a stack is given, the stack of each image.
 
     Raises DataError for a column that is missing or wrong.
@@ -131,7 +111,7 @@ def from_cistem_star(star: StarFile, stack: ImageStack | None, given: GivenOptic
         name: float_column(path, table, column, default=0.0 if name == "PSHIFT" else None)
         for name, column in _CISTEM.items()
     }
-    told = {name: float_column(path, table, column) for name, column in _CISTEM_OPTICS.items()}
+    told = {name: float_column(path, table, column) for name, column in CISTEM_OPTICS.items()}
     for name, values in told.items():
         value = getattr(given, name)
         if value is not None:
@@ -147,15 +127,13 @@ def from_cistem_star(star: StarFile, stack: ImageStack | None, given: GivenOptic
     optics = dict(zip(told, groups.T.tolist(), strict=True))
     box = None if stack is None else stack.box[0]
     tables = _tables(path, columns, names, None, optics, box, (group.reshape(-1) + 1).tolist())
-    used = {*_CISTEM.values(), *_CISTEM_OPTICS.values(), _CISTEM_STACK}
+    used = {*_CISTEM.values(), *CISTEM_OPTICS.values(), _CISTEM_STACK}
     lost = [name for name in table.columns if name not in used]
     return tables, (f"Not kept: {', '.join(lost)}",) if lost else ()
 
 
 def _read_rows(path: Path) -> tuple[Floats, list[int]]:
     """All rows (n, columns) and the line of each, from 1; lines that begin with C are comments."""
-    if not path.is_file():
-        raise DataError(path, expected="a .par file", found="a folder" if path.is_dir() else "no such file")
     rows: list[list[float]] = []
     lines: list[int] = []
     following = _lines(path)
@@ -179,18 +157,14 @@ def _read_rows(path: Path) -> tuple[Floats, list[int]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    try:
+    with reading(path, ".par file"):
         with path.open("rb") as start:
-            other = other_kind(start.read(256), path)
-        if other is not None:
-            raise DataError(path, expected="a .par file", found=other[0], hint=other[1])
+            refuse_other_kinds(start.read(256), path, "a .par file")
         with path.open(encoding="ascii", errors="replace") as file:
             for line, text in enumerate(file, start=1):
                 words = text.split()
                 if words and not words[0].upper().startswith("C"):
                     yield line, words
-    except OSError as error:
-        raise DataError(path, expected="a readable .par file", found=error.strerror or str(error)) from error
 
 
 def _relative(stack: ImageStack, path: Path) -> str:
@@ -217,23 +191,16 @@ def _films(path: Path, lines: Sequence[int], values: Floats) -> list[int]:
     return [int(value) for value in values.tolist()]
 
 
-def _completed(given: GivenOptics, stack: ImageStack) -> tuple[dict[str, float], list[str]]:
+def _completed(given: ConvertOptions, stack: ImageStack) -> tuple[dict[str, float], list[str]]:
     notes = []
-    pixel_size_A = given.pixel_size_A
-    if pixel_size_A is None and stack.pixel_size_A not in (None, 1.0):  # many programs write 1 Å for "not known"
-        pixel_size_A = stack.pixel_size_A
-        notes.append(f"The pixel size, {pixel_size_A:.4g} Å, is that of {stack.path.name}")
-    options = {
-        "--voltage": given.voltage_kV,
-        "--cs": given.cs_mm,
-        "--amplitude-contrast": given.amplitude_contrast,
-        "--pixel-size": pixel_size_A,
-    }
-    missing = [option for option, value in options.items() if value is None]
+    optics = {name: getattr(given, name) for name in CISTEM_OPTICS}
+    if given.pixel_size_A is None and stack.pixel_size_A not in (None, 1.0):  # many programs write 1 Å for "not known"
+        optics["pixel_size_A"] = stack.pixel_size_A
+        notes.append(f"The pixel size, {stack.pixel_size_A:.4g} Å, is that of {stack.path.name}")
+    missing = [flag_of(name) for name, value in optics.items() if value is None]
     if missing:
         raise UsageError(f"a .par file does not tell the microscope: give {', '.join(missing)}")
-    names = ("voltage_kV", "cs_mm", "amplitude_contrast", "pixel_size_A")
-    return {name: float(value) for name, value in zip(names, options.values(), strict=True) if value is not None}, notes
+    return optics, notes
 
 
 def _tables(

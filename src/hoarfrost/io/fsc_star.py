@@ -1,7 +1,5 @@
 """The FSC curves of two half maps as a STAR file, with the columns of RELION's postprocess.star."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,10 +61,7 @@ def write_fsc(path: str | Path, curves: FscCurves) -> None:
 def read_fsc(path: str | Path) -> FscCurves:
     """Read what `write_fsc` wrote. Raises DataError for a block, a column or a number that is missing or wrong."""
     star = read_star(path)
-    for name in ("general", "fsc"):
-        if name not in star.tables:
-            raise DataError(path, expected=f"a block data_{name}", found="none")
-    general, table = star.tables["general"], star.tables["fsc"]
+    general, table = star.table("general"), star.table("fsc")
     if table.n_rows < 2:
         raise DataError(path, expected="two shells or more in data_fsc", found=f"{table.n_rows}")
     curves = {name: float_column(star.path, table, column) for name, column in COLUMNS.items()}

@@ -1,7 +1,5 @@
 """RELION's image names, ``000001@stack.mrcs``: reading them, finding stacks, naming these from another folder."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,10 +1,12 @@
 """What kind of file it is by how it begins, for hints to somebody who gave another kind than was asked for."""
 
-from __future__ import annotations
-
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
-_GZIP, _NUMPY, _PARQUET = b"\x1f\x8b", b"\x93NUMPY", b"PAR1"
+from hoarfrost.errors import DataError
+
+_GZIP, _NUMPY = b"\x1f\x8b", b"\x93NUMPY"
 _OTHERS = {
     b"\x89HDF": "an HDF5 file",
     b"\x89PNG": "a picture (PNG)",
@@ -15,26 +17,32 @@ _OTHERS = {
     b"\xfd7zXZ": "a file compressed by xz",
     b"%PDF": "a PDF file",
 }
-HINTS = {
-    "MRC": "give the STAR or .cs file that names the images",
-    "gzip": "gunzip it first",
-    "cs": "it has to have a name that ends in .cs",
-    "text": "give the file of the images, not the table that names them",
-}
+_MRC_HINT = "give the STAR or .cs file that names the images"
+_CS_HINT = "it has to have a name that ends in .cs"
 
 
-def other_kind(start: bytes, path: Path) -> tuple[str, str | None] | None:
-    """What a file is that begins with `start` (216 bytes are enough), in words, and a hint; None for plain text."""
+@contextlib.contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Raise DataError for a path that is no file, and for what the system refuses in this block."""
+    if not path.is_file():
+        raise DataError(path, expected=f"a {what}", found="a folder" if path.is_dir() else "no such file")
+    try:
+        yield
+    except OSError as error:
+        raise DataError(path, expected=f"a readable {what}", found=error.strerror or str(error)) from error
+
+
+def refuse_other_kinds(start: bytes, path: Path, expected: str) -> None:
+    """Raise DataError for a file of a known kind that is no text, by how it begins: 216 bytes are enough."""
+    found, hint = next((what for magic, what in _OTHERS.items() if start.startswith(magic)), ""), None
     if start.startswith(_GZIP):
-        return "a file compressed by gzip", HINTS["gzip"]
-    if start.startswith(_NUMPY):
-        return "a .cs file of cryoSPARC or another array of NumPy", None if path.suffix == ".cs" else HINTS["cs"]
-    for magic, what in _OTHERS.items():
-        if start.startswith(magic):
-            return what, None
-    if is_mrc(start):
-        return "images or a map (MRC)", HINTS["MRC"]
-    return None
+        found, hint = "a file compressed by gzip", "gunzip it first"
+    elif start.startswith(_NUMPY):
+        found, hint = "a .cs file of cryoSPARC or another array of NumPy", None if path.suffix == ".cs" else _CS_HINT
+    elif not found and is_mrc(start):
+        found, hint = "images or a map (MRC)", _MRC_HINT
+    if found:
+        raise DataError(path, expected=expected, found=found, hint=hint)
 
 
 def is_mrc(start: bytes) -> bool:

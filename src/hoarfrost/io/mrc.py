@@ -1,7 +1,5 @@
 """MRC volumes, and stacks of images that are never loaded whole."""
 
-from __future__ import annotations
-
 import gzip
 import math
 import zlib
@@ -87,34 +85,18 @@ def write_stack(
 class ImageStack:
     """A stack of images on disk, checked when opened and read a few images at a time.
 
-    Nothing stays open between reads, so it can be copied to another process.
+    `path` is the file, `n_images` their number, `box` the size of each in pixels, (ny, nx). `pixel_size_A` is the
+    header's along x in Å, or None where it does not tell one. Nothing stays open between reads, so that it can be
+    copied to another process.
     """
 
     def __init__(self, path: str | Path) -> None:
         """Check the header against the file's size. Raises DataError as `read_header` does."""
-        self._header = read_header(path)
-        if self._header.axes != (1, 2, 3):
-            raise DataError(path, expected="axes in the order x, y, z", found=f"axes {self._header.axes}")
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self._header.path
-
-    @property
-    def n_images(self) -> int:
-        """Number of images."""
-        return self._header.shape[0]
-
-    @property
-    def box(self) -> tuple[int, int]:
-        """Size of every image in pixels, (ny, nx)."""
-        return self._header.shape[1:]
-
-    @property
-    def pixel_size_A(self) -> float | None:
-        """The header's pixel size in Å along x, or None where it does not tell one."""
-        return None if self._header.voxel_size_A is None else self._header.voxel_size_A[0]
+        self._header = header = read_header(path)
+        if header.axes != (1, 2, 3):
+            raise DataError(path, expected="axes in the order x, y, z", found=f"axes {header.axes}")
+        self.path, self.n_images, self.box = header.path, header.shape[0], header.shape[1:]
+        self.pixel_size_A = None if header.voxel_size_A is None else header.voxel_size_A[0]
 
     def read(self, indices: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Images (b, ny, nx) float32 in the order of `indices`, an integer array (b,) counted from 0.

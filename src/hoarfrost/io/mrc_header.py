@@ -5,8 +5,6 @@ through mrcfile itself would turn slightly old headers (no machine stamp) into e
 size is checked.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ import numpy.typing as npt
 from mrcfile.dtypes import HEADER_DTYPE
 
 from hoarfrost.errors import DataError
-from hoarfrost.io.kinds import is_mrc, is_text, other_kind
+from hoarfrost.io.kinds import is_mrc, is_text, refuse_other_kinds
 
 HEADER_BYTES = 1024
 MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
@@ -63,9 +61,8 @@ def checked_header(path: Path, raw: bytes, file_bytes: int | None) -> MrcHeader:
 
     Raises DataError as `read_header` does.
     """
-    other = other_kind(raw, path)
-    if other is not None and not is_mrc(raw):
-        raise DataError(path, expected="an MRC file", found=other[0], hint=other[1])
+    if not is_mrc(raw):
+        refuse_other_kinds(raw, path, "an MRC file")
     if is_text(raw):
         raise DataError(path, expected="an MRC file", found="text, or a link that was copied as text")
     if len(raw) < HEADER_BYTES:

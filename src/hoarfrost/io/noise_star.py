@@ -1,7 +1,5 @@
 """The noise spectra of a run's images as a STAR file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,10 +45,7 @@ def write_noise(path: str | Path, spectra: NoiseSpectra) -> None:
 def read_noise(path: str | Path) -> NoiseSpectra:
     """Read what `write_noise` wrote. Raises DataError for a block, a column or a number that is missing or wrong."""
     star = read_star(path)
-    for name in (NOISE, GROUPS):
-        if name not in star.tables:
-            raise DataError(path, expected=f"a block data_{name}", found="none")
-    table, groups = star.tables[NOISE], star.tables[GROUPS]
+    table, groups = star.table(NOISE), star.table(GROUPS)
     if table.n_rows < 2:
         raise DataError(path, expected=f"two shells or more in data_{NOISE}", found=f"{table.n_rows}")
     in_use = float_column(star.path, table, VARIANCE, lowest=0)

@@ -1,7 +1,5 @@
 """Particles of RELION's STAR files, 3.0 to 5, or of cryoSPARC: each one's image, its optics and, if told, its pose."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Writing poses back into a particle STAR file that RELION opens."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path

@@ -4,8 +4,6 @@ A row of a table is a line of so many words as the table has columns, as RELION 
 names like ``data_1.mrc`` and ``#7.mrc`` need no quotes.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +11,8 @@ from pathlib import Path
 
 from hoarfrost.errors import DataError
 from hoarfrost.io.atomic import atomic_output
-from hoarfrost.io.kinds import other_kind
-from hoarfrost.io.text_column import TextBuilder
+from hoarfrost.io.kinds import reading, refuse_other_kinds
+from hoarfrost.io.text_column import TextBuilder, TextColumn
 
 _TOKEN = re.compile(rb"'[^']*'(?=\s|$)|\"[^\"]*\"(?=\s|$)|[^\s]+")
 _LABEL = re.compile(rb"_(\S+)(?:\s+#.*)?\s*")
@@ -48,6 +46,12 @@ class StarFile:
     path: Path
     tables: dict[str, StarTable]
 
+    def table(self, name: str) -> StarTable:
+        """The block ``data_name``. Raises DataError where there is none."""
+        if name not in self.tables:
+            raise DataError(self.path, expected=f"a block data_{name}", found="none")
+        return self.tables[name]
+
 
 def read_star(path: str | Path) -> StarFile:
     """Read every block of a STAR file, of text in UTF-8.
@@ -57,21 +61,14 @@ def read_star(path: str | Path) -> StarFile:
     told.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(path, expected="a STAR file", found="a folder" if path.is_dir() else "no such file")
     tables: dict[str, StarTable] = {}
-    try:
-        with path.open("rb") as file:
-            other = other_kind(file.read(256), path)
-            if other is not None:
-                raise DataError(path, expected="a STAR file", found=other[0], hint=other[1])
-            file.seek(0)
-            for table in _Reader(path, file).tables():
-                if table.name in tables:
-                    raise DataError(path, expected="each block once", found=f"duplicate block name data_{table.name}")
-                tables[table.name] = table
-    except OSError as error:
-        raise DataError(path, expected="a readable STAR file", found=error.strerror or str(error)) from error
+    with reading(path, "STAR file"), path.open("rb") as file:
+        refuse_other_kinds(file.read(256), path, "a STAR file")
+        file.seek(0)
+        for table in _Reader(path, file).tables():
+            if table.name in tables:
+                raise DataError(path, expected="each block once", found=f"duplicate block name data_{table.name}")
+            tables[table.name] = table
     if not tables:
         raise DataError(path, expected="a STAR file with data_ blocks", found="an empty file")
     return StarFile(path, tables)
@@ -88,7 +85,6 @@ class _Reader:
         self._advance()
 
     def tables(self) -> Iterator[StarTable]:
-        """Every block."""
         while self._skip_to_content():
             word = self._line.split()[0]
             if word[:5].lower() != b"data_":
@@ -131,7 +127,7 @@ class _Reader:
         while (words := self._row(len(columns))) is not None:
             for column, word in zip(columns.values(), words, strict=True):
                 column.append(word)
-        return {name: column.finished() for name, column in columns.items()}
+        return {name: TextColumn(column) for name, column in columns.items()}
 
     def _row(self, width: int) -> list[bytes] | None:
         """The words of the next row, without quotes, or None at the table's end."""

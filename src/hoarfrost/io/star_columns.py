@@ -1,9 +1,7 @@
 """Numbers out of the text columns of a STAR table, each fault told with its row."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,14 +62,21 @@ def float_column(
     return values
 
 
+def refuse_rows(
+    path: Path, is_bad: npt.NDArray[np.bool_], expected: str, found: Callable[[int], str], hint: str | None = None
+) -> None:
+    """Raise DataError for the first row (n,) that is bad, if any is; `found` tells what it holds, rows from 0."""
+    bad = np.flatnonzero(is_bad)
+    if bad.size:
+        row = int(bad[0])
+        raise DataError(path, row=row + 1, expected=expected, found=found(row), hint=hint)
+
+
 def integer_column(path: Path, table: StarTable, name: str, hint: str | None = None) -> Integers:
     """Values of a column, int64 (n,). Raises DataError with the row of a value that is not a whole number."""
     values = float_column(path, table, name, lowest=-(2.0**53), highest=2.0**53, hint=hint)
-    broken = np.flatnonzero(values != np.round(values))
-    if broken.size:
-        row = int(broken[0])
-        found = repr(table.columns[name][row])
-        raise DataError(path, row=row + 1, expected=f"a whole number in {name}", found=found)
+    words = table.columns[name]
+    refuse_rows(path, values != np.round(values), f"a whole number in {name}", lambda row: repr(words[row]))
     return values.astype(np.int64)
 
 

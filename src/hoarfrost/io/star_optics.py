@@ -5,8 +5,6 @@ particle's row has its own, and the pixel size follows from the detector's and t
 some into the rows of particles though there are groups, so each column is looked for in both blocks.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re
@@ -19,7 +17,7 @@ import numpy as np
 
 from hoarfrost.errors import DataError
 from hoarfrost.io.star import StarFile, StarTable
-from hoarfrost.io.star_columns import Floats, Integers, float_column, integer_column, numbers_if_any
+from hoarfrost.io.star_columns import Floats, Integers, float_column, integer_column, numbers_if_any, refuse_rows
 
 _SAME_PIXEL_SIZE = 1e-4  # relative; RELION writes six digits
 _SAME_IN_BOTH = 1e-4
@@ -63,7 +61,7 @@ class ParticleOptics:
         """That of the first image, likewise."""
         return None if self.boxes is None else int(self.boxes[0])
 
-    def of(self, rows: Integers) -> ParticleOptics:
+    def of(self, rows: Integers) -> "ParticleOptics":
         """The same of some particles, counted from 0."""
         arrays: dict[str, Any] = {
             field.name: values[rows]
@@ -128,19 +126,18 @@ class _Both:
 
     def __init__(self, star: StarFile) -> None:
         self.path, self.particles, self.optics = star.path, particle_table(star), star.tables.get("optics")
+        self._tables = [table for table in (self.optics, self.particles) if table is not None]
         n = self.particles.n_rows
         self.group, self._group_row = np.ones(n, np.int64), np.zeros(n, np.int64)
         if self.optics is not None:
             self.group, self._group_row = _optics_rows(self.path, self.optics, self.particles)
 
     def has(self, name: str) -> bool:
-        return name in self.particles.columns or (self.optics is not None and name in self.optics.columns)
+        return any(name in table.columns for table in self._tables)
 
     def values(self, name: str, *, default: float | None = None, **limits: Any) -> Floats:
         """Those of the optics groups before those beside the particles, of the defocus the other way round."""
-        tables = [table for table in (self.optics, self.particles) if table is not None]
-        if name in _OF_PARTICLES:
-            tables.reverse()
+        tables = self._tables[::-1] if name in _OF_PARTICLES else self._tables
         table = next((table for table in tables if name in table.columns), tables[0])
         values = float_column(self.path, table, name, default=default, **limits)
         return values if table is self.particles else values[self._group_row]
@@ -152,15 +149,15 @@ class _Both:
 
     def every(self, name: str) -> Floats:
         """Those of both blocks, one after the other."""
-        tables = [table for table in (self.optics, self.particles) if table is not None and name in table.columns]
-        return np.concatenate([float_column(self.path, table, name) for table in tables] or [np.empty(0)])
+        found = [float_column(self.path, table, name) for table in self._tables if name in table.columns]
+        return np.concatenate(found or [np.empty(0)])
 
     def texts(self, name: str) -> list[str]:
-        return [*self.particles.columns.get(name, ()), *(self.optics.columns.get(name, ()) if self.optics else ())]
+        return [text for table in self._tables for text in table.columns.get(name, ())]
 
     def ignored(self, name: str) -> Floats:
         """Values of both blocks that nothing depends on; empty where there are none."""
-        found = [numbers_if_any(table, name) for table in (self.optics, self.particles) if table is not None]
+        found = [numbers_if_any(table, name) for table in self._tables]
         return np.concatenate([values for values in found if values is not None] or [np.empty(0)])
 
     def contradictions(self) -> Iterator[str]:
@@ -214,17 +211,13 @@ def _optics_rows(path: Path, optics: StarTable, particles: StarTable) -> tuple[I
     if len(set(known.tolist())) != len(known):
         raise DataError(path, expected="different numbers in rlnOpticsGroup of data_optics", found="one twice")
     group = integer_column(path, particles, "rlnOpticsGroup", hint="RELION 3.1 files tell each particle's group")
-    unknown = np.flatnonzero(~np.isin(group, known))
-    if unknown.size:
-        row = int(unknown[0])
-        groups = ", ".join(str(number) for number in known)
-        raise DataError(path, row=row + 1, expected=f"an optics group of data_optics ({groups})", found=str(group[row]))
+    expected = f"an optics group of data_optics ({', '.join(str(number) for number in known)})"
+    refuse_rows(path, ~np.isin(group, known), expected, lambda row: str(group[row]))
     order = np.argsort(known)
     return group, order[np.searchsorted(known, group, sorter=order)]
 
 
 def _pixel_sizes_A(both: _Both, *, is_strict: bool) -> Floats:
-    """The pixel size of each image in Å."""
     name = next((name for name in ("rlnImagePixelSize", "rlnPixelSize") if both.has(name)), None)
     if name is not None:
         sizes_A = both.values(name)
@@ -254,10 +247,8 @@ def _boxes(both: _Both) -> Integers | None:
     if not both.has("rlnImageSize"):
         return None
     sizes = both.values("rlnImageSize", lowest=1, highest=2.0**31)
-    if (sizes != np.round(sizes)).any():
-        row = int(np.argmax(sizes != np.round(sizes)))
-        expected = "a whole number in rlnImageSize"
-        raise DataError(both.path, row=row + 1, expected=expected, found=f"{sizes[row]:g}")
+    is_broken = sizes != np.round(sizes)
+    refuse_rows(both.path, is_broken, "a whole number in rlnImageSize", lambda row: f"{sizes[row]:g}")
     return sizes.astype(np.int64)
 
 

@@ -1,7 +1,5 @@
 """A column of short texts without an object for each: a particle file has millions of them."""
 
-from __future__ import annotations
-
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
@@ -19,10 +17,6 @@ class TextBuilder:
         """Add one."""
         self.data += text
         self.ends.append(len(self.data))
-
-    def finished(self) -> TextColumn:
-        """The column."""
-        return TextColumn(self)
 
 
 class TextColumn(Sequence[str]):

@@ -5,8 +5,6 @@ code depends on: sources, signature, processor, Python and Numba. An entry that 
 absent, and its function is compiled again. Files are written aside and moved into place, so processes share a folder.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib
@@ -70,7 +68,7 @@ class _Locator(_CacheLocator):
         self._folder, self._function = cache_folder(), function
 
     @classmethod
-    def from_function(cls, function: Callable[..., Any], file: str) -> _Locator:
+    def from_function(cls, function: Callable[..., Any], file: str) -> "_Locator":
         return cls(function, file)
 
     def get_cache_path(self) -> str:

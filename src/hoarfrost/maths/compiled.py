@@ -1,7 +1,5 @@
 """Loops that Numba compiles for the CPU, where torch would go over memory once for each operation."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -52,6 +52,11 @@ class FourierDisc:
         """|k| of each coefficient in Fourier pixels: (K,) float64."""
         return self.coordinates.to(torch.float64).square().sum(-1).sqrt()
 
+    @property
+    def shells(self) -> Tensor:
+        """round(|k|) of each coefficient: (K,) int64, ascending."""
+        return self.radii.round().to(torch.int64)
+
     @cached_property
     def weights(self) -> Tensor:
         """Weight of each coefficient in a sum over the half disc: 1, and ½ for DC, (K,) float64."""

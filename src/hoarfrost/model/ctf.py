@@ -7,14 +7,13 @@
 See Rohou & Grigorieff (2015), J. Struct. Biol. 192, 216, equations 1–4 (their sign is the opposite: protein black).
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from hoarfrost.maths.rows import Rows
 
 ELECTRON_CHARGE_C = 1.602176634e-19
 ELECTRON_MASS_KG = 9.1093837015e-31
@@ -23,7 +22,7 @@ LIGHT_SPEED_M_S = 299792458.0
 
 
 @dataclass(frozen=True)
-class CTFParameters:
+class CTFParameters(Rows):
     """Microscope parameters of n images, one float64 tensor of shape (n,) each. Underfocus is positive."""
 
     defocus_u_A: Tensor
@@ -36,14 +35,6 @@ class CTFParameters:
 
     def __len__(self) -> int:
         return int(self.defocus_u_A.shape[0])
-
-    def __getitem__(self, index: Tensor | slice | Sequence[int]) -> CTFParameters:
-        """Parameters of the chosen images, in the order of `index`."""
-        return CTFParameters(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
-
-    def to(self, device: torch.device | str) -> CTFParameters:
-        """The same parameters on another device."""
-        return CTFParameters(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 def electron_wavelength_A(voltage_kV: Tensor) -> Tensor:

@@ -1,7 +1,5 @@
 """Images as the likelihood takes them: packed in the disc, divided by the noise, with their CTFs."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -9,10 +7,11 @@ import torch
 from torch import Tensor
 
 from hoarfrost.maths.fourier import FourierDisc
+from hoarfrost.maths.rows import Rows
 
 
 @dataclass(frozen=True)
-class WhitenedImages:
+class WhitenedImages(Rows):
     """Packed images divided by the noise: `data` y complex (b, K), `ctf` c real (b, K), `log_constant` (b,).
 
     `log_constant` is −‖y‖² − Σ weight · log(π σ²), the part of the log-likelihood that no pose changes; float64. DC is
@@ -26,11 +25,7 @@ class WhitenedImages:
     def __len__(self) -> int:
         return int(self.data.shape[0])
 
-    def __getitem__(self, index: Tensor | slice) -> WhitenedImages:
-        """The chosen images."""
-        return WhitenedImages(self.data[index], self.ctf[index], self.log_constant[index])
-
-    def tempered(self, temperature: float) -> WhitenedImages:
+    def tempered(self, temperature: float) -> "WhitenedImages":
         """The images as if their noise had so many times its variance, so that all poses are more alike."""
         if temperature == 1:
             return self

@@ -3,8 +3,6 @@
 −log p(V_v) = λ₊ V_v  for V_v ≥ 0,    λ₋ |V_v|³  for V_v < 0      (up to a constant)
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -22,7 +20,7 @@ class ExponentialCubicPrior:
         positive, negative = volume.clamp(min=0), volume.clamp(max=0)
         return self.lambda_positive * positive.sum() + self.lambda_negative * negative.abs().pow(3).sum()
 
-    def on_grid(self, ratio: float) -> ExponentialCubicPrior:
+    def on_grid(self, ratio: float) -> "ExponentialCubicPrior":
         """The same prior for a volume resampled onto `ratio` times as many voxels a side, its Fourier transform kept.
 
         There a voxel holds the sum of ratio⁻³ fine ones, so that λ₊ stays and λ₋ becomes λ₋ ratio⁶.

@@ -13,8 +13,6 @@ A mask makes neighbouring coefficients alike: of K of them a K are independent, 
 m and S are found from sums over images by shell, to first order in x, where it is the maximum of the likelihood.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -28,12 +26,7 @@ N_MOMENTS = 5
 
 def n_shells(disc: FourierDisc) -> int:
     """Shells of width 1 about whole numbers that the disc reaches."""
-    return int(shells(disc)[-1]) + 1
-
-
-def shells(disc: FourierDisc) -> Tensor:
-    """The shell of each coefficient, (K,) int64, ascending."""
-    return disc.radii.round().long()
+    return int(disc.shells[-1]) + 1
 
 
 def moments(images: WhitenedImages, disc: FourierDisc, share: Tensor, mask_power: float) -> Tensor:
@@ -50,7 +43,7 @@ def moments(images: WhitenedImages, disc: FourierDisc, share: Tensor, mask_power
     )
     each = torch.stack([share.to(torch.float64) @ column.to(torch.float64) for column in columns])
     sums = torch.zeros(N_MOMENTS, n_shells(disc), dtype=torch.float64, device=each.device)
-    return sums.index_add_(1, shells(disc).to(each.device), each).cpu()
+    return sums.index_add_(1, disc.shells.to(each.device), each).cpu()
 
 
 @dataclass(frozen=True)
@@ -61,14 +54,14 @@ class Outliers:
     variance: Tensor
 
     @staticmethod
-    def of(sums: Tensor) -> Outliers:
+    def of(sums: Tensor) -> "Outliers":
         """From `moments` (5, shells), of some images at least."""
         cy, c2, c2y2, c4, c3y = sums
         mean = cy / c2
         variance = (c2y2 - 2 * mean * c3y + mean.square() * c4) / c4
         return Outliers(mean.nan_to_num(), variance.nan_to_num().clamp(min=0))
 
-    def extended(self, other: Outliers) -> Outliers:
+    def extended(self, other: "Outliers") -> "Outliers":
         """With the shells of another spectrum beyond the last of this one."""
         n = len(self.mean)
         return Outliers(torch.cat([self.mean, other.mean[n:]]), torch.cat([self.variance, other.variance[n:]]))
@@ -76,7 +69,7 @@ class Outliers:
     def log_ratio(self, images: WhitenedImages, disc: FourierDisc, mask_power: float) -> Tensor:
         """log p(Ĩ | other) − log p(Ĩ | 0), (b,) float64; the spectrum is to have all shells of the disc."""
         y, c = images.data, images.ctf
-        shell = shells(disc)
+        shell = disc.shells
         mean, variance = self.mean[shell].to(c), self.variance[shell].to(c)
         noise = (mask_power * disc.weights).to(c)
         excess = c.square() * variance / noise

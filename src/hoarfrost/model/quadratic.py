@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from hoarfrost.maths.fourier import fourier_resize
@@ -33,10 +32,7 @@ class Quadratic:
 
     def resized(self, box: int) -> Quadratic:
         """The same of each class (C, …) for maps of `box` voxels over the same length."""
-        return Quadratic(
-            torch.stack([fourier_resize(of_class, box) for of_class in self.linear]),
-            torch.stack([fourier_resize(of_class, 2 * box) for of_class in self.kernel]),
-        )
+        return Quadratic(fourier_resize(self.linear, box), fourier_resize(self.kernel, 2 * box))
 
     def halved(self) -> Quadratic:
         """With half of the kernel, which is even, to be kept in less memory."""
@@ -69,4 +65,4 @@ class Mixture:
 
     def resized(self, box: int) -> Mixture:
         """The same maps on `box` voxels over the same length."""
-        return Mixture(torch.stack([fourier_resize(volume, box) for volume in self.volumes]), self.log_shares)
+        return Mixture(fourier_resize(self.volumes, box), self.log_shares)

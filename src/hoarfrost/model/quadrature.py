@@ -10,8 +10,6 @@ and flips, `maths.rotations.plane_symmetries`), so only one node in eight, the *
 Shifts: a square grid inside `extent`, under a normal prior truncated there.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -20,6 +18,7 @@ from scipy.integrate import lebedev_rule
 from torch import Tensor
 
 from hoarfrost.maths.rotations import plane_symmetries, rotations_about_z
+from hoarfrost.maths.rows import Rows
 
 # Orders of SciPy's rules; 13, 25 and 27 are left out because they have negative weights.
 LEBEDEV_ORDERS = (
@@ -66,12 +65,12 @@ class OrientationQuadrature:
         """Log weights of all nodes in the order of `rotations`: (8 · n_base,) float64."""
         return self.base_log_weights.repeat(N_SYMMETRIES)
 
-    def rotated(self, rotation: Tensor) -> OrientationQuadrature:
+    def rotated(self, rotation: Tensor) -> "OrientationQuadrature":
         """The same quadrature turned as a whole in the reference frame, R_j → R_j G, by a rotation (3, 3)."""
         turned = self.base_rotations @ rotation.to(torch.float64)
         return OrientationQuadrature(turned, self.base_log_weights, self.angular_step_deg)
 
-    def unit_of(self, rotations: Tensor) -> OrientationQuadrature:
+    def unit_of(self, rotations: Tensor) -> "OrientationQuadrature":
         """The same sum for a map with the symmetries (order, 3, 3): of nodes that see it alike one, with all weight.
 
         The directions have to be invariant under the group, as Lebedev's are under signed permutations of the axes; in
@@ -109,7 +108,7 @@ class ShiftQuadrature:
 
 
 @dataclass(frozen=True)
-class LikelyPoses:
+class LikelyPoses(Rows):
     """Nodes of the quadrature that hold much of the posterior of b images, m in all, in no order.
 
     `image` (m,) numbers the images from 0; `node` (m,) indexes

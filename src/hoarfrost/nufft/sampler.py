@@ -4,8 +4,6 @@ The same non-uniform FFT as `model.slices.operator`, for frequencies that change
 window are those of `nufft.cpu.sums` or of `nufft.torch`.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

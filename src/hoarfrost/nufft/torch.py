@@ -1,7 +1,5 @@
 """Sums of a grid under a window about any frequencies, by torch: in any precision and on any device."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

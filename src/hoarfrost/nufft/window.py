@@ -1,7 +1,5 @@
 """The interpolation window of all non-uniform FFTs here, and its transform (β after Beatty 2005)."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import lru_cache

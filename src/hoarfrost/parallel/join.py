@@ -62,7 +62,6 @@ def joined(device: str = "auto", threads: int | None = None) -> Iterator[Team]:
 
 
 def _connect(place: Place, backend: str) -> ProcessTeam:
-    """Wait for all processes, and connect them."""
     timeout_s = _timeout_s()
     # Or a lost peer would end a process with CUDA's own message, or never.
     os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")

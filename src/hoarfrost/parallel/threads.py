@@ -4,8 +4,6 @@ Torch by itself splits each operation among the cores: data move between their c
 worker here keeps its piece in its own cache. Pieces do not depend on the number of workers, so neither do results.
 """
 
-from __future__ import annotations
-
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence

@@ -4,8 +4,6 @@ The first ones are kept in memory, up to a budget, the others in a file without 
 it is closed or the process ends, however it ends. Raw images are never kept.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil
@@ -64,7 +62,7 @@ class PackedCache:
         self.begin(0)
 
     @staticmethod
-    def none(n: int) -> PackedCache:
+    def none(n: int) -> "PackedCache":
         """A cache that keeps nothing."""
         return PackedCache(n, 0)
 

@@ -15,8 +15,6 @@ test), which a few images of something else do not turn round. Where the result 
 particles are taken for white, as most programs leave them. docs/mathematics.md has what was measured.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -51,7 +49,7 @@ class Contrast:
     has_signs: bool = False
 
     @staticmethod
-    def decide(choice: ContrastChoice, z: float, *, has_signs: bool = False) -> Contrast:
+    def decide(choice: ContrastChoice, z: float, *, has_signs: bool = False) -> "Contrast":
         """The user's `choice`; if that is auto, what a clear `z` says, and white where it is not clear."""
         if choice == "auto":
             return Contrast("black" if z <= -CLEAR_Z else "white", z, chosen=False, has_signs=has_signs)

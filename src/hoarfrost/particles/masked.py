@@ -8,8 +8,6 @@ spectrum of the background, so the noise is told from the signal by the CTF. In 
 S is the power of the particles. Where C² hardly varies, at the coarsest detail, σ² is taken from the shells beyond.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Preparing particle images: background to mean 0 and deviation 1, a soft mask, the spectrum of the noise."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -62,10 +60,6 @@ class Preprocessor:
         assert outside.any()
         return outside
 
-    def within(self) -> Tensor | None:
-        """Pixels that no program has masked, (box, box) bool, or None for all."""
-        return pixels_within(self.box, self.untouched_px)
-
     def mask(self) -> Tensor:
         """Soft disc around particle and offsets, (box, box) float32."""
         widest = self.working_box - 2 * MASK_EDGE_PX
@@ -77,7 +71,7 @@ class Preprocessor:
     def normalise(self, images: Tensor) -> Tensor:
         """Images (b, box, box) without dust, the background at mean 0 and standard deviation 1."""
         if self.removes_dust:
-            images = remove_dust(images, self.within())
+            images = remove_dust(images, pixels_within(self.box, self.untouched_px))
         background = images[:, self.background()]
         mean = background.mean(dim=1)[:, None, None]
         deviation = background.std(dim=1)[:, None, None]
@@ -145,7 +139,7 @@ def estimate_noise_spectrum(images: Tensor, preprocessor: Preprocessor) -> Tenso
     power = disc.pack(images * outside).abs().square().mean(dim=0) / outside.square().mean()
     n_shells = box // 2
     # Of an odd box the last coefficients round to the shell beyond.
-    shells = disc.radii.round().to(torch.int64).clamp(max=n_shells - 1)
+    shells = disc.shells.clamp(max=n_shells - 1)
     total = torch.zeros(n_shells, dtype=torch.float64).index_add_(0, shells, power.to(torch.float64))
     count = torch.zeros(n_shells, dtype=torch.float64).index_add_(0, shells, torch.ones_like(disc.radii))
     spectrum = total / count.clamp(min=1)

@@ -1,7 +1,5 @@
 """Whitened images of any particles at any band limit, read from the stack when they are asked for, or kept packed."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import threading
@@ -107,7 +105,7 @@ class ParticleSource:
                 hint="give particles as they were extracted: not masked, padded or made without noise",
             )
 
-    def in_use(self, sign: int, cache: PackedCache) -> ParticleSource:
+    def in_use(self, sign: int, cache: PackedCache) -> "ParticleSource":
         """The same source of images times `sign`, which keeps prepared ones in the cache."""
         source = copy.copy(self)
         source._take(sign, cache)
@@ -116,7 +114,7 @@ class ParticleSource:
     def _take(self, sign: int, cache: PackedCache) -> None:
         self.sign, self.cache = sign, cache
 
-    def narrowed(self, diameter_px: float) -> ParticleSource:
+    def narrowed(self, diameter_px: float) -> "ParticleSource":
         """The same images in a narrower mask. The background and the noise stay as they were found."""
         source = copy.copy(self)
         source._narrow(diameter_px)
@@ -135,7 +133,7 @@ class ParticleSource:
         if self.preprocessor.untouched_px is None:
             return estimate_noise_spectrum(normalised, self.preprocessor)
         disc = FourierDisc(self.stack.box, self.stack.box / 2 - 0.51)
-        shells = disc.radii.round().to(torch.int64).clamp(max=self.stack.box // 2 - 1)
+        shells = disc.shells.clamp(max=self.stack.box // 2 - 1)
         power = disc.pack(normalised * self._mask).abs().square() / self._mask.square().mean()
         ctf = evaluate_ctf(self.stack.ctf[indices], disc.coordinates / (disc.box * self.stack.pixel_size_A))
         return power_moments(power, ctf, shells, self.stack.box // 2)
@@ -166,10 +164,7 @@ class ParticleSource:
                 new = to_records(self._prepare(indices[missing], disc))
                 records[missing.numpy()] = new
                 self.cache.keep(indices[missing], new)
-        images = from_records(records)
-        return WhitenedImages(
-            images.data.to(self.device), images.ctf.to(self.device), images.log_constant.to(self.device)
-        )
+        return from_records(records).to(self.device)
 
     def stream(self, batches: Iterable[Tensor], disc: FourierDisc) -> Generator[tuple[Tensor, WhitenedImages]]:
         """Each batch of indices with its images; the next is read and prepared while the caller works on one."""

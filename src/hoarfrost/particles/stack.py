@@ -1,8 +1,7 @@
 """The particle images of a STAR file, read a minibatch at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import final
 
@@ -38,21 +37,13 @@ class ParticleStack:
         self.n_images = table.n
         self.box = table.box
         self.pixel_size_A = table.pixel_size_A
-        self.ctf = CTFParameters(
-            defocus_u_A=torch.from_numpy(optics.defocus_u_A),
-            defocus_v_A=torch.from_numpy(optics.defocus_v_A),
-            defocus_angle_deg=torch.from_numpy(optics.defocus_angle_deg),
-            voltage_kV=torch.from_numpy(optics.voltage_kV),
-            cs_mm=torch.from_numpy(optics.cs_mm),
-            amplitude_contrast=torch.from_numpy(optics.amplitude_contrast),
-            phase_shift_deg=torch.from_numpy(optics.phase_shift_deg),
-        )
+        self.ctf = CTFParameters(*(torch.from_numpy(getattr(optics, f.name)) for f in fields(CTFParameters)))
         self.optics_group = torch.from_numpy(optics.optics_group)
         self.first_of_image = table.first_of_image if first_of_image is None else first_of_image
         self._signs = table.signs.astype(np.float32)
 
     @classmethod
-    def open(cls, path: str | Path, datadir: str | Path | None = None) -> ParticleStack:
+    def open(cls, path: str | Path, datadir: str | Path | None = None) -> "ParticleStack":
         """Open a particle STAR file; every row and every stack's header is checked, no pixel is read.
 
         Raises DataError, and looks for images, as `hoarfrost.io.particles_star.read_particles` does.
@@ -70,7 +61,7 @@ class ParticleStack:
         """Whether the file tells that some images have to be inverted."""
         return bool((self._signs < 0).any())
 
-    def with_digests(self, digests: Tensor) -> ParticleStack:
+    def with_digests(self, digests: Tensor) -> "ParticleStack":
         """The same stack, of whose images the digests (n,) are known: those of one digest are copies."""
         _, first, place = np.unique(digests.numpy(), return_index=True, return_inverse=True)
         return ParticleStack(self.table, first[place.reshape(-1)][self.table.first_of_image])
@@ -81,7 +72,7 @@ class ParticleStack:
         rows = np.flatnonzero(self.first_of_image != self.table.first_of_image)
         return list(zip(rows.tolist(), self.first_of_image[rows].tolist(), strict=True))
 
-    def with_copies(self, copies: Sequence[Sequence[int]]) -> ParticleStack:
+    def with_copies(self, copies: Sequence[Sequence[int]]) -> "ParticleStack":
         """The same stack, whose `copies` are known."""
         first = self.table.first_of_image.copy()
         for row, of in copies:

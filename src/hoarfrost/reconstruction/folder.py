@@ -4,8 +4,6 @@ A run for one structure keeps its files in the folder itself. Of several, each h
 with the particles that show it, and its map beside that folder, class001.mrc.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 import shlex
@@ -16,11 +14,10 @@ import numpy as np
 from torch import Tensor
 
 from hoarfrost.errors import UsageError
-from hoarfrost.io.atomic import is_leftover, is_of_job, write_text_atomically
+from hoarfrost.io.atomic import is_leftover, is_of_job, write_text_atomically, writing_to
 from hoarfrost.io.columns import SIGN_COLUMN
 from hoarfrost.io.folders import check_output as check_folder
-from hoarfrost.io.folders import writing_to
-from hoarfrost.io.fsc_star import FscCurves, write_fsc
+from hoarfrost.io.fsc_star import COLUMNS, FscCurves, write_fsc
 from hoarfrost.io.mrc import write_volume
 from hoarfrost.io.noise_star import NoiseSpectra, write_noise
 from hoarfrost.io.posed_star import write_posed_particles
@@ -37,26 +34,10 @@ from hoarfrost.reconstruction.watch.matches import Matches, write_matches
 
 # What a run folder may hold, pictures included: --overwrite replaces these and refuses a folder that holds others.
 FILES = (
-    "map.mrc",
-    "view.cxc",
-    "half1.mrc",
-    "half2.mrc",
-    "mask.mrc",
-    "fsc.star",
-    "particles.star",
-    "matches.star",
-    "matches.mrcs",
-    "noise.star",
-    "starts.json",
-    "events.jsonl",
-    "config.toml",
-    "state.json",
-    "slices.png",
-    "matches.png",
-    "fsc.png",
-    "orientations.png",
-    "report.html",
-)
+    "map.mrc", "view.cxc", "half1.mrc", "half2.mrc", "mask.mrc", "fsc.star", "particles.star", "matches.star",
+    "matches.mrcs", "noise.star", "starts.json", "events.jsonl", "config.toml", "state.json", "slices.png",
+    "matches.png", "fsc.png", "orientations.png", "report.html",
+)  # fmt: skip
 # The last result to be written.
 RESULTS_ARE_THERE = "particles.star"
 _CLASS = re.compile(r"class[0-9]{3}(\.mrc)?")
@@ -169,10 +150,7 @@ def _write_maps(folder: Path, maps: ClassMaps, settings: Settings) -> None:
     for name, volume in named.items():
         _write_map(folder / name, volume, settings)
     curves = FscCurves(
-        unmasked=halves.unmasked.numpy(),
-        masked=halves.masked.numpy(),
-        randomised=halves.randomised.numpy(),
-        corrected=halves.corrected.numpy(),
+        **{name: getattr(halves, name).numpy() for name in COLUMNS},
         length_A=settings.box * settings.pixel_size_A,
         resolution_A=halves.resolution_A,
         band_limit_A=halves.band_limit_A,

@@ -1,7 +1,5 @@
 """Whoever is to know how a run goes: events, live maps and checkpoints follow each step here, and nowhere else."""
 
-from __future__ import annotations
-
 from typing import final
 
 from hoarfrost.reconstruction.env import Env

@@ -1,7 +1,5 @@
 """What a run made: the maps of its structures, and how far they can be trusted."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

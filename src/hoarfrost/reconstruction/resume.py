@@ -1,10 +1,7 @@
 """The verb `resume`: a run that was stopped, or killed, goes on from its last checkpoint."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from hoarfrost.errors import FinishedError, ToldElsewhereError, UsageError
@@ -19,31 +16,22 @@ from hoarfrost.reconstruction.phases import Run
 from hoarfrost.reconstruction.result import RunResult
 from hoarfrost.reconstruction.run import Watching, begun, cache_of, carry_out, looked_through, open_source
 from hoarfrost.reconstruction.same_run import check_data, check_fits, check_programs, check_settings
+from hoarfrost.reconstruction.settings.options import CHECKPOINT_EVERY_S, ResumeOptions
 from hoarfrost.reconstruction.settings.settings import Settings
-from hoarfrost.reconstruction.state.checkpoints import INTERVAL_S, check_interval
 from hoarfrost.reconstruction.state.store import Checkpoint, CheckpointFolder
 from hoarfrost.reconstruction.state.tree import restored
-from hoarfrost.reconstruction.watch.events import EventLog, Progress
+from hoarfrost.reconstruction.watch.events import EventLog
 
 BEGINS_AGAIN = "No checkpoint had been written yet: the run begins again"
 
 
-def resume(
-    run: str | Path,
-    *,
-    checkpoint_every_s: float | None = None,
-    progress: Progress | None = None,
-    stop: Callable[[], bool] | None = None,
-) -> RunResult:
+def resume(output: Path, options: ResumeOptions) -> RunResult:
     """The verb `hoarfrost.resume`, which documents arguments and errors."""
-    started = time.monotonic()
-    output = Path(run)
-    if checkpoint_every_s is not None:
-        check_interval(checkpoint_every_s)
+    started, every_s = time.monotonic(), options.checkpoint_every_s
     settings = _read_settings(output)
-    watching = Watching(progress, stop, INTERVAL_S if checkpoint_every_s is None else checkpoint_every_s, started)
+    watching = Watching(options.progress, options.stop, CHECKPOINT_EVERY_S if every_s is None else every_s, started)
     with joined(settings.device, settings.threads) as team:
-        return _resume(output, settings, team, watching, keeps_interval=checkpoint_every_s is None)
+        return _resume(output, settings, team, watching, keeps_interval=every_s is None)
 
 
 def _read_settings(output: Path) -> Settings:
@@ -117,7 +105,6 @@ def _go_on_writing(output: Path, last: Checkpoint | None) -> EventLog:
 
 
 def _from_where(run: Run) -> str:
-    """What the user is told."""
     if run.tally.iteration == 0:
         return BEGINS_AGAIN
     return f"Going on from the checkpoint after iteration {run.tally.iteration}, {run.seconds:.0f} s into the run"

@@ -1,7 +1,5 @@
 """The verb `reconstruct`: a particle STAR file in, a run folder out."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Callable
@@ -37,10 +35,10 @@ from hoarfrost.reconstruction.refinement.final_passes import FinalPasses
 from hoarfrost.reconstruction.result import ClassResult, RunResult
 from hoarfrost.reconstruction.same_run import describe_data
 from hoarfrost.reconstruction.settings.memory import GB
-from hoarfrost.reconstruction.settings.options import Options
+from hoarfrost.reconstruction.settings.options import CHECKPOINT_EVERY_S, Options
 from hoarfrost.reconstruction.settings.plan import check, resolve
 from hoarfrost.reconstruction.settings.settings import Settings
-from hoarfrost.reconstruction.state.checkpoints import INTERVAL_S, Checkpoints
+from hoarfrost.reconstruction.state.checkpoints import Checkpoints
 from hoarfrost.reconstruction.state.phase import News, drive
 from hoarfrost.reconstruction.state.store import Checkpoint, CheckpointFolder
 from hoarfrost.reconstruction.trust import doubts
@@ -62,7 +60,7 @@ class Watching:
 
     progress: Progress | None = None
     stop: Callable[[], bool] | None = None
-    checkpoint_every_s: float = INTERVAL_S
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S
     started: float = field(default_factory=time.monotonic)
     notes: tuple[str, ...] = ()
 
@@ -133,7 +131,7 @@ def carry_out(
         if last is None:
             observer.after(run, env)
         run = drive(run, env, observer)
-        return _finished(run, env, output, observer, watching)
+        return _finished(run, env, output, observer)
     except UsageError as error:
         if not isinstance(error.__cause__, OSError):
             raise
@@ -170,8 +168,7 @@ def _checkpoints(
     )
 
 
-def _finished(run: Run, env: Env, output: Path, observer: Observer, watching: Watching) -> RunResult:
-    """Write the results of a run that is over, and remove its checkpoints."""
+def _finished(run: Run, env: Env, output: Path, observer: Observer) -> RunResult:
     assert isinstance(run.phase, FinalPasses)
     env = env.narrowed(run.diameter_A)
     final, refined = run.phase.result(env), run.phase.refined

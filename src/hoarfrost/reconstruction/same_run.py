@@ -3,8 +3,6 @@
 Of the STAR file the SHA-256 is compared, of each stack the size and the time of its last change.
 """
 
-from __future__ import annotations
-
 import hashlib
 from datetime import datetime
 from pathlib import Path

@@ -6,8 +6,6 @@ better it explains an image than an empty map does, in nats; it grows with the b
 more detail, so it is comparable between stages.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -183,7 +181,7 @@ class StageControl:
         """Whether the held-out particles are to be looked at after this iteration of the stage, counted from 1."""
         return iteration % self.plan.check_every == 0
 
-    def decide(self, iteration: int, gain: float) -> tuple[Decision, StageControl]:
+    def decide(self, iteration: int, gain: float) -> tuple[Decision, "StageControl"]:
         """What to do, given the held-out gain in nats an image after `iteration` of the stage, and the control then."""
         control = self
         if gain > self.best_gain + LEAST_RISE * abs(gain):

@@ -1,7 +1,5 @@
 """Pages and pictures of runs and studies, made from their folders alone."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import logging

@@ -26,6 +26,13 @@ def label_of(trial: dict[str, Any]) -> str:
     return f"{trial['title']}, {failed}" if failed else str(trial["title"])
 
 
+def _add_line(figure: go.Figure, trial: dict[str, Any], records: list[dict[str, Any]], key: str, **style: Any) -> None:
+    """One figure of a trial's records against their image gradients, without those of the start."""
+    points = [record for record in records if record[key] is not None and record["image_gradients"] > 0]
+    x, y = [point["image_gradients"] for point in points], [point[key] for point in points]
+    figure.add_scatter(x=x, y=y, name=label_of(trial), **style)
+
+
 def nll_curves(results: dict[str, Any], *, zoomed: bool) -> go.Figure:
     """Held-out NLL against image gradients, first start, with the truth's and the empty map's as lines.
 
@@ -35,14 +42,8 @@ def nll_curves(results: dict[str, Any], *, zoomed: bool) -> go.Figure:
     styles, data = _style(results), results["data"]
     trials = [t for t in results["trials"] if t["seed"] == 0]
     for trial in trials:
-        points = [c for c in trial["checkpoints"] if c["image_gradients"] > 0]
-        figure.add_scatter(
-            x=[c["image_gradients"] for c in points],
-            y=[c["nll"] for c in points],
-            name=label_of(trial),
-            mode="lines+markers" if trial["baseline"] else "lines",
-            line=styles[trial["method"]],
-        )
+        mode = "lines+markers" if trial["baseline"] else "lines"
+        _add_line(figure, trial, trial["checkpoints"], "nll", mode=mode, line=styles[trial["method"]])
     lines = {"truth": data["nll_truth"], "empty map": data["nll_zero"]}
     for name, level in lines.items():
         if level is not None and not (zoomed and name == "empty map"):
@@ -72,14 +73,7 @@ def fsc_curves(results: dict[str, Any]) -> go.Figure:
     styles = _style(results)
     trials = [t for t in results["trials"] if t["seed"] == 0]
     for trial in trials:
-        points = [m for m in trial["maps"] if m["mean_fsc"] is not None and m["image_gradients"] > 0]
-        figure.add_scatter(
-            x=[m["image_gradients"] for m in points],
-            y=[m["mean_fsc"] for m in points],
-            name=label_of(trial),
-            mode="lines+markers",
-            line=styles[trial["method"]],
-        )
+        _add_line(figure, trial, trial["maps"], "mean_fsc", mode="lines+markers", line=styles[trial["method"]])
     start = trials[0]["maps"][0]["mean_fsc"]
     if start is not None:
         figure.add_hline(y=start, line={"color": "grey", "dash": "dot"}, annotation_text="the random start")

@@ -1,7 +1,6 @@
 """Pictures of a run's map: its slices, and particles beside the projections that match them."""
 
 import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,6 @@ from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reporting.encode import save_png
 from hoarfrost.reporting.panel import WIDTH_IN
 
-Draw = Callable[[str | Path, str | Path], None]
-"""Draws a run folder into a PNG file."""
 Array = npt.NDArray[np.floating[Any]]
 
 # Fourier pixels of the images. At the finest limits particles show nothing but noise.

@@ -25,16 +25,12 @@ PANELS = {
 NOTHING_YET = "Not there yet: the run has not come so far."
 
 
-def report(run: str | Path) -> Path:
+def report(folder: str | Path, reload_s: float | None = None) -> Path:
     """Write report.html into the folder of a run, from what is there; returns the page.
 
-    Raises UsageError for a folder that is none of a run, DataError for a file that cannot be read.
+    With `reload_s` the page of a run that is going on, which loads itself again after these seconds. Raises UsageError
+    for a folder that is none of a run, DataError for a file that cannot be read.
     """
-    return write_run_report(run)
-
-
-def write_run_report(folder: str | Path, reload_s: float | None = None) -> Path:
-    """The same; with `reload_s` the page of a run that is going on, which loads itself again after these seconds."""
     run = read_run(folder)
     page = Page(f"hoarfrost reconstruct: {Path(run.settings['particles']).name}", reload_s)
     with own_style(FONTS):

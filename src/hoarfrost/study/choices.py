@@ -1,7 +1,5 @@
 """What a study was asked for, checked before any work."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """What a study optimises: packed training images, held-out images, a model at one band limit, a truth where known."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,7 +103,7 @@ def synthetic_data(preset: Preset, ctf_from: str | Path | None, device: str) -> 
     volume = make_dumbbell(preset.box)
     particles = simulate_packed(volume, preset.pixel_size_A, disc, ctf, preset.snr, DATA_SEED)
     noise = torch.ones(disc.size, dtype=torch.float64)
-    whitened = _to(whiten(particles.images, particles.ctf, noise, disc), band)
+    whitened = whiten(particles.images, particles.ctf, noise, disc).to(band.device)
     truth = fourier_resize(volume.to(torch.float64) * particles.scale, band.box, band.r_max)
     return StudyData(
         title=f"synthetic dumbbell, {preset.n_images} images, SNR {preset.snr:g}",
@@ -153,11 +151,7 @@ def particle_data(
     return StudyData(
         title=f"{Path(particles).name}, {len(training)} images{remark}",
         band=band,
-        images=WhitenedImages(
-            torch.cat([p.data for p in parts]),
-            torch.cat([p.ctf for p in parts]),
-            torch.cat([p.log_constant for p in parts]),
-        ),
+        images=WhitenedImages.cat(parts),
         held_out=source.images(held_out, band.disc),
         truth=truth,
         diameter=settings.diameter_A / (settings.box * pixel_A),
@@ -176,7 +170,3 @@ def _turn() -> Tensor:
 def _objective(preset: Preset, band: BandModel, n_images: int) -> Objective:
     prior = ExponentialCubicPrior(preset.lambda_positive, preset.lambda_negative)
     return Objective(prior.on_grid(band.box / band.disc.box), n_images)
-
-
-def _to(images: WhitenedImages, band: BandModel) -> WhitenedImages:
-    return WhitenedImages(images.data.to(band.device), images.ctf.to(band.device), images.log_constant.to(band.device))

@@ -1,7 +1,5 @@
 """What a user may ask of `benchmark`: every option with its bounds and its help text."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal

@@ -149,7 +149,7 @@ class Bench:
         seconds = []
         shares = []
         for _ in range(self.size.repeats):
-            self.sgemm_seconds.append(self._timed(self._sgemm))
+            self.sgemm_seconds.append(self._timed(lambda: torch.mm(*self._factors, out=self._product)))
             seconds.append(self._timed(function))
             if flop is not None:
                 shares.append(flop / seconds[-1] / (2 * math.prod(SGEMM) / self.sgemm_seconds[-1]))
@@ -157,9 +157,6 @@ class Bench:
         if flop is None:
             return Entry(name, median, note)
         return Entry(name, median, note, flop, flop / median / 1e9, statistics.median(shares))
-
-    def _sgemm(self) -> None:
-        torch.mm(*self._factors, out=self._product)
 
 
 def likelihoods(bench: Bench) -> list[Entry]:

@@ -9,8 +9,6 @@ of mass lies on every axis, so the search begins there; R is tried all over SO(3
 simplex of Nelder & Mead (1965).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from dataclasses import dataclass

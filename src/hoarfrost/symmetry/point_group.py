@@ -13,8 +13,6 @@ points an axis does it, the dual of `nufft.sampler`. With H the permutations in 
 comes first and leaves one interpolation for each coset c but the first: 6 for D7, 4 for I.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from functools import cached_property

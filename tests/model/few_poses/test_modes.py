@@ -63,14 +63,6 @@ def test_what_is_kept_is_what_there_is_room_for() -> None:
     assert not memory.log_mass[:4].isfinite().any()
 
 
-def test_packing_keeps_every_bit() -> None:
-    modes = some_modes(torch.tensor([[3.0, -math.inf], [0.1, -2.0]]))
-    again = Modes.unpacked(modes.packed())
-    for name in ("rotations", "shifts_px", "log_mass", "precision"):
-        assert torch.equal(getattr(again, name), getattr(modes, name))
-        assert getattr(again, name).dtype == getattr(modes, name).dtype
-
-
 def test_peaks_replace_the_modes_they_came_from() -> None:
     modes = some_modes(torch.zeros(1, 3))
     rotations = random_rotations(1, named_generator(7, "peak"))

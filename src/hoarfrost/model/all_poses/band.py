@@ -1,7 +1,5 @@
 """Everything that a band limit fixes: disc, quadratures, slice operator. The map's likelihood is read off here."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

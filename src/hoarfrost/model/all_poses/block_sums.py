@@ -1,7 +1,5 @@
 """What a block of likelihoods leaves of images."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 # exp() of anything lower is lost in a sum of 10⁷ terms. It must not be let go on: denormal numbers make exp and matrix

@@ -5,8 +5,6 @@ The scores of an orientation and of the one half a turn away are a + b and a −
 where torch would go over the block once for each operation.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

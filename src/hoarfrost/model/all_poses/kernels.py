@@ -4,8 +4,6 @@ Slices become operands of matrix products; products of one kind of coordinates b
 of them; scores become likelihoods; sums of these become the statistics of slices.
 """
 
-from __future__ import annotations
-
 from typing import Protocol
 
 from torch import Tensor

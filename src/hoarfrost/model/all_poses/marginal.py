@@ -13,8 +13,7 @@ The posterior γ_ij = p_ij w_j / Σ gives the two statistics that every method n
     numerator_j = Σ_i γ_ij z_ij      weight_j = Σ_i γ_ij c_i²      ∂(−Σ log p)/∂(P_j V) = −2 (numerator − weight P_j V)
 """
 
-from __future__ import annotations
-
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -76,9 +75,8 @@ def likely_poses(images: WhitenedImages, slices: Tensor, poses: PoseModel, least
     bank = SliceBank(slices, poses)
     for part in tiles_of(images, len(slices), poses):
         likely = ScoreTile(images[part], bank).likely(least_share)
-        found.append(LikelyPoses(likely.image + part.start, likely.node, likely.shift, likely.probability))
-    columns = ((p.image, p.node, p.shift, p.probability) for p in found)
-    return LikelyPoses(*(torch.cat(column) for column in zip(*columns, strict=True)))
+        found.append(dataclasses.replace(likely, image=likely.image + part.start))
+    return LikelyPoses.cat(found)
 
 
 def tiles_of(images: WhitenedImages, n_base: int, poses: PoseModel) -> Iterator[slice]:

@@ -7,8 +7,6 @@ with π_c the shares of the classes and r_ic the class probabilities of an image
 that is one more term of the sum that r_ic is divided by.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -13,8 +13,6 @@ and F to (u, −w), and four products of half of the coordinates, ⟨u, u'⟩, �
 That is 3 K multiplications for the eight in place of 8 K, and nothing is lost: coordinates are orthonormal.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple, final
 
@@ -43,7 +41,7 @@ class Terms(NamedTuple):
     factor: Tensor
 
     @staticmethod
-    def of(matrix: Tensor, dtype: torch.dtype) -> Terms:
+    def of(matrix: Tensor, dtype: torch.dtype) -> "Terms":
         """Those of a matrix (rows, columns)."""
         assert int((matrix != 0).sum(dim=1).max()) <= TERMS
         column = matrix.abs().topk(min(TERMS, matrix.shape[1]), dim=1).indices

@@ -1,7 +1,5 @@
 """The poses that images are compared with at one band limit, and what the images look like from each of them."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

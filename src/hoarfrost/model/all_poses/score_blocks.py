@@ -3,8 +3,6 @@
 A row is one of the symmetries · shifts under which an image is compared with slices, a column a base orientation.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 

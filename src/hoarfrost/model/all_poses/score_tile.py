@@ -5,8 +5,6 @@ Blocks write to different base orientations, so no core waits for another. Where
 number of cores, so the results do not either.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -99,7 +97,7 @@ class ScoreTile:
     def likely(self, least_share: float) -> LikelyPoses:
         """All nodes above `least_share` of the posterior, and each image's best."""
         node, shift, probability = self.best()
-        found = [(torch.arange(self._b, device=node.device), node, shift, probability)]
+        found = [LikelyPoses(torch.arange(self._b, device=node.device), node, shift, probability)]
         share = self._factor / self._total[:, None]
         for block, of_block in zip(self._blocks, share.unbind(1), strict=True):
             image, row = (of_block[:, None] * block.sums.row_sums > least_share).nonzero().unbind(1)
@@ -108,8 +106,8 @@ class ScoreTile:
             turned, of_row, column = (probability > least_share).nonzero().unbind(1)
             node = self._poses.node(turned, row[of_row] // self._n_shifts, block.first + column)
             probability = probability[turned, of_row, column]
-            found.append((image[of_row], node, row[of_row] % self._n_shifts, probability))
-        return LikelyPoses(*(torch.cat(column) for column in zip(*found, strict=True)))
+            found.append(LikelyPoses(image[of_row], node, row[of_row] % self._n_shifts, probability))
+        return LikelyPoses.cat(found)
 
     def accumulate(self, sums: StatisticSums, weight: Tensor | None = None) -> None:
         """Add the statistics, leaving out the rows that hold none of an image's posterior mass.

@@ -1,7 +1,5 @@
 """Memory that is kept from call to call."""
 
-from __future__ import annotations
-
 import math
 import mmap
 

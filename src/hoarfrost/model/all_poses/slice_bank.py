@@ -1,7 +1,5 @@
 """Slices and sums of statistics as matrix products want them, in memory that is kept from call to call."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

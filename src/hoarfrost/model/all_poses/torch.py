@@ -1,7 +1,5 @@
 """Sweeps over scores and coordinates by torch, in any precision and on any device: see `kernels.ScoreKernels`."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

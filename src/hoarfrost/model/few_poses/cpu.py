@@ -6,8 +6,6 @@ window is done for many at once. They are whole numbers, so S_t(k) is a product 
 exp(−2πi k t / N) of an axis.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -1,18 +1,18 @@
 """Poses that stand for the posteriors of images."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 
 from torch import Tensor
+
+from hoarfrost.maths.rows import Rows
 
 # Numbers of a pose: three angles, two shifts.
 POSE_SIZE = 5
 
 
 @dataclass(frozen=True)
-class Draws:
+class Draws(Rows):
     """Poses that stand for the posteriors of b images, m in all, each with its share γ of its image's posterior.
 
     `image` (m,), `rotations` (m, 3, 3), `shifts_px` (m, 2), `share` (m,); the shares of an image sum to 1.
@@ -23,10 +23,6 @@ class Draws:
     shifts_px: Tensor
     share: Tensor
 
-    def weighted(self, weight: Tensor) -> Draws:
+    def weighted(self, weight: Tensor) -> "Draws":
         """The same, an image's shares summing to its weight; `weight` is (b,)."""
         return dataclasses.replace(self, share=self.share * weight.to(self.share)[self.image])
-
-    def __getitem__(self, some: slice) -> Draws:
-        """The chosen poses."""
-        return Draws(self.image[some], self.rotations[some], self.shifts_px[some], self.share[some])

@@ -1,7 +1,5 @@
 """The frequencies of images' slices on a device, and what poses do there."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -20,7 +18,7 @@ class SliceFrequencies:
     r_max: float
 
     @staticmethod
-    def of(disc: FourierDisc, device: torch.device) -> SliceFrequencies:
+    def of(disc: FourierDisc, device: torch.device) -> "SliceFrequencies":
         """Those of a disc."""
         return SliceFrequencies(disc.coordinates.to(device, torch.float32), disc.box, disc.r_max)
 

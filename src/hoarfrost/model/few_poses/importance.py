@@ -11,8 +11,6 @@ random, with its own weights. A draw by weight would be no more accurate, and wo
 poses, so that no two machines would agree.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

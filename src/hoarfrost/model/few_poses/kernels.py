@@ -1,7 +1,5 @@
 """What sums over the coefficients of slices at poses of their own have to offer: `cpu` and `torch` do it."""
 
-from __future__ import annotations
-
 from typing import Protocol
 
 from torch import Tensor

@@ -9,8 +9,6 @@ t → t + s; with p the sampled frequency and g the gradient of V̂ there,
     ∂V̂(p)/∂ω = −p × g      ∂S_t/∂t = −(2πi k / N) S_t      Hessian of −log p ≈ 2 Re JᴴJ   (Gauss–Newton)
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -19,6 +17,7 @@ from torch import Tensor
 
 from hoarfrost.maths.fourier import FourierDisc
 from hoarfrost.maths.rotations import rotations_from_vectors
+from hoarfrost.maths.rows import Rows
 from hoarfrost.model.few_poses.draws import POSE_SIZE
 from hoarfrost.model.few_poses.frequencies import SliceFrequencies
 from hoarfrost.model.few_poses.kernels import PoseKernels, kernels_for
@@ -40,7 +39,7 @@ SMALL_RISE = 0.3
 
 
 @dataclass(frozen=True)
-class Peaks:
+class Peaks(Rows):
     """Poses at maxima of the posterior: `rotations` (m, 3, 3) and `shifts_px` (m, 2) float64.
 
     `log_density` (m,) is log p(Ĩ, R, t | V) less the image's constant, per cubic radian and square pixel; `precision`
@@ -51,12 +50,6 @@ class Peaks:
     shifts_px: Tensor
     log_density: Tensor
     precision: Tensor
-
-    @staticmethod
-    def of(parts: list[Peaks]) -> Peaks:
-        """Several as one."""
-        columns = zip(*((p.rotations, p.shifts_px, p.log_density, p.precision) for p in parts), strict=True)
-        return Peaks(*(torch.cat(column) for column in columns))
 
     def log_mass(self) -> Tensor:
         """Log of the integral over each peak by Laplace's approximation, (m,)."""
@@ -115,7 +108,7 @@ class LocalModel:
             def of_part(p: slice) -> Peaks:
                 return self.climb(images[p], rotations[p], shifts_px[p], steps)
 
-            return Peaks.of(each(of_part, parts, images.data.device))
+            return Peaks.cat(each(of_part, parts, images.data.device))
         log_density, slope, precision = self._expand(images, rotations, shifts_px)
         rotations, shifts_px = rotations.clone(), shifts_px.clone()
         damping = torch.full_like(log_density, FIRST_DAMPING)

@@ -1,7 +1,5 @@
 """The modes of every particle of a data set, packed into what a later visit needs of them."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import final
@@ -28,7 +26,7 @@ class ModeMemory:
     precision: Tensor
 
     @classmethod
-    def empty(cls, n: int, m: int, device: torch.device | str = "cpu") -> ModeMemory:
+    def empty(cls, n: int, m: int, device: torch.device | str = "cpu") -> "ModeMemory":
         """Room for m modes of n particles, of which none is known."""
         none = Modes.none(1, m, device)
         return cls(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hoarfrost.maths.rows import Rows
 from hoarfrost.model.few_poses.draws import POSE_SIZE
 from hoarfrost.model.few_poses.likelihood import Peaks
 from hoarfrost.model.quadrature import LikelyPoses, OrientationQuadrature, ShiftQuadrature
@@ -22,7 +23,7 @@ MOST_NODES = 4096
 
 
 @dataclass(frozen=True)
-class Modes:
+class Modes(Rows):
     """Up to m poses for each of b images: `rotations` (b, m, 3, 3) and `shifts_px` (b, m, 2) float64.
 
     `log_mass` (b, m) is the log of the posterior mass about each, up to a constant of the image; −inf where there is no
@@ -44,10 +45,6 @@ class Modes:
             torch.eye(POSE_SIZE, device=device).repeat(b, m, 1, 1),
         )
 
-    def __getitem__(self, images: Tensor) -> Modes:
-        """The modes of the chosen images."""
-        return Modes(self.rotations[images], self.shifts_px[images], self.log_mass[images], self.precision[images])
-
     def __setitem__(self, images: Tensor, modes: Modes) -> None:
         """Keep the first modes of `modes`, as many as there is room for, as those of the images."""
         used = min(self.log_mass.shape[1], modes.log_mass.shape[1])
@@ -57,38 +54,17 @@ class Modes:
         self.log_mass[images, :used] = modes.log_mass[:, :used]
         self.precision[images, :used] = modes.precision[:, :used]
 
-    def packed(self) -> Tensor:
-        """All fields in one tensor (b, m, 37) float64, in which every number is exact."""
-        parts = (self.rotations.flatten(2), self.shifts_px, self.log_mass.unsqueeze(2), self.precision.flatten(2))
-        return torch.cat([part.to(torch.float64) for part in parts], dim=2)
-
-    @staticmethod
-    def unpacked(packed: Tensor) -> Modes:
-        """The modes that `packed` made (b, m, 37) of."""
-        rotations, shifts_px, log_mass, precision = torch.split(packed, [9, 2, 1, POSE_SIZE**2], dim=2)
-        return Modes(
-            rotations.reshape(*rotations.shape[:2], 3, 3),
-            shifts_px,
-            log_mass.squeeze(2).to(torch.float32),
-            precision.reshape(*precision.shape[:2], POSE_SIZE, POSE_SIZE).to(torch.float32),
-        )
-
     def share(self) -> Tensor:
         """Share of the image's posterior mass in each mode, (b, m); zero for images without any."""
         return torch.softmax(self.log_mass, dim=1).nan_to_num(0.0)
 
     def joined(self, other: Modes) -> Modes:
         """The modes of both, for the same images."""
-        return Modes(
-            torch.cat([self.rotations, other.rotations], dim=1),
-            torch.cat([self.shifts_px, other.shifts_px], dim=1),
-            torch.cat([self.log_mass, other.log_mass], dim=1),
-            torch.cat([self.precision, other.precision], dim=1),
-        )
+        return Modes.cat([self, other], dim=1)
 
     def with_peaks(self, image: Tensor, place: Tensor, peaks: Peaks) -> Modes:
         """The modes with those at (image, place), (n,) each, moved to the peaks that they climbed to, and no others."""
-        moved = Modes(self.rotations.clone(), self.shifts_px.clone(), self.log_mass.clone(), self.precision.clone())
+        moved = Modes(*(column.clone() for column in self.columns()))
         moved.rotations[image, place] = peaks.rotations
         moved.shifts_px[image, place] = peaks.shifts_px
         moved.log_mass.fill_(-math.inf)

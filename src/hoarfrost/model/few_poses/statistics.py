@@ -1,7 +1,5 @@
 """The statistics of the M-step summed over poses that no two images share, spread straight onto the grid."""
 
-from __future__ import annotations
-
 import torch
 
 from hoarfrost.model.few_poses.draws import Draws

@@ -1,7 +1,5 @@
 """The likelihood of poses, its expansion about them, and their statistics, by torch: see `kernels.PoseKernels`."""
 
-from __future__ import annotations
-
 import math
 
 import torch

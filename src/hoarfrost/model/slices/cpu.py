@@ -4,8 +4,6 @@ Compiled for the CPU in single precision, as one sweep that keeps nothing. It co
 block at a time, because reading that from memory would take longer.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, NamedTuple
 

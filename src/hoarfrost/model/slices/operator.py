@@ -5,8 +5,6 @@ the transform of a Kaiser–Bessel window, pad it, transform it, and sum each wa
 points weighted by the window (Fessler & Sutton 2003; β after Beatty 2005). `docs/slices.md` has the measured error.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -3,8 +3,6 @@
 By torch, in any precision and on any device; windows may wrap around the grid.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

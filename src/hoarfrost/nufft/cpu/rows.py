@@ -5,8 +5,6 @@ numbers of the other axes. Numba would take them one by one, so this writes vect
 Numba call it, with arrays of float32 and a `WindowTable`; nothing is checked.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ Torch would write indices and weights of the w³ grid points about each point to
 longer than the sums.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -4,8 +4,6 @@ Points are taken a block at a time: places are found for a whole block, a vector
 sums under the window have nothing to wait for but the grid.
 """
 
-from __future__ import annotations
-
 import itertools
 from functools import lru_cache
 from typing import Any, NamedTuple

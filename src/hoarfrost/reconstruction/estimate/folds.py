@@ -80,8 +80,7 @@ class FoldMaps:
 
     def resized(self, box: int) -> FoldMaps:
         """The same maps on `box` voxels over the same length."""
-        each = [fourier_resize(volume, box) for volume in self.volumes.flatten(0, -4)]
-        return FoldMaps(torch.stack(each).view(*self.volumes.shape[:-3], box, box, box))
+        return FoldMaps(fourier_resize(self.volumes, box))
 
 
 @dataclass(frozen=True)

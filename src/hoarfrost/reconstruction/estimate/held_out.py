@@ -1,7 +1,5 @@
 """How well maps explain particles that they are not made from."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +24,7 @@ class HeldOut:
     beyond_sphere_standard_error: float
 
     @staticmethod
-    def of(nll: Tensor, empty: Tensor, sphere: Tensor, team: Team) -> HeldOut:
+    def of(nll: Tensor, empty: Tensor, sphere: Tensor, team: Team) -> "HeldOut":
         """From the NLL of each particle under the map, an empty one, and the map's spherical average, (n,) each."""
         found = []
         for each in (nll, empty - nll, sphere - nll):

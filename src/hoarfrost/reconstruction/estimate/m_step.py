@@ -5,8 +5,6 @@ by conjugate gradients, preconditioned by the inverse of T's diagonal in Fourier
 then fixed at zero and the rest is solved once more (projected conjugate gradients with one change of the active set).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +13,8 @@ import torch
 from torch import Tensor
 
 from hoarfrost.maths.fourier import radius_grid
+from hoarfrost.maths.shells import filter_shells as filter_shells
+from hoarfrost.maths.shells import shell_means, shells_of_half_spectrum
 from hoarfrost.model.quadratic import Quadratic
 from hoarfrost.model.slices.operator import apply_normal, transform_normal_kernel
 
@@ -47,7 +47,9 @@ class MStep:
         curvature = mean_curvature(quadratic.kernel, self.support) + ridge
         shells = None
         if self.shell_ridge is not None:
-            shells = self.shell_ridge[half_spectrum_shells(current).clamp(max=len(self.shell_ridge) - 1)]
+            shells = self.shell_ridge[
+                shells_of_half_spectrum(len(current), current.device).clamp(max=len(self.shell_ridge) - 1)
+            ]
             curvature = curvature + shells
 
         def regularise(v: Tensor) -> Tensor:
@@ -72,14 +74,6 @@ class MStep:
         return solve(volume, free).clamp(min=0)
 
 
-def half_spectrum_shells(volume: Tensor) -> Tensor:
-    """round(|k|) of each coefficient of torch.fft.rfftn(volume): int64 (n, n, n // 2 + 1)."""
-    n = volume.shape[0]
-    radii = torch.fft.ifftshift(radius_grid(n, 3, volume.device))
-    shells: Tensor = radii[..., : n // 2 + 1].round().to(torch.int64)
-    return shells
-
-
 def mean_curvature(kernel: Tensor, support: Tensor) -> Tensor:
     """e*ₖ S T S eₖ / |S|, the curvature along each wave inside the support S: real (n, n, n // 2 + 1), not negative.
 
@@ -101,22 +95,12 @@ def wiener_ridge(halves: list[Quadratic], fsc: Tensor, support: Tensor) -> Tenso
     estimate adds to the curvature its inverse times the shell's mean curvature (Scheres 2012, J. Struct. Biol. 180).
     Shell 0 is left free: it is one coefficient, whose "FSC" is a sign.
     """
-    shells = half_spectrum_shells(support).flatten()
+    shells = shells_of_half_spectrum(len(support), support.device)
     fsc = fsc.to(support).clamp(LEAST_FSC, MOST_FSC)
     curvature = torch.stack([mean_curvature(half.kernel, support) for half in halves]).mean(dim=0)
-    mean = torch.bincount(shells, curvature.flatten()) / torch.bincount(shells)
-    ridge = mean[: len(fsc)].to(support.dtype) * (1 - fsc) / (2 * fsc)
+    ridge = shell_means(curvature, shells)[: len(fsc)].to(support.dtype) * (1 - fsc) / (2 * fsc)
     ridge[0] = 0
     return ridge
-
-
-def filter_shells(volume: Tensor, factors: Tensor) -> Tensor:
-    """The volume (n, n, n) with shell |k| = s times `factors[s]`, (n // 2 + 1,); nothing is left beyond."""
-    shells = half_spectrum_shells(volume)
-    outside = torch.zeros(int(shells.max()) + 1 - len(factors), device=volume.device)
-    every = torch.cat([factors.to(volume), outside])
-    filtered: Tensor = torch.fft.irfftn(torch.fft.rfftn(volume) * every[shells], s=volume.shape)
-    return filtered
 
 
 def conjugate_gradients(

@@ -1,7 +1,5 @@
 """What the economies of refinement cost: its sums over few poses against thorough ones, in nats per image."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -21,7 +19,7 @@ class SumError:
     standard_error: float
 
     @staticmethod
-    def of(found: Tensor, thorough: Tensor) -> SumError:
+    def of(found: Tensor, thorough: Tensor) -> "SumError":
         """From the log-evidence of each of n images, (n,) both, n > 1."""
         difference = found - thorough
         return SumError(float(difference.mean()), float(difference.std() / len(difference) ** 0.5))

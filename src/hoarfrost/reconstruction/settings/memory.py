@@ -3,8 +3,6 @@
 Nothing but the table of particles, their modes and their results grows with the number of particles.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import re

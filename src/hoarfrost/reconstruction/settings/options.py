@@ -4,8 +4,6 @@ The command, `hoarfrost.reconstruct`, config.toml and the docs all follow from t
 the data. Lengths are in Å.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,10 @@ from hoarfrost.optim.names import MethodName
 from hoarfrost.options import ContrastChoice, DeviceName, OptionsModel, option
 
 CHECKPOINT_EVERY_S = 60.0
+_PROGRESS: Any = option(None, "Called with every `hoarfrost.reconstruction.watch.events.Event`.")
+_STOP: Any = option(
+    None, "Asked after each minibatch whether to stop. If so, the run writes a checkpoint and ends with StoppedError."
+)
 # Time grows with their number twice: each image is compared with all, and each needs as many images.
 MOST_CLASSES = 10
 
@@ -135,13 +137,8 @@ class Options(MemoryOptions, RecordedOptions):
         "Seconds between checkpoints, from which hoarfrost resume goes on. A run that is stopped writes one more.",
         ge=0,
     )
-    progress: Callable[[Any], None] | None = option(
-        None, "Called with every `hoarfrost.reconstruction.watch.events.Event`."
-    )
-    stop: Callable[[], bool] | None = option(
-        None,
-        "Asked after each minibatch whether to stop. If so, the run writes a checkpoint and ends with StoppedError.",
-    )
+    progress: Callable[[Any], None] | None = _PROGRESS
+    stop: Callable[[], bool] | None = _STOP
 
     @property
     def finds_symmetry(self) -> bool:
@@ -152,6 +149,16 @@ class Options(MemoryOptions, RecordedOptions):
     def given(self) -> set[str]:
         """The options that have another value than the default."""
         return {name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}
+
+
+class ResumeOptions(OptionsModel):
+    """All that a user may ask of `hoarfrost.resume`."""
+
+    checkpoint_every_s: float | None = option(
+        None, "Seconds between checkpoints. As the run had it unless given.", ge=0
+    )
+    progress: Callable[[Any], None] | None = _PROGRESS
+    stop: Callable[[], bool] | None = _STOP
 
 
 class InspectOptions(MemoryOptions, ParticleOptions):

@@ -1,7 +1,5 @@
 """What a run does with its options: what is refused, and what is chosen where the user left it open."""
 
-from __future__ import annotations
-
 import math
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Where the value of each setting of a run comes from."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, cast
 

@@ -1,7 +1,5 @@
 """The settings of a run: its options with nothing left open, as config.toml records them."""
 
-from __future__ import annotations
-
 import json
 import tomllib
 from collections.abc import Mapping
@@ -53,12 +51,12 @@ class Settings(RecordedOptions):
     torch_version: str
     sources: dict[str, Source]
 
-    def with_contrast(self, contrast: Contrast) -> Settings:
+    def with_contrast(self, contrast: Contrast) -> "Settings":
         """The same settings with the contrast that was found, or asked for."""
         return self.model_copy(update={"contrast": contrast.name, "contrast_z": contrast.z})
 
     @classmethod
-    def of_toml(cls, path: Path) -> Settings:
+    def of_toml(cls, path: Path) -> "Settings":
         """What `to_toml` wrote into a file. Raises UsageError for one that it did not write."""
         found: dict[str, Any] = {}
         try:

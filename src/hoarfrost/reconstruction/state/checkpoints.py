@@ -1,8 +1,5 @@
 """When a run is written down, and what happens where that cannot be done or the user wants it to stop."""
 
-from __future__ import annotations
-
-import math
 import time
 from collections.abc import Callable
 from typing import Any, final
@@ -11,17 +8,11 @@ import torch
 
 from hoarfrost.errors import StoppedError, UsageError
 from hoarfrost.parallel.team import Team
+from hoarfrost.reconstruction.settings.options import CHECKPOINT_EVERY_S
 from hoarfrost.reconstruction.state.tree import plain
 
-INTERVAL_S = 60.0
 # A checkpoint that takes long is written less often: never more than one part in so many of a run's time.
 LEAST_RATIO = 20.0
-
-
-def check_interval(every_s: float) -> None:
-    """Raise UsageError for a time between checkpoints that makes no sense."""
-    if not (every_s >= 0 and math.isfinite(every_s)):
-        raise UsageError(f"--checkpoint-every must be zero or positive, in seconds, found {every_s:g}")
 
 
 @final
@@ -38,7 +29,7 @@ class Checkpoints:
         self,
         write: Callable[[Any], None] | None = None,
         *,
-        every_s: float = INTERVAL_S,
+        every_s: float = CHECKPOINT_EVERY_S,
         stop: Callable[[], bool] | None = None,
         how_to_go_on: str = "",
         goes_on: bool = False,

@@ -5,8 +5,6 @@ fields are the checkpoint. `step` returns the phase one step on: after a minibat
 A step may write into the tensors of the phase that it was called on, which is not used again.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self, TypeVar
@@ -64,7 +62,7 @@ class Tally:
     image_gradients: int = 0
     since_start: int = 0
 
-    def after(self, news: News) -> Tally:
+    def after(self, news: News) -> "Tally":
         """The tally after a step that told this."""
         tally = self
         if news.begins_start is not None:

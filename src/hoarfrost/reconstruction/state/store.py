@@ -6,8 +6,6 @@ Each file is written aside, flushed to the disk and moved into place, the last o
 not fit the others, there is no checkpoint. The two newest are kept. Nothing is pickled, and `sha256sum -c` checks them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -5,8 +5,6 @@ with its name under `KIND`. The way back follows the types that the fields are d
 chooses what is made of it.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import types
 import typing

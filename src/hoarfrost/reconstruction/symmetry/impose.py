@@ -115,7 +115,7 @@ class ImposeSymmetry:
         number = len(env.settings.stages_r_max) - 1 if sums_on else self.given.stage
         band = env.band(number, symmetry, start=march.refining.start)
         support = env.support(band.box)
-        maps = torch.stack([fourier_resize(volume, band.box) for volume in volumes]) * support
+        maps = fourier_resize(volumes, band.box) * support
         after = dataclasses.replace(self, march=None, search=None, symmetry=symmetry)
         if march.found.independent and not sums_on:
             again = LeftOut("again", len(env.settings.stages_r_max))

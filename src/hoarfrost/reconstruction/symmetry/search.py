@@ -7,8 +7,6 @@ before n), Dn of the n that were not wrong, and T, O and I where the turns they 
 is right is taken.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -79,7 +77,7 @@ class GroupSearch:
     outcomes: tuple[tuple[str, Trial | None], ...] = ()
     is_over: bool = False
 
-    def step(self, env: Env) -> GroupSearch:
+    def step(self, env: Env) -> "GroupSearch":
         """Try the next group."""
         if self.before is None:
             refining, before, _ = self.refining.held_out_nll(env, self.volume[None], self.r_max)

@@ -1,7 +1,5 @@
 """What a run says of itself while it goes: one typed record an iteration, in memory and in events.jsonl."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from hoarfrost.errors import UsageError
+from hoarfrost.io.atomic import writing_to
 
 
 @dataclass(frozen=True)
@@ -65,15 +64,12 @@ class EventLog:
 
     def __init__(self, path: Path, kept_bytes: int = 0) -> None:
         self._path = path
-        with contextlib.ExitStack() as undo:
-            try:
-                self._file: TextIO = path.open("a", encoding="utf-8")
-                undo.callback(self._file.close)
-                self._lock()
-                if self.n_bytes > kept_bytes:  # a disk that lost power may hold less
-                    self._file.truncate(kept_bytes)
-            except OSError as error:
-                raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+        with writing_to(path), contextlib.ExitStack() as undo:
+            self._file: TextIO = path.open("a", encoding="utf-8")
+            undo.callback(self._file.close)
+            self._lock()
+            if self.n_bytes > kept_bytes:  # a disk that lost power may hold less
+                self._file.truncate(kept_bytes)
             undo.pop_all()
 
     @property
@@ -83,10 +79,8 @@ class EventLog:
 
     def flush_to_disk(self) -> None:
         """Make sure that what has been written outlives a power cut. Raises UsageError where the disk fails."""
-        try:
+        with writing_to(self._path):
             os.fsync(self._file.fileno())
-        except OSError as error:
-            raise UsageError(f"cannot write {self._path}: {error.strerror or error}") from error
 
     def _lock(self) -> None:
         try:
@@ -100,11 +94,9 @@ class EventLog:
     def write(self, event: Event) -> None:
         """Add one line. Raises UsageError where the disk takes no more."""
         record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(event).items()}
-        try:
+        with writing_to(self._path):
             self._file.write(json.dumps(record) + "\n")
             self._file.flush()
-        except OSError as error:
-            raise UsageError(f"cannot write {self._path}: {error.strerror or error}") from error
 
     def close(self) -> None:
         """Close the file. What a full disk refuses has been told by `write`."""

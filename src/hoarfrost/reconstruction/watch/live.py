@@ -5,8 +5,6 @@ and state.json, which says how fine the map is and how large each class. Of seve
 is gone when the run has written its results, and left where a run was stopped.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import time

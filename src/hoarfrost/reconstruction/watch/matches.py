@@ -21,6 +21,7 @@ from hoarfrost.io.particles_star import ParticleTable
 from hoarfrost.io.posed_star import write_posed_particles
 from hoarfrost.io.star import StarFile
 from hoarfrost.io.star_optics import particle_table
+from hoarfrost.maths.rows import Rows
 from hoarfrost.model.all_poses.band import BandModel
 from hoarfrost.model.all_poses.marginal import likely_poses
 from hoarfrost.model.few_poses.modes import modes_of_quadrature
@@ -34,7 +35,7 @@ IMAGES, TABLE = "matches.mrcs", "matches.star"
 
 
 @dataclass(frozen=True)
-class Matches:
+class Matches(Rows):
     """Particles `indices` (m,) of the stack, the `classes` (m,) that they most probably show, and their best poses.
 
     `rotations` (m, 3, 3) and `shifts_A` (m, 2) float64; `probability` (m,) is the pose's share of the posterior.
@@ -46,14 +47,10 @@ class Matches:
     shifts_A: Tensor
     probability: Tensor
 
-    def __getitem__(self, chosen: Tensor) -> Matches:
-        """Some of them."""
-        return Matches(*(getattr(self, field.name)[chosen] for field in dataclasses.fields(self)))
-
     @classmethod
     def joined(cls, parts: Sequence[Matches]) -> Matches:
         """All of several."""
-        return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in dataclasses.fields(cls)))
+        return cls.cat(parts)
 
     def typical(self) -> Matches:
         """Up to eight: that of median probability in each eighth of them, so neither the best nor the worst."""
@@ -92,9 +89,9 @@ def matches_on_quadrature(
 
 def _each_once(likely: LikelyPoses) -> LikelyPoses:
     """The same poses, of which each image's best may be there twice."""
-    columns = [column.cpu() for column in (likely.image, likely.node, likely.shift, likely.probability)]
-    _, first = np.unique(torch.stack(columns[:3]).numpy(), axis=1, return_index=True)
-    return LikelyPoses(*(column[torch.from_numpy(first)] for column in columns))
+    here = likely.to("cpu")
+    _, first = np.unique(torch.stack(here.columns()[:3]).numpy(), axis=1, return_index=True)
+    return here[torch.from_numpy(first)]
 
 
 def write_matches(folder: Path, stack: ParticleStack, matches: Matches) -> None:
