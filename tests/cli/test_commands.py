@@ -60,6 +60,7 @@ RESULT = SimpleNamespace(
     independent_halves=False,
     converged=True,
     doubts=(),
+    judged=None,
     starts=StartsResult((31.0, 29.5), (None, 48.0), (True, True), 0),
     seconds=154.4,
 )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hoarfrost.evaluation.half_maps import HalfMapFSC
+from hoarfrost.reconstruction.estimate.held_out import HeldOut
 from hoarfrost.reconstruction.settings.settings import Settings
 from hoarfrost.reconstruction.starts.agreement import StartsResult
 
@@ -28,8 +29,8 @@ class RunResult:
     `resolution_A` is where the FSC of two half maps falls below 0.143, without mask or in one and corrected for it,
     whichever is coarser, and never finer than the band limit; optimistic unless `independent_halves`, when the halves
     were refined apart. `converged` is False where `epochs` ended the run first. `doubts` are reasons not to trust the
-    maps, a sentence each. `classes` has one structure, or as many as were asked for, the one of most particles first;
-    what is said of one map is said of that.
+    maps, a sentence each, and `judged` tells how well the latest maps explain the held-out particles. `classes` has one
+    structure, or as many as were asked for, the one of most particles first; what is said of one map is said of that.
     """
 
     output: Path
@@ -38,6 +39,7 @@ class RunResult:
     independent_halves: bool
     converged: bool
     doubts: tuple[str, ...]
+    judged: HeldOut | None
     starts: StartsResult
     seconds: float
     settings: Settings

@@ -203,6 +203,7 @@ def _finished(run: Run, env: Env, output: Path, observer: Observer) -> RunResult
         independent_halves=refined.independent,
         converged=refined.converged,
         doubts=against,
+        judged=run.judged,
         starts=run.starts,
         seconds=run.seconds,
         settings=settings,

@@ -39,6 +39,8 @@ def report(folder: str | Path, reload_s: float | None = None) -> Path:
 
 
 def _fill(page: Page, run: RunFolder, *, going_on: bool) -> None:
+    if run.doubts:
+        page.items([*run_text.doubts(run)], "warnings")
     page.text(run_text.state_line(run, going_on=going_on))
     page.facts(run_text.facts(run, going_on=going_on))
     warnings = list(run_text.warnings(run))

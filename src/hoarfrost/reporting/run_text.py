@@ -53,6 +53,8 @@ def facts(run: RunFolder, *, going_on: bool) -> Iterator[tuple[str, str]]:
         yield "Detail in use so far", f"{run.events[-1]['resolution_A']:.1f} Å"
     if run.judged:
         yield "Gain over an empty map", gain(run.judged[-1])
+        if run.judged[-1].get("nll_gain_beyond_sphere") is not None:
+            yield "Gain over its spherical average", gain(run.judged[-1], "nll_gain_beyond_sphere")
     if run.starts is not None:
         yield "Random starts", starts_summary(run.starts)
     elif run.settings["starts"] == 1:
@@ -70,10 +72,14 @@ def facts(run: RunFolder, *, going_on: bool) -> Iterator[tuple[str, str]]:
             yield "Time", f"{duration(seconds)}, {done:.0%} done{left}"
 
 
-def warnings(run: RunFolder) -> Iterator[str]:
-    """What speaks against the map."""
+def doubts(run: RunFolder) -> Iterator[str]:
+    """What speaks so strongly against a map that it is told before all else."""
     for told in run.doubts:
         yield f"{told[0].upper()}{told[1:]}."
+
+
+def warnings(run: RunFolder) -> Iterator[str]:
+    """What speaks against the map."""
     if not run.finished and run.starts is not None and sum(run.starts["agrees"]) < 2:
         yield f"No two of {len(run.starts['gains'])} random starts agree, so far."
     if run.finished and run.settings["starts"] == 1:
@@ -91,10 +97,10 @@ def warnings(run: RunFolder) -> Iterator[str]:
             yield f"Views{of_class} are {structure.views.summary()}."
 
 
-def gain(event: dict[str, Any]) -> str:
-    """How much better than an empty map the map explains a held-out particle."""
-    error = event.get("nll_gain_standard_error")
-    return f"{event['nll_gain']:.1f}" + ("" if error is None else f" ± {error:.1f}") + " nats a particle"
+def gain(event: dict[str, Any], name: str = "nll_gain") -> str:
+    """How much better than another map, an empty one if nothing is said, the map explains a held-out particle."""
+    error = event.get(f"{name}_standard_error")
+    return f"{event[name]:z.1f}" + ("" if error is None else f" ± {error:.1f}") + " nats a particle"
 
 
 def fsc_words(curves: FscCurves, run: RunFolder) -> str:
