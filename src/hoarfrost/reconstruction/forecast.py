@@ -5,8 +5,6 @@ as so many evaluations of one pose (`model.local`). Both rates are measured in a
 of iterations is the expected one: stages end when the data say so.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import statistics
