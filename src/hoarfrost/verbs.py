@@ -175,8 +175,17 @@ def convert(inputs: str | Path | Sequence[str | Path], output: str | Path, optio
         Files that do not go together, or an output that exists; an input that cannot be used.
     """
     from hoarfrost.io.convert import convert as run
+    from hoarfrost.io.frealign import GivenOptics
 
-    return run([inputs] if isinstance(inputs, str | Path) else inputs, output, options)
+    o = options
+    return run(
+        [inputs] if isinstance(inputs, str | Path) else inputs,
+        output,
+        stack=o.stack,
+        given=GivenOptics(o.pixel_size_A, o.voltage_kV, o.cs_mm, o.amplitude_contrast),
+        datadir=o.datadir,
+        overwrite=o.overwrite,
+    )
 
 
 @takes(StudyOptions)

@@ -9,10 +9,11 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from hoarfrost import convert
 from hoarfrost.cli import main
 from hoarfrost.errors import DataError, UsageError
+from hoarfrost.io.convert import convert
 from hoarfrost.io.cs import read_cs
+from hoarfrost.io.frealign import GivenOptics
 from hoarfrost.io.mrc import write_stack
 from hoarfrost.io.particles_star import read_particles
 from hoarfrost.io.star import read_star
@@ -20,7 +21,7 @@ from hoarfrost.model.ctf import CTFParameters
 from hoarfrost.simulation.image_formation import ImageFormation
 from hoarfrost.simulation.phantom import make_phantom
 
-OPTICS = {"pixel_size_A": 2.0, "voltage_kV": 300.0, "cs_mm": 2.7, "amplitude_contrast": 0.1}
+OPTICS = GivenOptics(2.0, 300.0, 2.7, 0.1)
 #       C   PSI   THETA   PHI    SHX    SHY    MAG  FILM    DF1      DF2   ANGAST
 ROWS = [
     "  2  30.00  70.00 110.00   4.00  -6.00  50000  7  21000.0  20500.0  15.00",
@@ -52,7 +53,7 @@ def par(folder: Path, columns: int) -> Path:
 def test_frealign_and_cistem_angles_are_relions_and_shifts_the_opposite(
     tmp_path: Path, stack: Path, columns: int
 ) -> None:
-    done = convert([par(tmp_path, columns)], tmp_path / "out.star", stack=stack, **OPTICS)
+    done = convert([par(tmp_path, columns)], tmp_path / "out.star", stack=stack, given=OPTICS)
     table = read_particles(tmp_path / "out.star")
     particles = table.star.tables["particles"].columns
     assert (done.n, done.has_poses, table.pixel_size_A, table.image_index.tolist()) == (2, True, 2.0, [1, 0])
@@ -75,7 +76,7 @@ def test_frealign_and_cistem_angles_are_relions_and_shifts_the_opposite(
 
 def test_an_image_of_a_par_pose_is_where_frealign_says_it_is(tmp_path: Path, stack: Path) -> None:
     """FREALIGN's README: Phi turns about Z, Theta about the new Y, Psi about the new Z; SHX, SHY displace in Å."""
-    convert([par(tmp_path, 16)], tmp_path / "out.star", stack=stack, **OPTICS)
+    convert([par(tmp_path, 16)], tmp_path / "out.star", stack=stack, given=OPTICS)
     table = read_particles(tmp_path / "out.star")
     assert table.rotations is not None
     assert table.shifts_A is not None
@@ -98,7 +99,7 @@ def test_an_image_of_a_par_pose_is_where_frealign_says_it_is(tmp_path: Path, sta
 def test_images_that_cistem_marks_as_not_in_use_are_left_out(tmp_path: Path, stack: Path) -> None:
     path = par(tmp_path, 17)
     path.write_text(path.read_text().replace(" 7  22000", "-1  22000"))
-    done = convert([path], tmp_path / "out.star", stack=stack, **OPTICS)
+    done = convert([path], tmp_path / "out.star", stack=stack, given=OPTICS)
     assert done.n == 1
     assert any("1 images" in note for note in done.notes)
 
@@ -140,8 +141,8 @@ def test_cistems_star_file_tells_its_optics(tmp_path: Path) -> None:
 
 
 def test_a_par_file_becomes_a_cs_file(tmp_path: Path, stack: Path) -> None:
-    convert([par(tmp_path, 16)], tmp_path / "out.star", stack=stack, **OPTICS)
-    done = convert([par(tmp_path, 16)], tmp_path / "out.cs", stack=stack, **OPTICS)
+    convert([par(tmp_path, 16)], tmp_path / "out.star", stack=stack, given=OPTICS)
+    done = convert([par(tmp_path, 16)], tmp_path / "out.cs", stack=stack, given=OPTICS)
     assert [path.name for path in done.files] == ["out.cs", "out.csg"]
     star, cs = (read_particles(tmp_path / f"out.{kind}") for kind in ("star", "cs"))
     assert star.rotations is not None
@@ -169,7 +170,7 @@ def test_a_broken_par_file_is_told_in_one_line(tmp_path: Path, stack: Path, old:
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(DataError, match=message) as caught:
-        convert([path], tmp_path / "out.star", stack=stack, **OPTICS)
+        convert([path], tmp_path / "out.star", stack=stack, given=OPTICS)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out.star").exists()
 
@@ -180,11 +181,11 @@ def test_only_a_par_file_that_ends_in_a_row_is_said_to_be_cut_short(tmp_path: Pa
     for lines, cut in (([first, second[:-9]], True), ([first, second[:-9], first], False), ([second + " 1"], False)):
         path.write_text("\n".join([first, *lines]) + "\nC\n")
         with pytest.raises(DataError, match="16 columns on line") as caught:
-            convert([path], tmp_path / "out.star", stack=stack, **OPTICS)
+            convert([path], tmp_path / "out.star", stack=stack, given=OPTICS)
         assert ("cut short" in str(caught.value)) == cut
     path.write_bytes(stack.read_bytes())
     with pytest.raises(DataError, match=r"a \.par file, found images or a map"):
-        convert([path], tmp_path / "out.star", stack=stack, **OPTICS)
+        convert([path], tmp_path / "out.star", stack=stack, given=OPTICS)
 
 
 BARE = "data_particles\nloop_\n_rlnImageName\n_rlnClassNumber\n1@images/a.mrcs 0\n2@images/a.mrcs 2\n"
@@ -228,12 +229,12 @@ def test_what_a_par_file_does_not_tell_has_to_be_given(tmp_path: Path, stack: Pa
     path = par(tmp_path, 16)
     with pytest.raises(UsageError, match="give --voltage, --cs, --amplitude-contrast"):
         convert([path], tmp_path / "out.star", stack=stack)
-    done = convert([path], tmp_path / "out.star", stack=stack, **OPTICS | {"pixel_size_A": None, "cs_mm": 0.0})
+    done = convert([path], tmp_path / "out.star", stack=stack, given=GivenOptics(None, 300.0, 0.0, 0.1))
     assert any("2 Å, is that of a.mrcs" in note for note in done.notes)
-    with pytest.raises(UsageError, match="--voltage must be more than 1"):
-        convert([path], tmp_path / "out.star", stack=stack, **OPTICS | {"voltage_kV": 0.3}, overwrite=True)
+    with pytest.raises(UsageError, match="--voltage must be above 1"):
+        convert([path], tmp_path / "out.star", stack=stack, given=GivenOptics(2.0, 0.3, 2.7, 0.1), overwrite=True)
     with pytest.raises(UsageError, match="--stack"):
-        convert([path], tmp_path / "new.star", **OPTICS)
+        convert([path], tmp_path / "new.star", given=OPTICS)
     with pytest.raises(DataError, match="convert it first"):
         read_particles(path)
 

@@ -21,8 +21,9 @@ import pytest
 import torch
 
 import hoarfrost
-from hoarfrost import convert
 from hoarfrost.errors import HoarfrostError
+from hoarfrost.io.convert import convert
+from hoarfrost.io.frealign import GivenOptics
 from hoarfrost.io.mrc import write_stack
 
 MUTATIONS, FIRST = (
@@ -37,7 +38,7 @@ WORDS = re.split(
     "@a.mrcs|0@a.mrcs|21@a.mrcs|1@/|1@.|1@..|1@../a.mrcs|é|300|1.0|-0|[0,0]|1e5|_rlnVoltage|\0|\u202e|| |\n\n",
 )
 NUMBERS = (0, 1, -1, 2, 15, 16, 127, 255, 2**15, 2**24, 2**31 - 1, -(2**31), 6, 12, 4, 1146047817)
-OPTICS = {"pixel_size_A": 2.0, "voltage_kV": 300.0, "cs_mm": 2.7, "amplitude_contrast": 0.1}
+OPTICS = GivenOptics(2.0, 300.0, 2.7, 0.1)
 Content = bytes
 
 
@@ -108,7 +109,7 @@ def read_both_ways(name: str, folder: Path) -> int:
     """Inspect and convert a file; returns how many times of two it was refused."""
     path = folder / ("new.star" if name == "a.mrcs" else name)
     output = folder / ("out.cs" if path.suffix == ".star" else "out.star")
-    given = {"stack": folder / "a.mrcs", **OPTICS} if path.suffix == ".par" else {}
+    given = {"stack": folder / "a.mrcs", "given": OPTICS} if path.suffix == ".par" else {}
     calls: list[Callable[[], object]] = [
         lambda: hoarfrost.inspect(path, forecast=False, threads=1),
         lambda: convert([path], output, overwrite=True, **given),  # type: ignore[arg-type]

@@ -1,7 +1,5 @@
 """``hoarfrost resume``: a run that was stopped goes on."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from pathlib import Path

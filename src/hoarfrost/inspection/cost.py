@@ -1,7 +1,5 @@
 """What a reconstruction of these particles would take, by the forecast that it makes itself."""
 
-from __future__ import annotations
-
 from hoarfrost.errors import DataError
 from hoarfrost.particles.source import ParticleSource
 from hoarfrost.reconstruction.env import Env

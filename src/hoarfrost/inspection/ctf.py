@@ -4,8 +4,6 @@ A map is the sum over particles of C(k) Ĩ(k), divided by the sum of C(k)². Whe
 nothing to divide. A spread of defocus puts the zeros of some where others are strong.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

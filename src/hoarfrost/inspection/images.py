@@ -3,8 +3,6 @@
 Where there are many, an evenly spread part of them is looked at.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The verb `inspect`: look at particles before any long work."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The spectrum of the background, and what it says of a filter that the images went through."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What looks wrong in the numbers of a particle file, before any image is read: units, mainly."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

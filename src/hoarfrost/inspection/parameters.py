@@ -1,7 +1,5 @@
 """Every parameter of the particles and of a run, with its value and where that came from."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 
 import numpy as np

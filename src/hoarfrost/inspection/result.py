@@ -1,7 +1,5 @@
 """What an inspection found: parameters with their sources, flags on what looks wrong, and the curves behind them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -14,10 +14,9 @@ import numpy as np
 
 from hoarfrost.errors import UsageError
 from hoarfrost.io.atomic import write_text_atomically
-from hoarfrost.io.convert_options import ConvertOptions
 from hoarfrost.io.cs import write_cs
 from hoarfrost.io.cs_particles import cs_records, group_file, read_cs_particles
-from hoarfrost.io.frealign import CISTEM_OPTICS, from_cistem_star, is_cistem_star, read_par
+from hoarfrost.io.frealign import GivenOptics, from_cistem_star, is_cistem_star, read_par
 from hoarfrost.io.image_names import check_datadir, found_stacks, renamed
 from hoarfrost.io.mrc import ImageStack
 from hoarfrost.io.particles_star import read_poses
@@ -38,12 +37,20 @@ class Conversion:
     notes: tuple[str, ...]
 
 
-def convert(inputs: Sequence[str | Path], output: str | Path, options: ConvertOptions) -> Conversion:
+def convert(
+    inputs: Sequence[str | Path],
+    output: str | Path,
+    *,
+    stack: str | Path | None = None,
+    given: GivenOptics | None = None,
+    datadir: str | Path | None = None,
+    overwrite: bool = False,
+) -> Conversion:
     """The verb `hoarfrost.convert`, which documents arguments and errors."""
-    paths, output, datadir = [Path(path) for path in inputs], Path(output), options.datadir
-    _check(paths, output, options)
+    paths, output, given = [Path(path) for path in inputs], Path(output), given or GivenOptics()
+    _check(paths, output, stack, given, overwrite)
     check_datadir(datadir)
-    star, notes = _read(paths, output, options)
+    star, notes = _read(paths, output, None if stack is None else ImageStack(stack), given)
     particles = particle_table(star)
     optics, corrected = told_optics(star)
     poses = read_poses(star.path, particles, optics.pixel_sizes_A)
@@ -67,7 +74,8 @@ def convert(inputs: Sequence[str | Path], output: str | Path, options: ConvertOp
     return Conversion(tuple(files), particles.n_rows, poses is not None, notes)
 
 
-def _check(paths: list[Path], output: Path, options: ConvertOptions) -> None:
+def _check(paths: list[Path], output: Path, stack: str | Path | None, given: GivenOptics, overwrite: bool) -> None:
+    given.check()
     kinds = [path.suffix.lower() for path in paths]
     if not kinds or kinds[0] not in (*READ, ".csg") or output.suffix.lower() not in WRITTEN:
         raise UsageError(f"convert reads {', '.join(READ)} and writes {' or '.join(WRITTEN)}")
@@ -75,23 +83,24 @@ def _check(paths: list[Path], output: Path, options: ConvertOptions) -> None:
         raise UsageError("convert takes one file, or a .cs file and its pass-through .cs file, and then the output")
     if kinds[0] in (".cs", ".csg") and output.suffix.lower() == ".cs":
         raise UsageError("the output is a .cs file as the input is; give one that ends in .star")
-    if kinds[0] == ".par" and options.stack is None:
+    if kinds[0] == ".par" and stack is None:
         raise UsageError("a .par file does not name its images: give the stack with --stack")
-    if output.exists() and not options.overwrite:
+    if output.exists() and not overwrite:
         raise UsageError(f"{output} exists; choose another name or give --overwrite")
 
 
-def _read(paths: list[Path], output: Path, options: ConvertOptions) -> tuple[StarFile, tuple[str, ...]]:
-    stack = None if options.stack is None else ImageStack(options.stack)
+def _read(
+    paths: list[Path], output: Path, stack: ImageStack | None, given: GivenOptics
+) -> tuple[StarFile, tuple[str, ...]]:
     if paths[0].suffix.lower() == ".par":
         assert stack is not None
-        return read_par(paths[0], stack, options)
+        return read_par(paths[0], stack, given)
     star = None
     if paths[0].suffix.lower() == ".star":
         star = read_star(paths[0])
         if is_cistem_star(star):
-            return from_cistem_star(star, stack, options)
-    if any(getattr(options, name) is not None for name in ("stack", *CISTEM_OPTICS)):
+            return from_cistem_star(star, stack, given)
+    if stack is not None or given != GivenOptics():
         raise UsageError("--stack, --pixel-size, --voltage, --cs and --amplitude-contrast are for a .par file")
     if star is None:
         return read_cs_particles(*paths, is_strict=False)

@@ -10,17 +10,12 @@ class ConvertOptions(OptionsModel):
 
     stack: str | Path | None = option(None, "Stack of images (.mrc or .mrcs) that a .par file belongs to.")
     pixel_size_A: float | None = option(
-        None, "Pixel size of the stack of a .par file, in Å, if its header does not tell it.", gt=0, le=1000
+        None, "Pixel size of the stack of a .par file, in Å, if its header does not tell it."
     )
-    voltage_kV: float | None = option(
-        None, "Acceleration voltage, in kV, which a .par file does not tell.", gt=1, le=5000
-    )
-    cs_mm: float | None = option(None, "Spherical aberration, in mm, which a .par file does not tell.", ge=0, le=100)
+    voltage_kV: float | None = option(None, "Acceleration voltage, in kV, which a .par file does not tell.")
+    cs_mm: float | None = option(None, "Spherical aberration, in mm, which a .par file does not tell.")
     amplitude_contrast: float | None = option(
-        None,
-        "Part of the contrast that is amplitude contrast, from 0 to 1, which a .par file does not tell.",
-        ge=0,
-        le=1,
+        None, "Part of the contrast that is amplitude contrast, from 0 to 1, which a .par file does not tell."
     )
     datadir: str | Path | None = option(
         None,

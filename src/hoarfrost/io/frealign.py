@@ -15,12 +15,12 @@ A .par file does not tell the pixel size, the microscope and the amplitude contr
 import math
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from hoarfrost.errors import DataError, UsageError
-from hoarfrost.io.convert_options import ConvertOptions
 from hoarfrost.io.kinds import reading, refuse_other_kinds
 from hoarfrost.io.mrc import ImageStack
 from hoarfrost.io.star import StarFile, StarTable
@@ -52,7 +52,7 @@ _CISTEM = {
     "PSHIFT": "cisTEMPhaseShift",
 }
 # By the names of the options that tell the same.
-CISTEM_OPTICS = {
+_CISTEM_OPTICS = {
     "voltage_kV": "cisTEMMicroscopeVoltagekV",
     "cs_mm": "cisTEMMicroscopeCsMM",
     "amplitude_contrast": "cisTEMAmplitudeContrast",
@@ -61,7 +61,29 @@ CISTEM_OPTICS = {
 _CISTEM_STACK = "cisTEMStackFilename"
 
 
-def read_par(path: str | Path, stack: ImageStack, given: ConvertOptions) -> tuple[StarFile, tuple[str, ...]]:
+@dataclass(frozen=True)
+class GivenOptics:
+    """What the user tells beside a parameter file; None where it is not given."""
+
+    pixel_size_A: float | None = None
+    voltage_kV: float | None = None
+    cs_mm: float | None = None
+    amplitude_contrast: float | None = None
+
+    def check(self) -> None:
+        """Raise UsageError for a value that makes no sense."""
+        limits = {
+            "--pixel-size": (self.pixel_size_A, 0.0, 1000.0),
+            "--voltage": (self.voltage_kV, 1.0, 5000.0),
+            "--cs": (self.cs_mm, -1e-9, 100.0),
+            "--amplitude-contrast": (self.amplitude_contrast, -1e-9, 1.0),
+        }
+        for option, (value, above, most) in limits.items():
+            if value is not None and not above < value <= most:
+                raise UsageError(f"{option} must be above {max(above, 0):g} and at most {most:g}, found {value:g}")
+
+
+def read_par(path: str | Path, stack: ImageStack, given: GivenOptics) -> tuple[StarFile, tuple[str, ...]]:
     """The particles of a .par file and its stack as ``data_optics`` and ``data_particles``; sentences on what is left.
 
     The pixel size is the stack's unless it is given. Raises DataError with the line of the file where a row is not
@@ -98,9 +120,7 @@ def is_cistem_star(star: StarFile) -> bool:
     return any("cisTEMPositionInStack" in table.columns for table in star.tables.values())
 
 
-def from_cistem_star(
-    star: StarFile, stack: ImageStack | None, given: ConvertOptions
-) -> tuple[StarFile, tuple[str, ...]]:
+def from_cistem_star(star: StarFile, stack: ImageStack | None, given: GivenOptics) -> tuple[StarFile, tuple[str, ...]]:
     """The same for cisTEM's STAR file, which tells its optics and, unless a stack is given, the stack of each image.
 
     Raises DataError for a column that is missing or wrong.
@@ -111,7 +131,7 @@ def from_cistem_star(
         name: float_column(path, table, column, default=0.0 if name == "PSHIFT" else None)
         for name, column in _CISTEM.items()
     }
-    told = {name: float_column(path, table, column) for name, column in CISTEM_OPTICS.items()}
+    told = {name: float_column(path, table, column) for name, column in _CISTEM_OPTICS.items()}
     for name, values in told.items():
         value = getattr(given, name)
         if value is not None:
@@ -127,7 +147,7 @@ def from_cistem_star(
     optics = dict(zip(told, groups.T.tolist(), strict=True))
     box = None if stack is None else stack.box[0]
     tables = _tables(path, columns, names, None, optics, box, (group.reshape(-1) + 1).tolist())
-    used = {*_CISTEM.values(), *CISTEM_OPTICS.values(), _CISTEM_STACK}
+    used = {*_CISTEM.values(), *_CISTEM_OPTICS.values(), _CISTEM_STACK}
     lost = [name for name in table.columns if name not in used]
     return tables, (f"Not kept: {', '.join(lost)}",) if lost else ()
 
@@ -191,9 +211,9 @@ def _films(path: Path, lines: Sequence[int], values: Floats) -> list[int]:
     return [int(value) for value in values.tolist()]
 
 
-def _completed(given: ConvertOptions, stack: ImageStack) -> tuple[dict[str, float], list[str]]:
+def _completed(given: GivenOptics, stack: ImageStack) -> tuple[dict[str, float], list[str]]:
     notes = []
-    optics = {name: getattr(given, name) for name in CISTEM_OPTICS}
+    optics = {name: getattr(given, name) for name in _CISTEM_OPTICS}
     if given.pixel_size_A is None and stack.pixel_size_A not in (None, 1.0):  # many programs write 1 Å for "not known"
         optics["pixel_size_A"] = stack.pixel_size_A
         notes.append(f"The pixel size, {stack.pixel_size_A:.4g} Å, is that of {stack.path.name}")

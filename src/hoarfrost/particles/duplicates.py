@@ -1,7 +1,5 @@
 """Particles that are in a file twice: by the name of their image, by their place in the micrograph, by their pixels."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Iterator

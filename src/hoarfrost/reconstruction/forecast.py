@@ -5,8 +5,6 @@ as so many evaluations of one pose (`model.local`). Both rates are measured in a
 of iterations is the expected one: stages end when the data say so. What the user is told is therefore a range.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import statistics
@@ -81,7 +79,7 @@ class Forecast:
     most_s: float
 
     @classmethod
-    def of(cls, settings: Settings, usual: Rates, fastest: Rates) -> Forecast:
+    def of(cls, settings: Settings, usual: Rates, fastest: Rates) -> "Forecast":
         """From the rates of a machine as it usually is, and at its fastest."""
         stages_s = expected_seconds(settings, usual)
         total_s = total_seconds(settings, stages_s)

@@ -3,8 +3,6 @@
 Each is drawn from a generator of its own, so that none disturbs the other choices of the same seed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What a user may ask of `simulate`: every option with its bounds and its help text. By default particles are ideal."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

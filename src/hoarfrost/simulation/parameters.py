@@ -1,7 +1,5 @@
 """What is drawn at random for a simulated data set: poses and CTFs, each a function of the seed and a name."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

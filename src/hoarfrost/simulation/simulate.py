@@ -7,8 +7,6 @@ The noise has standard deviation 1, and the volumes are scaled, all by one facto
 That is the SNR of particles whose scale is 1; `hoarfrost.simulation.difficulties` has what can be made harder.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

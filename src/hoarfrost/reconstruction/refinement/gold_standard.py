@@ -1,7 +1,5 @@
 """What becomes of the maps of two halves between one sweep of refinement and the next."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

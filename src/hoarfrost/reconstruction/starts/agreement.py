@@ -6,8 +6,6 @@ no start was trained on tell which map explains them best. Starts are compared a
 poses, and refinement goes on from the mean of those that agree.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -4,8 +4,6 @@ Under posteriors that are uniform over orientations, the Hessian of the mean NLL
 that no data enter. Gradient descent with step 1/λ_max of it cannot overshoot where posteriors do not move.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

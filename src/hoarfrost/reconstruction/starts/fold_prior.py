@@ -11,8 +11,6 @@ It also holds down what lies beyond the band limit, where images say little. Lef
 can be made positive by adding something out there, and the bound at zero is no bound.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """The random start: a sum of spheres, scaled to the power that the particles hold above the noise."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

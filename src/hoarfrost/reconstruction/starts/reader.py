@@ -1,7 +1,5 @@
 """Minibatches read ahead: while one is worked on, a thread loads the next that the sampler will give."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import final

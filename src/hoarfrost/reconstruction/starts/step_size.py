@@ -10,8 +10,6 @@ direction, by what a few minibatches from a subset of the training images reach 
 of that subset.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from dataclasses import dataclass
