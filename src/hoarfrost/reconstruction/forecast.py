@@ -1,7 +1,7 @@
 """How long a run will take, from what it will do and how fast this machine does it; the progress bar goes by it too.
 
 Work is counted per image: a sum over all poses takes so many products for each score, and a visit in refinement as long
-as so many evaluations of one pose (`few_poses.likelihood`). Both rates are measured in a moment on images of the run. The number
+as so many evaluations of one pose (`few_poses`). Both rates are measured in a moment on images of the run. The number
 of iterations is the expected one: stages end when the data say so. What the user is told is therefore a range.
 """
 

@@ -1,9 +1,9 @@
 """The E-step where no sum over all poses can go: coarse to fine, down to the few poses that matter.
 
-All poses are scored at a low band limit on a coarse quadrature (`model.all_poses.marginal`). The modes that hold its posterior
-climb, at ever higher band limits, to the nearest best pose (`few_poses.likelihood`); after each climb modes that meet are
+All poses are scored at a low band limit on a coarse quadrature (`all_poses`). The modes that hold its posterior
+climb, at ever higher band limits, to the nearest best pose (`few_poses`); after each climb modes that meet are
 merged, and those that hold less than a stated share of the mass are dropped. What is left is summed by importance
-sampling (`few_poses.importance`). An image whose modes are remembered starts from them, and may go without a search.
+sampling. An image whose modes are remembered starts from them, and may go without a search.
 """
 
 from __future__ import annotations
