@@ -32,7 +32,6 @@ from hoarfrost.reconstruction.schedule import (
     last_stage_of_starts,
     search_stage,
 )
-from hoarfrost.reconstruction.settings.plan import STAGE_FACTOR
 from hoarfrost.reconstruction.settings.settings import Settings
 from hoarfrost.symmetry.point_group import PointGroup
 
@@ -177,45 +176,21 @@ class Env:
             rotation = random_rotations(1, self.generator(f"grid {stage} {draw}", start))[0]
             return BandModel(
                 s.box,
-                self.sum_r_max(stage),
+                s.stages_r_max[stage],
                 self.pose_prior,
                 rotation,
                 group=PointGroup(symmetry),
                 device=s.device,
-                quadrature_r_max=WARM_SHARE * self.sum_r_max(stage) if is_warm else None,
+                quadrature_r_max=WARM_SHARE * s.stages_r_max[stage] if is_warm else None,
             )
 
         return self.memo.get(name, (stage, symmetry, start, draw, is_warm), make)
 
-    def search_band(self, r_max: float, symmetry: str, start: int, finest: int) -> BandModel:
-        """The model on whose quadrature refinement at a band limit searches all poses.
-
-        `finest` is the number of the sums over all poses that the maps have come from.
-        """
+    def search_band(self, r_max: float, symmetry: str, start: int) -> BandModel:
+        """The model on whose quadrature refinement at a band limit searches all poses."""
         group = PointGroup(symmetry)
-        limit = math.inf if group.permutes_axes and group.order >= ORDER_FOR_FINE_SEARCH else SEARCH_R_MAX
-        n = max(finest + 1, len(self.settings.stages_r_max))
-        number = search_stage([self.sum_r_max(number) for number in range(n)], r_max, limit)
-        return self.band(number, symmetry, start=start, draw=-1)
-
-    def sum_r_max(self, number: int) -> float:
-        """The band limit of sums over all poses: that of a stage, or in the same steps beyond the last."""
-        limits = self.settings.stages_r_max
-        last = len(limits) - 1
-        return limits[min(number, last)] * STAGE_FACTOR ** max(0, number - last)
-
-    def last_sum(self, symmetry: str) -> int:
-        """The number of the finest sums over all poses that maps with this symmetry may come to.
-
-        The cost of sums goes as the sixth power of the band limit, and a group leaves an nth of the poses.
-        """
-        s, group = self.settings, PointGroup(symmetry)
-        last = len(s.stages_r_max) - 1
-        if group.permutes_axes:
-            largest = min(s.stages_r_max[-1] * group.order ** (1 / 6), s.box / 2 - 1, *s.refined_r_max[-1:])
-            while self.sum_r_max(last + 1) <= largest:
-                last += 1
-        return last
+        finest = math.inf if group.permutes_axes and group.order >= ORDER_FOR_FINE_SEARCH else SEARCH_R_MAX
+        return self.band(search_stage(self.settings.stages_r_max, r_max, finest), symmetry, start=start, draw=-1)
 
     def support(self, box: int) -> Tensor:
         """A ball of ones of the particle's diameter: real (box, box, box)."""

@@ -71,8 +71,8 @@ class March:
     def begin(cls, env: Env, given: StartMaps, symmetry: str, tally: Tally, last_r_max: float = math.inf) -> March:
         """From the maps of the starts."""
         env.memo.close()  # their models take hundreds of megabytes
-        refining = Refining.begin(env, given.maps.log_shares, symmetry, tally.start, given.stage)
-        first = env.sum_r_max(given.stage)
+        refining = Refining.begin(env, given.maps.log_shares, symmetry, tally.start)
+        first = env.settings.stages_r_max[given.stage]
         found = Refined(FoldMaps.alike(given.maps.volumes), first, independent=False, converged=given.converged)
         return cls(given, last_r_max, refining, found)
 
@@ -98,7 +98,7 @@ class March:
 
         They come to the same map there without its sweeps.
         """
-        limits, first = env.settings.refined_r_max, env.sum_r_max(self.given.stage)
+        limits, first = env.settings.refined_r_max, env.settings.stages_r_max[self.given.stage]
         for number in range(self.number, len(limits)):
             if limits[number] < LEAST_GROWTH * first:
                 continue

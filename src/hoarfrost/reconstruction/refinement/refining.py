@@ -33,8 +33,7 @@ class Refining:
     """What is `known` of the particles and of `junk`, the `effort` of E-steps, and all that is drawn at random.
 
     `generator` (bytes,) is the state that draws follow from, `queue` (m,) holds the particles whose turn is next,
-    `symmetry` the point group of the maps. Quadratures are turned as for random start `start`, and go as far as the
-    `finest` sums over all poses that the maps have come from.
+    `symmetry` the point group of the maps. Quadratures are turned as for random start `start`.
     """
 
     known: Known
@@ -43,15 +42,14 @@ class Refining:
     queue: Tensor
     symmetry: str
     start: int
-    finest: int = 0
     effort: Effort = Effort()
 
     @classmethod
-    def begin(cls, env: Env, log_shares: Tensor, symmetry: str, start: int, finest: int = 0) -> Refining:
+    def begin(cls, env: Env, log_shares: Tensor, symmetry: str, start: int) -> Refining:
         """Before the first visit, with the shares (C,) of the classes."""
         known = Known.nothing(env.settings.n_particles, log_shares, env.settings.device)
         generator = env.generator("refinement").get_state()
-        return cls(known, Junk(env.source.mask_power), generator, env.training[:0], symmetry, start, finest)
+        return cls(known, Junk(env.source.mask_power), generator, env.training[:0], symmetry, start)
 
     def covering(self, env: Env, disc: FourierDisc) -> Refining:
         """With the spectrum of junk in all shells of the disc."""
@@ -61,7 +59,7 @@ class Refining:
 
     def coarse_slices(self, env: Env, volumes: Tensor, r_max: float) -> list[Tensor]:
         """Slices of maps (C, box, box, box) on the quadrature that all poses are searched on."""
-        coarse = env.search_band(r_max, self.symmetry, self.start, self.finest)
+        coarse = env.search_band(r_max, self.symmetry, self.start)
         return [coarse_slices_of(volume, coarse) for volume in volumes]
 
     def e_steps(
@@ -69,7 +67,7 @@ class Refining:
     ) -> list[LocalEStep]:
         """The posterior under the map of each class (C, box, box, box) up to r_max; poses are searched by `slices`."""
         disc = FourierDisc(env.settings.box, r_max)
-        coarse = env.search_band(r_max, self.symmetry, self.start, self.finest)
+        coarse = env.search_band(r_max, self.symmetry, self.start)
         return [
             LocalEStep(volume, disc, coarse, env.pose_prior, self.effort, generator, of_class)
             for volume, of_class in zip(volumes, slices, strict=True)

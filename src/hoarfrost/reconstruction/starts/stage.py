@@ -27,10 +27,9 @@ Method = OnlineMethod | GradientMethod
 @final
 @dataclass(frozen=True)
 class Stage:
-    """Stage `number` of random start `start`, or sums over all poses beyond the last stage.
+    """Stage `number` of random start `start`, its `method` and where its `sampler` and its plan (`control`) are.
 
-    It has its `method`, and where its `sampler` and its plan (`control`) are. `gain` is the latest held-out one, in
-    nats an image; it ends as that of the maps that the method went back to.
+    `gain` is the latest held-out one, in nats an image; it ends as that of the maps that the method went back to.
     """
 
     number: int
@@ -82,7 +81,7 @@ class Stage:
                 decision, control = control.decide(iteration, gain)
                 is_over = decision is Decision.STAGE_DONE
         news = News(
-            min(self.number, len(env.settings.stages_r_max) - 1),
+            self.number,
             fine.r_max,
             min(1.0, iteration / control.plan.expected_iterations),
             batch_nll=report.nll,

@@ -109,7 +109,7 @@ class Starts:
             volumes = env.team.same(_resized(before.volumes, band))
         after = self
         if env.settings.method == "auto":
-            method = online(env, ground, volumes, before, sampler)
+            method = _online(env, ground, volumes, before, sampler)
         else:
             assert isinstance(sampler, FixedMinibatchSampler)
             after, method = self._descending(env, ground, volumes[0], number, sampler.n_batches)
@@ -197,8 +197,7 @@ class Starts:
         return None if self.stage is None else self.stage.shown(env)
 
 
-def online(env: Env, ground: Ground, volumes: Tensor, before: Method | None, sampler: Sampler) -> Method:
-    """The default method from maps (C, box, box, box), and from what it was `before` at a lower band limit."""
+def _online(env: Env, ground: Ground, volumes: Tensor, before: Method | None, sampler: Sampler) -> Method:
     disc, sample, mask_power = ground.band.disc, env.sample(ground.band.disc), env.source.mask_power
     if isinstance(before, OnlineMethod):
         junk = before.junk

@@ -27,7 +27,6 @@ from hoarfrost.reconstruction.starts.method import Ground
 from hoarfrost.reconstruction.starts.online_em import OnlineMethod
 from hoarfrost.reconstruction.starts.reader import Sampler
 from hoarfrost.reconstruction.starts.stage import Stage
-from hoarfrost.reconstruction.starts.starts import online
 from hoarfrost.reconstruction.state.phase import LeftOut, News, Tally
 from hoarfrost.reconstruction.symmetry.search import GroupSearch, impose
 from hoarfrost.reconstruction.watch.live import Shown
@@ -43,8 +42,7 @@ class ImposeSymmetry:
     """From the maps of the starts, `given`, to `result`, which has the point group `symmetry`.
 
     Between them come a `march` without symmetry, a `search` for the group where it is to be found, and, where there was
-    no refinement, a `stage` with the symmetry, on the minibatches that `sampler` has left. So does one where refinement
-    `is_lost`, as images do not know their orientations; then others at finer band limits follow until they do.
+    no refinement, a `stage` with the symmetry, on the minibatches that `sampler` has left.
     """
 
     given: StartMaps
@@ -53,7 +51,6 @@ class ImposeSymmetry:
     search: GroupSearch | None = None
     stage: Stage | None = None
     symmetry: str = "C1"
-    is_lost: bool = False
     result: StartMaps | None = None
     news: tuple[News, ...] = ()
 
@@ -110,24 +107,24 @@ class ImposeSymmetry:
     def _gone_on(self, env: Env, march: March, symmetry: str, volumes: Tensor, news: News) -> ImposeSymmetry:
         """From maps that have the symmetry: to be refined, or to go on with the sums over all poses.
 
-        Sums over the poses that a group leaves are cheap, and refinement does not find what they have not.
+        Sums over the poses that a group leaves are cheap. Where the images do not know their orientations yet they are
+        taken to the finest stage, as refinement does not find what the sums have not.
         """
-        judged = march.judged
-        is_lost = judged is not None and judged.beyond_sphere < LEAST_BEYOND_SPHERE_TO_REFINE
-        is_lost = is_lost and env.settings.method == "auto" and PointGroup(symmetry).permutes_axes
-        number = len(env.settings.stages_r_max) - 1 if is_lost else self.given.stage
+        is_lost = march.judged is not None and march.judged.beyond_sphere < LEAST_BEYOND_SPHERE_TO_REFINE
+        sums_on = is_lost and env.settings.method == "auto" and PointGroup(symmetry).permutes_axes
+        number = len(env.settings.stages_r_max) - 1 if sums_on else self.given.stage
         band = env.band(number, symmetry, start=march.refining.start)
         support = env.support(band.box)
         maps = fourier_resize(volumes, band.box) * support
-        after = dataclasses.replace(self, march=None, search=None, symmetry=symmetry, is_lost=is_lost)
-        if march.found.independent and not is_lost:
+        after = dataclasses.replace(self, march=None, search=None, symmetry=symmetry)
+        if march.found.independent and not sums_on:
             again = LeftOut("again", len(env.settings.stages_r_max))
             result = dataclasses.replace(self.given, maps=Mixture(maps, self.given.maps.log_shares))
             return dataclasses.replace(after, result=result, news=(dataclasses.replace(news, left_out=again),))
         junk = Junk(env.source.mask_power).covering(env.sample(band.disc), band.disc)
         ground = Ground(band, support, env.team)
         method = OnlineMethod.begin(ground, maps.clamp(min=0), self.sampler.folds, junk=junk)
-        plan = LATER_STAGE if is_lost else None
+        plan = LATER_STAGE if sums_on else None
         stage = Stage.begin(env, number, march.refining.start, symmetry, method, self.sampler, plan)
         if march.found.independent:
             news = dataclasses.replace(news, left_out=LeftOut("again", len(env.settings.stages_r_max)))
@@ -137,8 +134,6 @@ class ImposeSymmetry:
         if not stage.is_over:
             stage = stage.step(env, tally)
             return dataclasses.replace(self, stage=stage, news=stage.news)
-        if self.is_lost and self._may_go_finer(env, stage):
-            return dataclasses.replace(self, stage=self._finer(env, stage), news=())
         result = dataclasses.replace(
             self.given,
             maps=stage.maps,
@@ -147,20 +142,6 @@ class ImposeSymmetry:
             converged=not env.is_out_of_epochs(tally.since_start),
         )
         return dataclasses.replace(self, stage=None, result=result, news=())
-
-    def _may_go_finer(self, env: Env, stage: Stage) -> bool:
-        band = env.band(stage.number, self.symmetry, start=stage.start)
-        judged = env.judge(band, stage.maps.volumes, stage.maps.log_shares)
-        return judged.beyond_sphere < LEAST_BEYOND_SPHERE_TO_REFINE and stage.number < env.last_sum(self.symmetry)
-
-    def _finer(self, env: Env, stage: Stage) -> Stage:
-        """The stage at the next band limit."""
-        number = stage.number + 1
-        band = env.band(number, self.symmetry, start=stage.start)
-        volumes = torch.stack([fourier_resize(volume, band.box) for volume in stage.maps.volumes])
-        ground = Ground(band, env.support(band.box), env.team)
-        method = online(env, ground, env.team.same(volumes), stage.method, stage.sampler)
-        return Stage.begin(env, number, stage.start, self.symmetry, method, stage.sampler, LATER_STAGE)
 
     def shown(self, env: Env) -> Shown | None:
         """The current maps of what is under way."""
