@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,13 +24,7 @@ from hoarfrost.particles.sampling import split_held_out
 from hoarfrost.particles.source import ParticleSource
 from hoarfrost.reconstruction.estimate.folds import Folds
 from hoarfrost.reconstruction.estimate.held_out import HeldOut
-from hoarfrost.reconstruction.schedule import (
-    ORDER_FOR_FINE_SEARCH,
-    SEARCH_R_MAX,
-    WARM_SHARE,
-    last_stage_of_starts,
-    search_stage,
-)
+from hoarfrost.reconstruction.schedule import WARM_SHARE, last_stage_of_starts, search_stage
 from hoarfrost.reconstruction.settings.settings import Settings
 from hoarfrost.symmetry.point_group import PointGroup
 
@@ -188,9 +181,7 @@ class Env:
 
     def search_band(self, r_max: float, symmetry: str, start: int) -> BandModel:
         """The model on whose quadrature refinement at a band limit searches all poses."""
-        group = PointGroup(symmetry)
-        finest = math.inf if group.permutes_axes and group.order >= ORDER_FOR_FINE_SEARCH else SEARCH_R_MAX
-        return self.band(search_stage(self.settings.stages_r_max, r_max, finest), symmetry, start=start, draw=-1)
+        return self.band(search_stage(self.settings.stages_r_max, r_max), symmetry, start=start, draw=-1)
 
     def support(self, box: int) -> Tensor:
         """A ball of ones of the particle's diameter: real (box, box, box)."""

@@ -108,14 +108,11 @@ def sweep_size(n_training: int) -> int:
 SEARCH_R_MAX = 9.5
 
 
-def search_stage(stages_r_max: Sequence[float], r_max: float, finest: float = SEARCH_R_MAX) -> int:
-    """The stage on whose quadrature, up to the `finest`, refinement at a band limit searches all poses."""
-    limit = min(r_max, finest)
+def search_stage(stages_r_max: Sequence[float], r_max: float) -> int:
+    """The stage on whose quadrature refinement at a band limit searches all poses."""
+    limit = min(r_max, SEARCH_R_MAX)
     return max((stage for stage, r in enumerate(stages_r_max) if r <= limit), default=0)
 
-
-# Where the symmetry leaves a quarter of the poses or fewer, the finest stage takes less time than that without.
-ORDER_FOR_FINE_SEARCH = 4
 
 # Band limits of refinement nearer to that of the sums over all poses are left out.
 LEAST_GROWTH = 1.1
@@ -134,8 +131,6 @@ def last_stage_of_starts(stages_r_max: Sequence[float], refined_r_max: Sequence[
 # An image's pose is one of about exp(12) at the first band limit. Images that the map explains much less well do not
 # know theirs yet, and refinement does not mend the mistakes of a map that began from them.
 LEAST_GAIN_TO_REFINE = 8.0
-# Most of what a map of a hollow or round particle explains its spherical average explains as well.
-LEAST_BEYOND_SPHERE_TO_REFINE = 3.0
 # Part of the sums over all poses beyond those that refinement searches with, which only some data need.
 EXPECTED_SHARE_OF_EXACT = 0.3
 

@@ -12,7 +12,7 @@ from hoarfrost.model.all_poses.band import BandModel
 from hoarfrost.model.images import WhitenedImages
 from hoarfrost.model.quadratic import Mixture
 from hoarfrost.reconstruction.env import Env
-from hoarfrost.reconstruction.schedule import Decision, StageControl, StagePlan, plan_stage
+from hoarfrost.reconstruction.schedule import Decision, StageControl, plan_stage
 from hoarfrost.reconstruction.starts.gradient import GradientMethod
 from hoarfrost.reconstruction.starts.method import Ground, Minibatch
 from hoarfrost.reconstruction.starts.online_em import OnlineMethod
@@ -44,19 +44,10 @@ class Stage:
     news: tuple[News, ...] = ()
 
     @classmethod
-    def begin(
-        cls,
-        env: Env,
-        number: int,
-        start: int,
-        symmetry: str,
-        method: Method,
-        sampler: Sampler,
-        plan: StagePlan | None = None,
-    ) -> Stage:
-        """From a method at that band limit; by the plan of the stage unless one is given."""
+    def begin(cls, env: Env, number: int, start: int, symmetry: str, method: Method, sampler: Sampler) -> Stage:
+        """From a method at that band limit."""
         s = env.settings
-        plan = plan or plan_stage(number, s.stages_r_max, s.refined_r_max, s.method)
+        plan = plan_stage(number, s.stages_r_max, s.refined_r_max, s.method)
         return cls(number, start, symmetry, method, sampler, StageControl(plan))
 
     def step(self, env: Env, tally: Tally) -> Stage:

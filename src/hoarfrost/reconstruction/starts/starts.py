@@ -18,7 +18,7 @@ from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.diameter import diameter_of_map
 from hoarfrost.reconstruction.estimate.folds import FOLDS
 from hoarfrost.reconstruction.estimate.junk import Junk
-from hoarfrost.reconstruction.schedule import LEAST_BEYOND_SPHERE_TO_REFINE, LEAST_GAIN_TO_REFINE, last_stage_of_starts
+from hoarfrost.reconstruction.schedule import LEAST_GAIN_TO_REFINE, last_stage_of_starts
 from hoarfrost.reconstruction.starts.agreement import StartMaps, StartsResult, compare
 from hoarfrost.reconstruction.starts.annealing import Annealing
 from hoarfrost.reconstruction.starts.curvature import largest_curvature
@@ -159,20 +159,17 @@ class Starts:
         ended = dataclasses.replace(ended, best=best)
         if is_out_of_epochs or stage.number + 1 == len(env.settings.stages_r_max):
             return ended
-        if self._may_refine(env, stage, gain):
+        if self._may_refine(env, stage.number, gain):
             skipped = LeftOut("stages", stage.number + 1)
             news = News(stage.number, env.r_max_of(stage.number), left_out=skipped, is_told=False)
             return dataclasses.replace(ended, news=(news,))
         return ended._at_stage(env, stage.number + 1, stage.method, stage.sampler)
 
-    def _may_refine(self, env: Env, stage: Stage, gain: float) -> bool:
+    def _may_refine(self, env: Env, stage: int, gain: float) -> bool:
         """Whether the images know their poses well enough for refinement, by sums as fine as it searches with."""
-        s, maps = env.settings, stage.maps
-        is_fine = stage.number >= last_stage_of_starts(s.stages_r_max, s.refined_r_max)
-        if not (s.refined_r_max and is_fine and gain >= LEAST_GAIN_TO_REFINE):
-            return False
-        band = env.band(stage.number, env.first_symmetry, start=self.start)
-        return env.judge(band, maps.volumes, maps.log_shares).beyond_sphere >= LEAST_BEYOND_SPHERE_TO_REFINE
+        s = env.settings
+        is_fine = stage >= last_stage_of_starts(s.stages_r_max, s.refined_r_max)
+        return bool(s.refined_r_max) and is_fine and gain >= LEAST_GAIN_TO_REFINE
 
     def _compared(self, env: Env) -> Starts:
         """With one more start found, compared with those before: over, or to go on with the next."""

@@ -21,7 +21,6 @@ from hoarfrost.model.quadratic import Mixture
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.junk import Junk
 from hoarfrost.reconstruction.refinement.march import March
-from hoarfrost.reconstruction.schedule import LATER_STAGE, LEAST_BEYOND_SPHERE_TO_REFINE
 from hoarfrost.reconstruction.starts.agreement import StartMaps
 from hoarfrost.reconstruction.starts.method import Ground
 from hoarfrost.reconstruction.starts.online_em import OnlineMethod
@@ -105,29 +104,19 @@ class ImposeSymmetry:
         return self._gone_on(env, march, best.group, best.volume[None], news)
 
     def _gone_on(self, env: Env, march: March, symmetry: str, volumes: Tensor, news: News) -> ImposeSymmetry:
-        """From maps that have the symmetry: to be refined, or to go on with the sums over all poses.
-
-        Sums over the poses that a group leaves are cheap. Where the images do not know their orientations yet they are
-        taken to the finest stage, as refinement does not find what the sums have not.
-        """
-        is_lost = march.judged is not None and march.judged.beyond_sphere < LEAST_BEYOND_SPHERE_TO_REFINE
-        sums_on = is_lost and env.settings.method == "auto" and PointGroup(symmetry).permutes_axes
-        number = len(env.settings.stages_r_max) - 1 if sums_on else self.given.stage
-        band = env.band(number, symmetry, start=march.refining.start)
+        """From maps that have the symmetry: to be refined, or to go on with the sums over all poses."""
+        band = env.band(self.given.stage, symmetry, start=march.refining.start)
         support = env.support(band.box)
         maps = fourier_resize(volumes, band.box) * support
         after = dataclasses.replace(self, march=None, search=None, symmetry=symmetry)
-        if march.found.independent and not sums_on:
+        if march.found.independent:
             again = LeftOut("again", len(env.settings.stages_r_max))
             result = dataclasses.replace(self.given, maps=Mixture(maps, self.given.maps.log_shares))
             return dataclasses.replace(after, result=result, news=(dataclasses.replace(news, left_out=again),))
         junk = Junk(env.source.mask_power).covering(env.sample(band.disc), band.disc)
         ground = Ground(band, support, env.team)
         method = OnlineMethod.begin(ground, maps.clamp(min=0), self.sampler.folds, junk=junk)
-        plan = LATER_STAGE if sums_on else None
-        stage = Stage.begin(env, number, march.refining.start, symmetry, method, self.sampler, plan)
-        if march.found.independent:
-            news = dataclasses.replace(news, left_out=LeftOut("again", len(env.settings.stages_r_max)))
+        stage = Stage.begin(env, self.given.stage, march.refining.start, symmetry, method, self.sampler)
         return dataclasses.replace(after, stage=stage, news=(news,))
 
     def _with_stage(self, env: Env, stage: Stage, tally: Tally) -> ImposeSymmetry:
@@ -137,7 +126,6 @@ class ImposeSymmetry:
         result = dataclasses.replace(
             self.given,
             maps=stage.maps,
-            stage=stage.number,
             gain=self.given.gain if stage.gain is None else stage.gain,
             converged=not env.is_out_of_epochs(tally.since_start),
         )
