@@ -38,7 +38,7 @@ def test_a_disk_without_room_for_the_results_is_found_before_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stack = ParticleStack.open(DATA / "particles.star")
-    settings = SimpleNamespace(particles=str(DATA / "particles.star"), classes=1, box=stack.box)
+    settings = SimpleNamespace(particles=str(DATA / "particles.star"), classes=1, image_box=stack.box)
     needed = folder._results_bytes(settings)  # type: ignore[arg-type]
     assert needed > 4 * (4 * stack.box**3 + 1024)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=needed - 1))

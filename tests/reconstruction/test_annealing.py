@@ -135,7 +135,7 @@ def test_a_quadrature_for_less_will_do_while_noise_is_strong() -> None:
 
 def test_a_start_sums_coarsely_while_it_is_warm(example_particles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stack = ParticleStack.open(example_particles)
-    options = Options(batch_size=25, max_resolution_A=140.0, shift_sigma_A=0.0, epochs=2.4, starts=1)
+    options = Options(batch_size=25, max_resolution_A=140.0, diameter_A=280.0, shift_sigma_A=0.0, epochs=2.4, starts=1)
     settings = resolve(stack, options, output=Path("run"))
     env, starts, tally = Env(settings, open_source(stack, settings)), Starts(), Tally()
     seen: list[tuple[bool, bool]] = []

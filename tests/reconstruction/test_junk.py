@@ -117,7 +117,8 @@ def test_noise_is_told_from_particles_and_left_out(
 ) -> None:
     data, is_junk = noisy
     truth = torch.from_numpy(read_volume(data.truth_path)[0]).double()
-    options = Options(batch_size=50, shift_sigma_A=8.0, shift_extent_A=24.0, max_resolution_A=LENGTH_A / 10)
+    lengths_A = {"shift_sigma_A": 8.0, "shift_extent_A": 24.0, "diameter_A": 0.85 * LENGTH_A}
+    options = Options(batch_size=50, max_resolution_A=LENGTH_A / 10, **lengths_A)
     final = refine(data, options).final
     found = final.poses.junk.numpy()
     assert found[is_junk].mean() > 0.8

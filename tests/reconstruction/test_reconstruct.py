@@ -511,7 +511,7 @@ def test_the_command_line_goes_from_a_map_to_a_judged_map(tmp_path: Path, capsys
     # A page that is made of the folder alone, and whoever asks again, are told the same.
     (output / "report.html").unlink()
     assert main(["report", str(output)]) == 0
-    assert f"{told}: the map may be coarse" in (output / "report.html").read_text()
+    assert f"{told}, so the map may be coarse" in (output / "report.html").read_text()
     capsys.readouterr()
     assert main(["resume", str(output)]) == 4
     assert capsys.readouterr() == ("", printed.err)

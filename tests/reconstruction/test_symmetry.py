@@ -81,7 +81,12 @@ def test_refinement_under_a_symmetry_is_better_too(
     def refined_map(symmetry: str) -> Tensor:
         """From the truth at the first band limit, without a search for axes."""
         options = Options(
-            symmetry=symmetry, batch_size=50, shift_sigma_A=8.0, shift_extent_A=24.0, max_resolution_A=40 * PIXEL_A / 14
+            symmetry=symmetry,
+            batch_size=50,
+            shift_sigma_A=8.0,
+            shift_extent_A=24.0,
+            max_resolution_A=40 * PIXEL_A / 14,
+            diameter_A=0.85 * 40 * PIXEL_A,
         )
         volume: Tensor = refine(data, options).final.maps[0].volume
         return volume
