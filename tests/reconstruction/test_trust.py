@@ -6,7 +6,7 @@ import torch
 from hoarfrost.parallel.team import Team
 from hoarfrost.reconstruction.estimate.held_out import HeldOut
 from hoarfrost.reconstruction.starts.agreement import StartsResult
-from hoarfrost.reconstruction.trust import comes_back, doubts
+from hoarfrost.reconstruction.trust import Evidence, comes_back
 
 ZEROS = torch.zeros(50, dtype=torch.float64)
 
@@ -26,14 +26,14 @@ def test_gains_have_the_errors_of_paired_differences() -> None:
 
 
 def doubts_of(judged: HeldOut | None) -> tuple[str, ...]:
-    return doubts(StartsResult(), None, judged, [])
+    return Evidence(judged=judged).doubts()
 
 
 def test_starts_that_do_not_agree_and_epochs_that_ran_out_are_told() -> None:
     agree = StartsResult((3.0, 2.0), (None, 48.0), (True, True), 0)
     lonely = StartsResult((3.0, 1.0, 2.0), (None, 90.0, 80.0), (True, False, False), 0)
-    assert doubts(agree, None, None, []) == ()
-    of_starts, of_epochs = doubts(lonely, 2.5, None, [])
+    assert Evidence(starts=agree).doubts() == ()
+    of_starts, of_epochs = Evidence(starts=lonely, spent_epochs=2.5).doubts()
     assert of_starts.startswith("no two of 3 random starts agree, so do not trust this map")
     assert of_epochs.startswith("--epochs 2.5 ended the run before its work was done")
 
@@ -57,3 +57,10 @@ def test_a_curve_that_comes_back_is_found_where_it_does() -> None:
     dip[6] = 0.0
     assert comes_back(dip) is None
     assert comes_back(falling[:4]) is None
+
+
+def test_a_gain_that_fell_and_axes_that_are_not_there_are_told() -> None:
+    assert Evidence(judged=judged(5.0), gain_before=19.0, symmetry="O", correlation=0.97).doubts() == ()
+    fell, axes = Evidence(judged=judged(5.0), gain_before=24.0, symmetry="O", correlation=0.8).doubts()
+    assert fell.startswith("refined, the map explains held-out particles less well than before (20.0 nats")
+    assert axes.startswith("turned about the axes of O the map correlates with itself by 0.80 only")

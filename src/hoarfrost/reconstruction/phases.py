@@ -31,14 +31,16 @@ from hoarfrost.reconstruction.watch.progress import FractionDone
 class Run:
     """All there is to know of a run at a moment: the `phase` that is under way, and what was done before it.
 
-    `symmetry` is the point group that maps keep to and `diameter_A` the particle's, once they are known. `starts` tells
-    how the starts compared, and `judged` how well the latest maps explain the held-out particles. `seconds` are those
-    that the run has taken. `news` is what the last step has to tell, each with the tally and the fraction done then.
+    `symmetry` is the point group that maps keep to and `diameter_A` the particle's, once they are known. `correlation`
+    is that of the map with itself about the axes of a group that was asked for. `starts` tells how the starts compared,
+    and `judged` how well the latest maps explain the held-out particles. `seconds` are those that the run has taken.
+    `news` is what the last step has to tell, each with the tally and the fraction done then.
     """
 
     phase: Starts | ImposeSymmetry | March | FinalPasses
     fraction_done: FractionDone
     symmetry: str | None = None
+    correlation: float | None = None
     diameter_A: float | None = None
     starts: StartsResult = StartsResult()
     judged: HeldOut | None = None
@@ -78,7 +80,7 @@ class Run:
             return after._at_next_phase(env)
         if isinstance(phase, ImposeSymmetry) and phase.result is not None:
             march = March.begin(env, phase.result, phase.symmetry, tally)
-            return dataclasses.replace(self, phase=march, symmetry=phase.symmetry)
+            return dataclasses.replace(self, phase=march, symmetry=phase.symmetry, correlation=phase.correlation)
         if isinstance(phase, March) and phase.is_over:
             return dataclasses.replace(self, phase=FinalPasses.begin(env, phase.found, phase.refining))
         return self

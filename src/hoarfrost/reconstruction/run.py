@@ -41,7 +41,7 @@ from hoarfrost.reconstruction.settings.settings import Settings
 from hoarfrost.reconstruction.state.checkpoints import Checkpoints
 from hoarfrost.reconstruction.state.phase import News, drive
 from hoarfrost.reconstruction.state.store import Checkpoint, CheckpointFolder
-from hoarfrost.reconstruction.trust import doubts
+from hoarfrost.reconstruction.trust import Evidence
 from hoarfrost.reconstruction.watch.events import EventLog, Progress
 from hoarfrost.reconstruction.watch.live import Live
 
@@ -180,12 +180,16 @@ def _finished(run: Run, env: Env, output: Path, observer: Observer) -> RunResult
         observer.after(run, env)
     if env.team.is_first:
         write_results(output, env.source.stack, settings, final)
-    against = doubts(
-        run.starts,
-        None if refined.converged else settings.epochs,
-        run.judged,
-        [of_class.halves for of_class in final.maps],
+    evidence = Evidence(
+        starts=run.starts,
+        spent_epochs=None if refined.converged else settings.epochs,
+        symmetry=settings.symmetry,
+        correlation=run.correlation,
+        judged=run.judged,
+        gain_before=refined.gain_before,
+        halves=[of_class.halves for of_class in final.maps],
     )
+    against = evidence.doubts()
     run = run.telling(env, [News(env.final_stage, r_max, 1.0, doubts=against)])
     observer.tell(run, env)
     if env.team.is_first:

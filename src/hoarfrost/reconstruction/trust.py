@@ -1,6 +1,7 @@
 """Reasons not to trust a map, read off what the run has found out about it."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -10,62 +11,90 @@ from hoarfrost.reconstruction.starts.agreement import StartsResult
 
 # Nats an image. Maps whose orientations are wrong have come to 0.0 to 0.3 at the end, right ones to 5 and more.
 LEAST_BEYOND_SPHERE = 1.0
+# Right maps turned about axes that they have correlate by 0.94 and more.
+LEAST_CORRELATION = 0.85
 # FSC of two shells that counts as none, and of three further out that counts as some.
 NONE_LEFT, BACK = 0.05, 0.3
 # Any two halves agree in the shells before.
 FIRST_SHELL = 3
 
 
-def doubts(
-    starts: StartsResult, spent_epochs: float | None, judged: HeldOut | None, halves: Sequence[HalfMapFSC]
-) -> tuple[str, ...]:
-    """What speaks against the maps of a run that has ended, each with what to do, without a full stop.
+@dataclass(frozen=True)
+class Evidence:
+    """What a run that has ended knows about its maps.
 
-    `spent_epochs` are those that ended the run before its work was done, if they did; `judged` tells how well the
-    latest maps explain held-out particles, and `halves` how well the half maps of each class agree.
+    `spent_epochs` are those that ended it before its work was done, if they did. `correlation` is that of the map with
+    itself about the axes of the `symmetry` that was asked for. `judged` tells how well the latest maps explain held-out
+    particles, which were explained by `gain_before` before refinement, in nats an image. `halves` tell how well the
+    half maps of each class agree.
     """
-    return (
-        *_of_starts(starts),
-        *_of_epochs(spent_epochs),
-        *_of_orientations(judged),
-        *(told for of_class in halves for told in _of_curve(of_class)),
-    )
 
+    starts: StartsResult = StartsResult()
+    spent_epochs: float | None = None
+    symmetry: str = "C1"
+    correlation: float | None = None
+    judged: HeldOut | None = None
+    gain_before: float | None = None
+    halves: Sequence[HalfMapFSC] = ()
 
-def _of_starts(starts: StartsResult) -> Iterator[str]:
-    if starts.n_agreeing == 1:
-        yield (
-            f"no two of {len(starts.agrees)} random starts agree, so do not trust this map; look at matches.png, "
-            "remove bad particles, or try more --starts"
+    def doubts(self) -> tuple[str, ...]:
+        """What speaks against the maps, each with what to do, without a full stop."""
+        return (
+            *self._of_starts(),
+            *self._of_epochs(),
+            *self._of_orientations(),
+            *self._of_refinement(),
+            *self._of_symmetry(),
+            *self._of_curves(),
         )
 
+    def _of_starts(self) -> Iterator[str]:
+        if self.starts.n_agreeing == 1:
+            yield (
+                f"no two of {len(self.starts.agrees)} random starts agree, so do not trust this map; look at "
+                "matches.png, remove bad particles, or try more --starts"
+            )
 
-def _of_epochs(spent: float | None) -> Iterator[str]:
-    if spent is not None:
-        yield (
-            f"--epochs {spent:g} ended the run before its work was done, so the map may be coarse, or wrong; run it "
-            "again with more --epochs, or with none"
-        )
+    def _of_epochs(self) -> Iterator[str]:
+        if self.spent_epochs is not None:
+            yield (
+                f"--epochs {self.spent_epochs:g} ended the run before its work was done, so the map may be coarse, or "
+                "wrong; run it again with more --epochs, or with none"
+            )
 
+    def _of_orientations(self) -> Iterator[str]:
+        if self.judged is not None and not self.judged.beyond_sphere >= LEAST_BEYOND_SPHERE:
+            found = f"{self.judged.beyond_sphere:z.1f} ± {self.judged.beyond_sphere_standard_error:.1f}"
+            yield (
+                "the orientations are not known, so do not trust this map: it explains held-out particles no better "
+                f"than its own spherical average does ({found} nats a particle); give --diameter and --symmetry if you "
+                "know them, or more particles"
+            )
 
-def _of_orientations(judged: HeldOut | None) -> Iterator[str]:
-    if judged is not None and not judged.beyond_sphere >= LEAST_BEYOND_SPHERE:
-        yield (
-            "the orientations are not known, so do not trust this map: it explains held-out particles no better than "
-            f"its own spherical average does ({judged.beyond_sphere:z.1f} ± {judged.beyond_sphere_standard_error:.1f} "
-            "nats a particle); give --diameter and --symmetry if you know them, or more particles"
-        )
+    def _of_refinement(self) -> Iterator[str]:
+        judged, before = self.judged, self.gain_before
+        if judged is not None and before is not None and judged.surely_below(before):
+            yield (
+                f"refined, the map explains held-out particles less well than before ({judged.gain:z.1f} nats a "
+                f"particle, {before:z.1f} before), so its detail, or a symmetry that was imposed, may not be there"
+            )
 
+    def _of_symmetry(self) -> Iterator[str]:
+        if self.correlation is not None and self.correlation < LEAST_CORRELATION:
+            yield (
+                f"turned about the axes of {self.symmetry} the map correlates with itself by {self.correlation:.2f} "
+                "only, so the molecule may not have that symmetry; try --symmetry auto"
+            )
 
-def _of_curve(halves: HalfMapFSC) -> Iterator[str]:
-    found = comes_back(halves.unmasked[: int(halves.r_max) + 1])
-    if found is not None:
-        length_A = halves.box * halves.pixel_size_A
-        gone, back = found
-        yield (
-            f"half maps cease to agree at {length_A / gone:.1f} Å and agree again at {length_A / back:.1f} Å, which "
-            "detail that is real does not do; look at fsc.png, and trust the map to the coarser of the two at most"
-        )
+    def _of_curves(self) -> Iterator[str]:
+        for halves in self.halves:
+            found = comes_back(halves.unmasked[: int(halves.r_max) + 1])
+            if found is not None:
+                gone_A, back_A = (halves.box * halves.pixel_size_A / shell for shell in found)
+                yield (
+                    f"half maps cease to agree at {gone_A:.1f} Å and agree again at {back_A:.1f} Å, which detail that "
+                    "is real does not do; look at fsc.png, and trust the map to the coarser of the two at most"
+                )
 
 
 def comes_back(fsc: Tensor) -> tuple[int, int] | None:

@@ -35,13 +35,15 @@ class Refined:
     """Where refinement ended: `maps` of each half, without each of its folds, up to `r_max`.
 
     `independent` tells whether the halves were refined apart; without any refinement all maps are the start.
-    `converged` is False where the epochs that the user allows left out work that the plan had.
+    `converged` is False where the epochs that the user allows left out work that the plan had. `gain_before` is the
+    held-out one of the maps that refinement began with.
     """
 
     maps: FoldMaps
     r_max: float
     independent: bool
     converged: bool
+    gain_before: float
 
 
 @final
@@ -73,7 +75,7 @@ class March:
         env.memo.close()  # their models take hundreds of megabytes
         refining = Refining.begin(env, given.maps.log_shares, symmetry, tally.start)
         first = env.settings.stages_r_max[given.stage]
-        found = Refined(FoldMaps.alike(given.maps.volumes), first, independent=False, converged=given.converged)
+        found = Refined(FoldMaps.alike(given.maps.volumes), first, False, given.converged, given.gain)
         return cls(given, last_r_max, refining, found)
 
     def step(self, env: Env, tally: Tally) -> March:
@@ -145,7 +147,7 @@ class March:
     def _at_next(self, env: Env, maps: FoldMaps) -> March:
         """Checked and judged at a band limit that is done, and on to the next unless the halves no longer agree."""
         stage, r_max, common = self._stage(env), self._r_max(env), maps.common
-        found = Refined(maps, r_max, independent=True, converged=True)
+        found = Refined(maps, r_max, True, True, self.given.gain)
         refining, sum_error = self.refining.spot_checked(env, common, r_max, SEARCHED_SHARE)
         news: tuple[News, ...] = ()
         if refining.effort != self.refining.effort:

@@ -41,7 +41,8 @@ class ImposeSymmetry:
     """From the maps of the starts, `given`, to `result`, which has the point group `symmetry`.
 
     Between them come a `march` without symmetry, a `search` for the group where it is to be found, and, where there was
-    no refinement, a `stage` with the symmetry, on the minibatches that `sampler` has left.
+    no refinement, a `stage` with the symmetry, on the minibatches that `sampler` has left. `correlation` is that of the
+    map with itself about the axes of a group that was asked for, the least of several maps.
     """
 
     given: StartMaps
@@ -50,6 +51,7 @@ class ImposeSymmetry:
     search: GroupSearch | None = None
     stage: Stage | None = None
     symmetry: str = "C1"
+    correlation: float | None = None
     result: StartMaps | None = None
     news: tuple[News, ...] = ()
 
@@ -88,7 +90,8 @@ class ImposeSymmetry:
         correlations = " and ".join(f"{correlation:.2f}" for _, correlation in imposed)
         told = f"Axes of {group.name} found: turned about them, the map correlates by {correlations}"
         news = News(self.given.stage, env.r_max_of(self.given.stage), message=told)
-        return self._gone_on(env, march, group.name, torch.stack([volume for volume, _ in imposed]), news)
+        asked = dataclasses.replace(self, correlation=min(correlation for _, correlation in imposed))
+        return asked._gone_on(env, march, group.name, torch.stack([volume for volume, _ in imposed]), news)
 
     def _with_group(self, env: Env, march: March, search: GroupSearch) -> ImposeSymmetry:
         """With the group that was found out, C1 and the maps of the starts where there is none."""
