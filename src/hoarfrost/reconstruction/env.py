@@ -25,6 +25,7 @@ from hoarfrost.particles.source import ParticleSource
 from hoarfrost.reconstruction.estimate.folds import Folds
 from hoarfrost.reconstruction.estimate.held_out import HeldOut
 from hoarfrost.reconstruction.schedule import WARM_SHARE, last_stage_of_starts, search_stage
+from hoarfrost.reconstruction.settings.plan import DEFAULT_DIAMETER
 from hoarfrost.reconstruction.settings.settings import Settings
 from hoarfrost.symmetry.point_group import PointGroup
 
@@ -185,12 +186,18 @@ class Env:
 
     def support(self, box: int) -> Tensor:
         """A ball of ones of the particle's diameter: real (box, box, box)."""
+        return self._ball("support", box, self.diameter)
 
+    def wide_support(self, box: int) -> Tensor:
+        """A ball of ones in which there is solvent around the particle, whatever its diameter."""
+        return self._ball("wide support", box, DEFAULT_DIAMETER)
+
+    def _ball(self, name: str, box: int, diameter: float) -> Tensor:
         def make() -> Tensor:
-            inside = radius_grid(box, 3) <= self.diameter * box / 2
+            inside = radius_grid(box, 3) <= diameter * box / 2
             return inside.to(self.settings.device, torch.float32)
 
-        return self.memo.get("support", (box,), make)
+        return self.memo.get(name, (box,), make)
 
     @property
     def coarse_r_max(self) -> float:

@@ -210,8 +210,8 @@ def _without(env: Env, sums: FoldSums, solved: Solved) -> Tensor:
 def _halves(env: Env, parts: list[Quadratic], start: Tensor) -> tuple[Tensor, Tensor]:
     """The maps of the two halves (2, box, box, box) from their statistics, and their FSC without solvent.
 
-    These maps are not empty in the solvent: where they agree is to be seen without a mask too. Each starts from
-    nothing, or what both start from would be found in both.
+    These maps are not empty in the solvent: where they agree is to be seen without a mask too, and a ball that fits the
+    particle would be one. Each starts from nothing, or what both start from would be found in both.
     """
     nothing = torch.zeros_like(start)
 
@@ -222,7 +222,7 @@ def _halves(env: Env, parts: list[Quadratic], start: Tensor) -> tuple[Tensor, Te
         )
 
     fsc = fourier_shell_correlation(*solved(particle_support(env, start)))
-    return solved(env.support(len(start))), env.team.same(fsc)
+    return solved(env.wide_support(len(start))), env.team.same(fsc)
 
 
 def _solver(env: Env, halves: list[Quadratic], start: Tensor, fsc: Tensor) -> MStep:
