@@ -17,6 +17,8 @@ FINE_BOX = 64
 OUTERMOST = 0.995
 # The mask is to lose nothing of the particle. More than that, it lets neighbours and noise in.
 ROOM = 1.05
+# Of the diameter before: a first map may be wrong, and is not to take away more of the particle.
+LEAST_OF_DIAMETER = 0.7
 
 
 def diameter_of_map(volume: Tensor) -> float:

@@ -15,7 +15,7 @@ from hoarfrost.model.map_prior import ExponentialCubicPrior
 from hoarfrost.optim.registry import METHODS, Facts
 from hoarfrost.particles.sampling import FixedMinibatchSampler, MinibatchSampler
 from hoarfrost.reconstruction.env import Env
-from hoarfrost.reconstruction.estimate.diameter import diameter_of_map
+from hoarfrost.reconstruction.estimate.diameter import LEAST_OF_DIAMETER, diameter_of_map
 from hoarfrost.reconstruction.estimate.folds import FOLDS
 from hoarfrost.reconstruction.estimate.junk import Junk
 from hoarfrost.reconstruction.schedule import LEAST_GAIN_TO_REFINE, last_stage_of_starts
@@ -76,10 +76,10 @@ class Starts:
         return self._after_stage(env, self.stage, tally)
 
     def _measured(self, env: Env, stage: Stage) -> Starts:
-        """With the particle's diameter, from the map of the first stage: never more than was given to the stage."""
-        volume = stage.maps.volumes.mean(dim=0)
+        """With the particle's diameter, from the map of the first stage: less than that before, but not by much."""
+        volume, before_A = stage.maps.volumes.mean(dim=0), env.settings.diameter_A
         share = env.team.once_number(lambda: diameter_of_map(volume))
-        diameter_A = min(share * env.length_A, env.settings.diameter_A)
+        diameter_A = min(max(share * env.length_A, LEAST_OF_DIAMETER * before_A), before_A)
         message = f"The first map is {diameter_A:.0f} Å wide: the mask is as wide from now on"
         return dataclasses.replace(
             self, diameter_A=diameter_A, news=(News(stage.number, env.r_max_of(stage.number), 1.0, message=message),)
