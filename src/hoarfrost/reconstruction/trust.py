@@ -9,8 +9,8 @@ from hoarfrost.evaluation.half_maps import HalfMapFSC
 from hoarfrost.reconstruction.estimate.held_out import HeldOut
 from hoarfrost.reconstruction.starts.agreement import StartsResult
 
-# Nats an image. Maps whose orientations are wrong have come to 0.0 to 0.3 at the end, right ones to 5 and more.
-LEAST_BEYOND_SPHERE = 1.0
+# Nats an image. Wrong maps have −0.5 to 1.1 at the end. The least of a right one is 1.4, too near to be told apart.
+LEAST_BEYOND_SPHERE = 1.5
 # Right maps turned about axes that they have correlate by 0.94 and more.
 LEAST_CORRELATION = 0.85
 # FSC of two shells that counts as none, and of three further out that counts as some.
@@ -66,9 +66,9 @@ class Evidence:
         if self.judged is not None and not self.judged.beyond_sphere >= LEAST_BEYOND_SPHERE:
             found = f"{self.judged.beyond_sphere:z.1f} ± {self.judged.beyond_sphere_standard_error:.1f}"
             yield (
-                "the orientations are not known, so do not trust this map: it explains held-out particles no better "
-                f"than its own spherical average does ({found} nats a particle); give --diameter and --symmetry if you "
-                "know them, or more particles"
+                "the orientations are hardly known, so do not trust this map: it explains held-out particles little or "
+                f"no better than its own spherical average does ({found} nats a particle); give --diameter and "
+                "--symmetry if you know them, or more particles"
             )
 
     def _of_refinement(self) -> Iterator[str]:
