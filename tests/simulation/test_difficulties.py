@@ -15,7 +15,7 @@ from hoarfrost.simulation.preferred_views import preferred_rotations
 N = 40_000
 
 
-@pytest.mark.parametrize("kappa", [0.01, 1.0, 4.0, 30.0, 1000.0])
+@pytest.mark.parametrize("kappa", [0.01, 1.0, 4.0, 30.0, 1000.0, -0.01, -3.0, -1000.0])
 def test_views_follow_their_density(kappa: float) -> None:
     rotations = preferred_rotations(N, kappa, named_generator(1, "test"))
     identity = torch.eye(3, dtype=torch.float64).expand(N, 3, 3)
@@ -25,9 +25,9 @@ def test_views_follow_their_density(kappa: float) -> None:
 
     def moment(power: int) -> float:
         def weighted(t: float) -> float:
-            return t**power * math.exp(kappa * (t * t - 1))
+            return t**power * math.exp(kappa * t * t - max(kappa, 0))
 
-        peak = [1 - 1 / kappa] if kappa > 2 else None
+        peak = [1 - 1 / kappa] if kappa > 2 else [1 / math.sqrt(-kappa)] if kappa < -1 else None
         return integrate.quad(weighted, 0, 1, points=peak)[0]  # type: ignore[no-any-return]
 
     second, fourth = moment(2) / moment(0), moment(4) / moment(0)

@@ -215,7 +215,7 @@ def test_replacing_takes_the_numbered_truths_away(maps: list[Path], tmp_path: Pa
         ({"shares": [float("nan"), 0.5]}, "must be positive"),
         ({"scale_sigma": -0.1}, "signal's scale"),
         ({"scale_sigma": float("inf")}, "signal's scale"),
-        ({"preferred": -1.0}, "preferred views"),
+        ({"preferred": float("inf")}, "preferred views"),
         ({"preferred": float("nan")}, "preferred views"),
         ({"junk": 1.0}, "share of junk"),
         ({"junk": -0.1}, "share of junk"),

@@ -95,9 +95,8 @@ class Difficulties(OptionsModel):
     preferred: float = option(
         0.0,
         "How much views along the map's z axis are preferred: their density goes with exp(κ cos² of the angle to z), "
-        "and this is κ.",
-        refusal="the concentration of preferred views must be 0 or more, not {}",
-        ge=0,
+        "and this is κ. Below 0, views across z are preferred.",
+        refusal="the concentration of preferred views must be a number, not {}",
     )
     junk: float = option(
         0.0,

@@ -26,7 +26,7 @@ def check_defocus(optics: Optics) -> None:
 
 def draw_poses(n: int, shift_sigma_A: float, seed: int, preferred: float = 0.0) -> tuple[Tensor, Tensor]:
     """Rotations (n, 3, 3), uniform or with `preferred` views (their κ), and normal shifts (n, 2) in Å, float64."""
-    if preferred > 0:
+    if preferred != 0:
         rotations = preferred_rotations(n, preferred, named_generator(seed, "preferred views"))
     else:
         rotations = random_rotations(n, named_generator(seed, "rotations"))
