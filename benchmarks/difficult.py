@@ -1,219 +1,166 @@
-"""Reconstruct particles that are simulated to be as difficult as real ones, and judge maps by those of the true poses.
+"""Reconstruct particles that are simulated to be hard, and say which maps are right, and which are wrong and not told.
 
-    python benchmarks/difficult.py shared/data --seeds 3 --output results.json
+    python benchmarks/difficult.py shared/data --only groes betagal polymerase --snr better --seeds 3
+    python benchmarks/difficult.py shared/data --label 1a2b3c4 --seeds 10 --keep runs/ --most-minutes 60
+    python benchmarks/difficult.py --table
 
-Each set has real CTFs, noise with the spectrum of a real stack, SNR 0.03, signal that varies by 20 %, offsets of 5 % of
-the box (root mean square), preferred views, and 20 % junk, half of it noise and half other objects. The box has 128
-pixels: at 64 and the same SNR images hold a quarter of the signal, 1 to 5 nats at the first band limit under the
-true map, of the 12 that a pose takes to know. The map of the true poses is solved for as a run's last map is, from the
-particles that are no junk. Poses of particles that were not taken for junk are right if they are within 15° of the true
-ones, or of others that show the structure alike. Every run is a fresh process with no option but the seed. Prints a
-line a run and writes JSON.
+`hard_sets` has the sets, `judgement` what is looked at. Every run is a fresh process on one thread, with no option but
+the seed and the symmetry that the set tells. The first seed of all sets comes before the second of any. After each run
+its row goes into the output, where rows of other versions stay; a run that is there for the version is not repeated
+unless --again. --label says which version it is, the commit as a rule, and --source runs another one than is
+installed, from the source tree of a checkout; particles and judgement are always of this one.
+
+For comparison, RELION's own first model of the same particles (3.1.3, from the folder of particles.star):
+
+    relion_refine --i particles.star --o relion/run --sgd --denovo_3dref --ctf --K 1 --sym C1 --flatten_solvent \
+        --zero_mask --particle_diameter D --oversampling 1 --healpix_order 1 --offset_range 6 --offset_step 2 --j 1
+    hoarfrost evaluate relion/run_it300_class001.mrc truth.mrc
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import platform
+import resource
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import torch
 
 import hoarfrost
-from hoarfrost.evaluation.poses import pose_errors
-from hoarfrost.io.fsc_star import read_fsc
-from hoarfrost.io.mrc import read_volume
-from hoarfrost.io.star import read_star
-from hoarfrost.io.star_columns import float_column
-from hoarfrost.io.star_optics import particle_table
-from hoarfrost.maths.fourier import FourierDisc, fourier_resize, radius_grid
-from hoarfrost.maths.fsc import fourier_shell_correlation, resolution_A
-from hoarfrost.model.all_poses.band import box_of
-from hoarfrost.model.few_poses.draws import Draws
-from hoarfrost.model.few_poses.likelihood import LocalModel
-from hoarfrost.model.few_poses.statistics import LocalStatistics
-from hoarfrost.model.quadratic import Quadratic, mean_of
-from hoarfrost.model.quadrature import PosePrior
-from hoarfrost.particles.stack import ParticleStack
-from hoarfrost.reconstruction.estimate.m_step import MStep, wiener_ridge
-from hoarfrost.reconstruction.run import open_source
-from hoarfrost.reconstruction.settings.options import Options
-from hoarfrost.reconstruction.settings.plan import resolve
-from hoarfrost.simulation.simulate import SimulatedData
-from hoarfrost.symmetry.point_group import PointGroup
+from hard_rows import key, read_rows, table, with_row, write_rows
+from hard_sets import SETS, HardSet, Particles, simulate
+from hoarfrost.errors import HoarfrostError
+from hoarfrost.io.atomic import write_text_atomically
+from hoarfrost.io.mrc import write_volume
+from judgement import Row, crossing_A, judged, verdict
+from true_poses import true_pose_fsc, true_pose_map
 
-BOX, N, BATCH = 128, 2000, 200
-SNR, SCALE_SIGMA, SHIFT_SHARE, KAPPA, JUNK = 0.03, 0.2, 0.05, 1.0, 0.2
-RIGHT_DEG, SURE = 15.0, 0.9
-
-
-@dataclass(frozen=True)
-class Structure:
-    """A model in the data folder, the length of the box to simulate it in, in Å, and its point group."""
-
-    path: str
-    length_A: float
-    symmetry: str
-
-
-STRUCTURES = {
-    "groes": Structure("models/1aon_GroEL-GroES_C7.pdb.gz", 288.0, "C7"),
-    "betagal": Structure("models/6cvm_betagal_D2.pdb.gz", 288.0, "D2"),
-    "polymerase": Structure("models/1wcm_RNAPolII_C1.pdb.gz", 256.0, "C1"),
-}
+RESULTS = Path(__file__).parent / "results" / "difficult.json"
+SNRS = ("better", "low")
 
 
 def main() -> None:
-    """Run the benchmark."""
+    """Run the benchmark, or show its table."""
+    options = asked()
+    try:
+        if options.table:
+            rows = read_rows(options.output)
+            print(table([row for row in rows if row["set"] in options.only]))
+        else:
+            with TemporaryDirectory() as temporary:
+                run_all(options, options.keep or Path(temporary))
+    except HoarfrostError as error:
+        raise SystemExit(f"difficult.py: {error}") from None
+
+
+def asked() -> argparse.Namespace:
+    """What the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("data", type=Path, nargs="?", help="folder with ctf, models and maps")
+    parser.add_argument("--only", nargs="+", default=list(SETS), choices=list(SETS), metavar="SET")
+    parser.add_argument("--snr", choices=[*SNRS, "both"], default="both")
+    parser.add_argument("--seeds", type=int, default=1, help="how many")
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--only", nargs="*", default=list(STRUCTURES), choices=list(STRUCTURES))
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--keep", type=Path, help="folder to keep data and runs in")
+    parser.add_argument("--keep", type=Path, help="folder to keep particles and runs in, and to find particles in")
+    parser.add_argument("--label", default=hoarfrost.__version__, help="version of the program in the rows")
+    parser.add_argument("--source", type=Path, help="source tree of another version, to run in place of this one")
+    parser.add_argument("--most-minutes", type=float, default=float("inf"), help="after which no run begins")
+    parser.add_argument("--again", action="store_true", help="repeat runs that are there already")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--table", action="store_true", help="print the table of the output, and run nothing")
     options = parser.parse_args()
-    rows: list[dict[str, object]] = []
-    with TemporaryDirectory() as temporary:
-        folder = options.keep or Path(temporary)
+    if options.data is None and not options.table:
+        parser.error("give the folder of data, or --table")
+    if options.data is not None and not options.data.is_dir():
+        parser.error(f"{options.data} is no folder")
+    if options.source is not None and not (options.source / "hoarfrost" / "__main__.py").is_file():
+        parser.error(f"{options.source} holds no package hoarfrost")
+    return options
+
+
+def run_all(options: argparse.Namespace, folder: Path) -> None:
+    """Run what is asked for and is not there yet, seed by seed."""
+    torch.set_num_threads(1)
+    ends = time.monotonic() + 60 * options.most_minutes
+    rows = [] if options.again else read_rows(options.output)
+    done = {key(row) for row in rows}
+    snrs = SNRS if options.snr == "both" else (options.snr,)
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
         for name in options.only:
-            data = simulate(name, options.data, folder / name)
-            of_true_poses_A = true_pose_resolution_A(data)
-            for seed in range(options.first_seed, options.first_seed + options.seeds):
-                row = {"structure": name, **run(data, seed, folder / f"{name}-seed{seed}", of_true_poses_A, name)}
-                rows.append(row)
-                print(json.dumps(row), flush=True)
-                write(options.output, rows)
+            for snr in snrs:
+                which: Row = {"set": name, "snr": snr, "seed": seed, "version": options.label}
+                if key(which) in done:
+                    continue
+                if time.monotonic() > ends:
+                    return
+                particles, of_true_poses_A = prepared(name, snr, options.data, folder)
+                output = folder / "runs" / options.label / f"{name}-{snr}-seed{seed}"
+                row = {**which, "true_poses_fsc_05_A": round(of_true_poses_A, 2)}
+                row |= run(particles, seed, output, options.source)
+                row["verdict"] = verdict(row)
+                print(json.dumps(row, ensure_ascii=False), flush=True)
+                # Another process may have added rows meanwhile.
+                write_rows(options.output, with_row(read_rows(options.output), row), about())
 
 
-def simulate(name: str, data: Path, folder: Path) -> SimulatedData:
-    """The particles of one structure."""
-    structure = STRUCTURES[name]
-    return hoarfrost.simulate(
-        data / structure.path,
-        folder,
-        n_particles=N,
-        snr=SNR,
-        box=BOX,
-        pixel_size_A=structure.length_A / BOX,
-        ctf_from=data / "ctf/empiar10028.star",
-        noise_from=data / "bgal-empiar10017/particles.star",
-        shift_sigma_A=SHIFT_SHARE * structure.length_A / math.sqrt(2),
-        scale_sigma=SCALE_SIGMA,
-        preferred=KAPPA,
-        junk=JUNK,
-        seed=1,
-        overwrite=True,
-    )
+def prepared(name: str, snr: str, data: Path, folder: Path) -> tuple[Particles, float]:
+    """The particles of a set, and FSC 0.5 of the map of their true poses in Å: found in the folder, or made."""
+    hard_set, own = SETS[name], folder / "particles" / f"{name}-{snr}"
+    told = own / "set.json"
+    wanted = json.loads(json.dumps({**hard_set.parameters, "snr": snr}))
+    if told.is_file():
+        there = json.loads(told.read_text())
+        if there["parameters"] == wanted:
+            return Particles(hard_set, own), float(there["true_poses_fsc_05_A"])
+    particles = simulate(hard_set, snr, data, own)
+    found = true_pose_map(particles)
+    of_true_poses_A = crossing_A(true_pose_fsc(particles, found), hard_set)
+    write_volume(own / "true_poses.mrc", found.numpy(), particles.pixel_size_A)
+    written = {"parameters": wanted, "true_poses_fsc_05_A": of_true_poses_A}
+    write_text_atomically(told, json.dumps(written, indent=1, ensure_ascii=False) + "\n")
+    return particles, of_true_poses_A
 
 
-def true_pose_resolution_A(data: SimulatedData) -> float:
-    """FSC 0.5 with the truth of the map that the true poses give, in Å."""
-    stack = ParticleStack.open(data.true_poses_path)
-    assert stack.poses is not None
-    settings = resolve(stack, Options(), output=Path("run"))
-    r_max = settings.refined_r_max[-1]
-    disc, box = FourierDisc(data.box, r_max), box_of(r_max)
-    source = open_source(stack, settings)
-    empty = torch.zeros(box, box, box)
-    model = LocalModel(empty, disc, PosePrior(1.0, 3.0))
-    rotations, shifts_px = stack.poses[0], stack.poses[1] / data.pixel_size_A
-    particles = torch.from_numpy(column(data.true_poses_path, "hoarfrostTrueJunk") == 0).nonzero().squeeze(1)
-    parts: list[Quadratic] = []
-    for half in (particles[::2], particles[1::2]):
-        statistics = LocalStatistics(box, data.box)
-        for batch in torch.split(half, BATCH):
-            image = torch.arange(len(batch))
-            draws = Draws(image, rotations[batch], shifts_px[batch], torch.ones(len(batch)))
-            statistics.add(model, source.images(batch, disc), draws)
-        parts.append(statistics.quadratic(len(half)))
-    inside = radius_grid(box, 3) <= settings.diameter_A / (data.box * data.pixel_size_A) * box / 2
-    support = inside.to(torch.float32)
-    halves = [MStep(support, positive=False)(part, empty) for part in parts]
-    ridge = wiener_ridge(parts, fourier_shell_correlation(*halves), support)
-    solve = MStep(support, positive=False, shell_ridge=ridge)
-    found = solve(mean_of(parts), (halves[0] + halves[1]) / 2)
-    truth = torch.from_numpy(read_volume(data.truth_path)[0])
-    fsc = fourier_shell_correlation(fourier_resize(found, data.box, r_max), truth)
-    return resolution_A(fsc, data.box, data.pixel_size_A, 0.5)
-
-
-def column(star: Path, name: str) -> np.ndarray:
-    """A column of the particles of a STAR file."""
-    return float_column(star, particle_table(read_star(star)), name)
-
-
-def run(data: SimulatedData, seed: int, output: Path, of_true_poses_A: float, name: str) -> dict[str, object]:
+def run(particles: Particles, seed: int, output: Path, source: Path | None) -> Row:
     """One run and its figures."""
-    command = [sys.executable, "-m", "hoarfrost", "reconstruct", str(data.particles_path), "-o", str(output)]
-    started = time.monotonic()
-    done = subprocess.run(
-        [*command, "--seed", str(seed), "--quiet", "--overwrite"], check=False, capture_output=True, text=True
-    )
-    seconds = time.monotonic() - started
-    if not (output / "map.mrc").is_file():
-        raise SystemExit(done.stderr)
-    return {
-        "seed": seed,
-        **judged(data, output, of_true_poses_A, name),
+    command = [sys.executable, "-m", "hoarfrost", "reconstruct", str(particles.path), "-o", str(output)]
+    command += ["--seed", str(seed), "--threads", "1", "--quiet", "--overwrite", *particles.hard_set.options]
+    environment = os.environ if source is None else {**os.environ, "PYTHONPATH": str(source)}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    before, started = cpu_seconds(), time.monotonic()
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    figures: Row = {
         "exit_code": done.returncode,
-        "wall_seconds": round(seconds, 1),
+        "cpu_seconds": round(cpu_seconds() - before, 1),
+        "wall_seconds": round(time.monotonic() - started, 1),
     }
+    if done.returncode not in (0, 4):
+        return {**figures, "error": done.stderr.strip().splitlines()[-1:]}
+    return {**judged(particles, output), **figures}
 
 
-def judged(data: SimulatedData, output: Path, of_true_poses_A: float, name: str) -> dict[str, object]:
-    """What a run's folder says, against the truth."""
-    report = hoarfrost.evaluate(output / "map.mrc", data.truth_path)
-    claimed = read_fsc(output / "fsc.star").resolution_A
-    junk = column(output / "particles.star", "hoarfrostJunkProbability")
-    is_junk = column(data.true_poses_path, "hoarfrostTrueJunk") == 1
-    seen = torch.from_numpy(~is_junk & (junk < 0.5))
-    true, found = ParticleStack.open(data.true_poses_path).poses, ParticleStack.open(output / "particles.star").poses
-    assert true is not None
-    assert found is not None
-    # The truth has its axes of symmetry where its group has them; the map has them anywhere.
-    group = PointGroup(STRUCTURES[name].symmetry)
-    errors = pose_errors(true[0][seen], true[1][seen], found[0][seen], found[1][seen], group)
-    probability = column(output / "particles.star", "rlnMaxValueProbDistribution")[seen]
-    return {
-        "fsc_05_A": round(report.resolution_05_A, 2),
-        "true_poses_fsc_05_A": round(of_true_poses_A, 2),
-        "ratio": round(report.resolution_05_A / of_true_poses_A, 3),
-        "claimed_A": round(claimed, 2),
-        "correlation": round(report.correlation, 3),
-        "junk_found": round(float(np.mean(junk[is_junk] > 0.5)), 3),
-        "particles_taken_for_junk": round(float(np.mean(junk[~is_junk] > 0.5)), 3),
-        "poses_right": round(errors.fraction_within(RIGHT_DEG), 3),
-        "mean_probability": round(float(np.mean(probability)), 3),
-        "sure_poses_right": round(float((errors.angles_deg[probability > SURE] <= RIGHT_DEG).double().mean()), 3),
-    }
+def cpu_seconds() -> float:
+    """CPU seconds of all processes that this one has waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
-def write(output: Path, rows: list[dict[str, object]]) -> None:
-    """The rows so far, and what they were measured on."""
-    summary = {
-        "particles": N,
-        "box": BOX,
-        "snr": SNR,
-        "scale_sigma": SCALE_SIGMA,
-        "kappa": KAPPA,
-        "junk": JUNK,
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "hoarfrost": hoarfrost.__version__,
-        "torch": torch.__version__,
-        "runs": rows,
-    }
-    output.write_text(json.dumps(summary, indent=1) + "\n")
+def about() -> dict[str, object]:
+    """What the rows of a file share."""
+    sets = {name: described(hard_set) for name, hard_set in SETS.items()}
+    return {"cores": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__, "sets": sets}
+
+
+def described(hard_set: HardSet) -> dict[str, object]:
+    """What a set is, in short."""
+    length_A, box = hard_set.length_A, hard_set.box
+    return {**hard_set.parameters, "pixel_size_A": round(length_A / box, 3)}
 
 
 if __name__ == "__main__":
