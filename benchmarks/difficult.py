@@ -121,7 +121,7 @@ def prepared(name: str, snr: str, data: Path, folder: Path) -> tuple[Particles, 
     particles = simulate(hard_set, snr, data, own)
     found = true_pose_map(particles)
     of_true_poses_A = crossing_A(true_pose_fsc(particles, found), hard_set)
-    write_volume(own / "true_poses.mrc", found.numpy(), particles.pixel_size_A)
+    write_volume(own / "true_poses.mrc", found.numpy(), hard_set.pixel_size_A)
     written = {"parameters": wanted, "true_poses_fsc_05_A": of_true_poses_A}
     write_text_atomically(told, json.dumps(written, indent=1, ensure_ascii=False) + "\n")
     return particles, of_true_poses_A
@@ -159,8 +159,7 @@ def about() -> dict[str, object]:
 
 def described(hard_set: HardSet) -> dict[str, object]:
     """What a set is, in short."""
-    length_A, box = hard_set.length_A, hard_set.box
-    return {**hard_set.parameters, "pixel_size_A": round(length_A / box, 3)}
+    return {**hard_set.parameters, "pixel_size_A": round(hard_set.pixel_size_A, 3)}
 
 
 if __name__ == "__main__":

@@ -50,6 +50,11 @@ class HardSet:
     junk: float = 0.1
 
     @property
+    def pixel_size_A(self) -> float:
+        """That of the images and of the truth."""
+        return self.length_A / self.box
+
+    @property
     def parameters(self) -> dict[str, object]:
         """All that decides over the particles, and what they are to be judged by."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "make"}
@@ -178,18 +183,13 @@ class Particles:
         """Where the subunits are, the missing one first."""
         return self.folder / "made" / PLACES
 
-    @property
-    def pixel_size_A(self) -> float:
-        """That of the images and of the truth."""
-        return self.hard_set.length_A / self.hard_set.box
-
 
 def simulate(hard_set: HardSet, snr: str, data: Path, folder: Path) -> Particles:
     """The particles of a set at the SNR of that name, in a folder of their own."""
     made = folder / "made"
     made.mkdir(parents=True, exist_ok=True)
     particles = Particles(hard_set, folder)
-    structure = hard_set.make(data, made, hard_set.box, particles.pixel_size_A)
+    structure = hard_set.make(data, made, hard_set.box, hard_set.pixel_size_A)
     hoarfrost.simulate(
         structure,
         particles.path.parent,
@@ -197,7 +197,7 @@ def simulate(hard_set: HardSet, snr: str, data: Path, folder: Path) -> Particles
         snr=hard_set.snrs[snr],
         box=hard_set.box,
         # A map has its own, and the box spans its length.
-        pixel_size_A=None if structure.suffix in (".mrc", ".map") else particles.pixel_size_A,
+        pixel_size_A=None if structure.suffix in (".mrc", ".map") else hard_set.pixel_size_A,
         ctf_from=data / CTFS,
         noise_from=data / NOISE,
         shift_sigma_A=hard_set.shift_share * hard_set.length_A / math.sqrt(2),

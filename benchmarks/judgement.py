@@ -1,7 +1,8 @@
 """What is found of a run's map: how it compares with the truth, what the run claims and doubts, and the verdict.
 
 A map is right if its FSC with the truth falls below 0.5 at 1.25 times the resolution of the map of the true poses at
-most. One that is coarser is honest where the run claims no more than there is, to 15 %. Otherwise it is wrong, and what
+most. That counts to three pixels: the noise of the sets is weak beyond, so true poses show what no run comes to look
+at. A map that is coarser is honest where the run claims no more than there is, to 15 %. Otherwise it is wrong, and what
 counts is whether the run says so. Where a subunit is missing a map is right only if it shows the gap: without, it may
 agree with the truth as well.
 """
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 import hoarfrost
-from hard_sets import HardSet, Particles
+from hard_sets import SETS, HardSet, Particles
 from hoarfrost.evaluation.poses import pose_errors
 from hoarfrost.io.fsc_star import read_fsc
 from hoarfrost.io.star import read_star
@@ -26,7 +27,7 @@ from hoarfrost.maths.fsc import resolution_A
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.symmetry.point_group import PointGroup
 
-RIGHT, CLAIMS_MORE = 1.25, 1.15
+RIGHT, CLAIMS_MORE, FINEST_PX = 1.25, 1.15, 3.0
 RIGHT_DEG = 15.0
 # Density at the missing subunit, of that at the others, which counts as a gap.
 GAP = 0.5
@@ -43,7 +44,8 @@ def verdict(row: Row) -> str:
     doubted = row["exit_code"] == DOUBTED
     gap = row.get("gap")
     shows_all = gap is None or float(str(gap)) <= GAP
-    if shows_all and found_A <= RIGHT * true_A:
+    finest_A = FINEST_PX * SETS[str(row["set"])].pixel_size_A
+    if shows_all and found_A <= RIGHT * max(true_A, finest_A):
         return "right, doubted" if doubted else "right"
     if shows_all and claimed_A >= found_A / CLAIMS_MORE:
         return "short"
@@ -69,17 +71,16 @@ def judged(particles: Particles, output: Path) -> Row:
 def crossing_A(fsc: Tensor, hard_set: HardSet) -> float:
     """Where an FSC with the truth falls below 0.5, in Å: for the first time, or for the last if the set is hollow.
 
-    Of a hollow set only shells finer than where all shells look alike count.
+    Below that a shell of any inner structure agrees but for where its spectrum passes zero.
     """
-    pixel_size_A = hard_set.length_A / hard_set.box
     if not hard_set.is_hollow:
-        return resolution_A(fsc, hard_set.box, pixel_size_A, 0.5)
+        return resolution_A(fsc, hard_set.box, hard_set.pixel_size_A, 0.5)
     agreeing = (fsc >= 0.5).nonzero().flatten()
     # Up to the last shell that agrees, all count as agreeing.
     filled = fsc.clone()
     if len(agreeing):
         filled[: int(agreeing[-1])] = 1.0
-    return resolution_A(filled, hard_set.box, pixel_size_A, 0.5)
+    return resolution_A(filled, hard_set.box, hard_set.pixel_size_A, 0.5)
 
 
 def gap(particles: Particles, aligned: Tensor) -> float | None:
@@ -89,7 +90,7 @@ def gap(particles: Particles, aligned: Tensor) -> float | None:
     """
     if not particles.places_path.is_file():
         return None
-    places = np.rint(np.load(particles.places_path) / particles.pixel_size_A).astype(np.int64)
+    places = np.rint(np.load(particles.places_path) / particles.hard_set.pixel_size_A).astype(np.int64)
     places += particles.hard_set.box // 2
     x, y, z = np.moveaxis(places, -1, 0)
     densities = aligned.numpy()[z, y, x].mean(axis=1)

@@ -28,7 +28,7 @@ BATCH = 200
 
 def true_pose_map(particles: Particles) -> Tensor:
     """The map of the true poses on the box of the truth, averaged over the symmetry that runs are told."""
-    image_box, pixel_size_A = particles.hard_set.box, particles.pixel_size_A
+    image_box, pixel_size_A = particles.hard_set.box, particles.hard_set.pixel_size_A
     group = PointGroup(particles.hard_set.symmetry)
     stack = ParticleStack.open(particles.true_poses_path)
     assert stack.poses is not None
