@@ -1,4 +1,4 @@
-"""Reconstruct particles that are simulated to be hard, and say which maps are right, and which are wrong and not told.
+r"""Reconstruct particles that are simulated to be hard, and say which maps are right, and which are wrong and not told.
 
     python benchmarks/difficult.py shared/data --only groes betagal polymerase --snr better --seeds 3
     python benchmarks/difficult.py shared/data --label 1a2b3c4 --seeds 10 --keep runs/ --most-minutes 60

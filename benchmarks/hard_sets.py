@@ -39,8 +39,8 @@ class HardSet:
     make: Maker = field(repr=False)
     length_A: float
     snrs: dict[str, float]
-    box: int = 72
-    n: int = 800
+    box: int = 56
+    n: int = 600
     symmetry: str = "C1"
     true_symmetry: str = "C1"
     is_hollow: bool = False
@@ -92,7 +92,7 @@ SETS = {
     "apoferritin": HardSet(
         "apoferritin, a shell that is smooth at low resolution; run with its symmetry",
         whole(APOFERRITIN),
-        187.2,
+        168.0,
         {"better": 0.1, "low": 0.005},
         symmetry="O",
         true_symmetry="O",
@@ -101,39 +101,38 @@ SETS = {
     "groel-subunit": HardSet(
         "chain A of GroEL, 57 kDa",
         chain_of(GROEL_GROES, "A", 2, 525),
-        158.4,
+        145.6,
         {"better": 0.1, "low": 0.005},
     ),
     "domain": HardSet(
         "residues 134 to 425 of a chain of GroEL, 31 kDa",
         chain_of(GROEL_GROES, "A", 134, 425),
-        140.8,
+        123.2,
         {"better": 0.1, "low": 0.005},
-        box=64,
     ),
     "pseudo-d7": HardSet(
         "the 20S proteasome without one of 14 outer subunits: D7 but for a gap",
         without_one(PROTEASOME, "SFTGUAOBPCQDRE", "ZM1N2HVIWJXKYL"),
-        259.2,
+        224.0,
         {"better": 0.1, "low": 0.005},
     ),
     "c7-minus-one": HardSet(
         "a ring of GroEL without one of its 7 subunits",
         without_one(GROEL_GROES, "ABCDEFG"),
-        216.0,
+        201.6,
         {"better": 0.1, "low": 0.005},
     ),
     "great-circle": HardSet(
         "RNA polymerase II, seen from one great circle alone",
         whole(POLYMERASE),
-        252.0,
+        235.2,
         {"better": 0.1, "low": 0.005},
         preferred=GREAT_CIRCLE,
     ),
     "side-views": HardSet(
         "GroEL–GroES, seen from the side: the density of views goes with exp(−3 cos²) of the angle to its axis",
         whole(GROEL_GROES),
-        288.0,
+        268.8,
         {"better": 0.1, "low": 0.005},
         true_symmetry="C7",
         preferred=-3.0,
@@ -141,7 +140,7 @@ SETS = {
     "membrane": HardSet(
         "a chain of β-galactosidase, 109 kDa, in a ring of half of its density without structure",
         in_ring(chain_of(BETAGAL, "A")),
-        201.6,
+        179.2,
         {"better": 0.1, "low": 0.005},
     ),
     "groel": HardSet(

@@ -1,7 +1,7 @@
 """What is found of a run's map: how it compares with the truth, what the run claims and doubts, and the verdict.
 
 A map is right if its FSC with the truth falls below 0.5 at 1.25 times the resolution of the map of the true poses at
-most. That counts to three pixels: the noise of the sets is weak beyond, so true poses show what no run comes to look
+most. That counts to 2.5 pixels: the noise of the sets is weak beyond, so true poses show what no run comes to look
 at. A map that is coarser is honest where the run claims no more than there is, to 15 %. Otherwise it is wrong, and what
 counts is whether the run says so. Where a subunit is missing a map is right only if it shows the gap: without, it may
 agree with the truth as well.
@@ -27,7 +27,7 @@ from hoarfrost.maths.fsc import resolution_A
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.symmetry.point_group import PointGroup
 
-RIGHT, CLAIMS_MORE, FINEST_PX = 1.25, 1.15, 3.0
+RIGHT, CLAIMS_MORE, FINEST_PX = 1.25, 1.15, 2.5
 RIGHT_DEG = 15.0
 # Density at the missing subunit, of that at the others, which counts as a gap.
 GAP = 0.5
