@@ -113,7 +113,7 @@ def prepared(name: str, snr: str, data: Path, folder: Path) -> tuple[Particles, 
     """The particles of a set, and FSC 0.5 of the map of their true poses in Å: found in the folder, or made."""
     hard_set, own = SETS[name], folder / "particles" / f"{name}-{snr}"
     told = own / "set.json"
-    wanted = json.loads(json.dumps({**hard_set.parameters, "snr": snr}))
+    wanted = json.loads(json.dumps({**hard_set.parameters, "snrs": {snr: hard_set.snrs[snr]}}))
     if told.is_file():
         there = json.loads(told.read_text())
         if there["parameters"] == wanted:

@@ -12,7 +12,15 @@ from hoarfrost.io.atomic import write_text_atomically
 from judgement import VERDICTS, Row, verdict
 
 KEYS = ("set", "snr", "seed", "version")
-FIGURES = {"FSC 0.5": "fsc_05_A", "true poses": "true_poses_fsc_05_A", "claimed": "claimed_A", "CPU s": "cpu_seconds"}
+# Medians in the table, in Å, nats and seconds.
+FIGURES = {
+    "FSC 0.5": "fsc_05_A",
+    "true poses": "true_poses_fsc_05_A",
+    "claimed": "claimed_A",
+    "beyond sphere": "beyond_sphere",
+    "gap": "gap",
+    "CPU s": "cpu_seconds",
+}
 
 
 def key(row: Row) -> tuple[object, ...]:
@@ -66,4 +74,4 @@ def median(rows: Sequence[Row], name: str) -> str:
     if not values:
         return ""
     found = statistics.median(values)
-    return f"{found:.0f}" if found >= 100 else f"{found:.1f}"
+    return f"{found:.0f}" if found >= 100 else f"{found:.2g}" if abs(found) < 1 else f"{found:.1f}"
