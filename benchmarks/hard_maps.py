@@ -16,6 +16,7 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
 import hoarfrost
+from hoarfrost.errors import DataError
 from hoarfrost.io.atomic_model import read_atomic_model
 from hoarfrost.io.mrc import write_volume
 
@@ -117,7 +118,12 @@ def below(distance_A: Floats, limit_A: float) -> Floats:
 
 
 def read_model(path: Path) -> gemmi.Structure:
-    """The atoms of a model that count."""
+    """The atoms of a model that count.
+
+    Raises DataError where there is no such file.
+    """
+    if not path.is_file():
+        raise DataError(path, expected="an atomic model", found="no such file")
     structure = gemmi.read_structure(str(path))
     structure.remove_hydrogens()
     structure.remove_waters()

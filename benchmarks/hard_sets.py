@@ -1,8 +1,8 @@
 """The sets of particles that are hard to reconstruct: what they are, and how they are simulated.
 
-All have real CTFs, noise with the spectrum of a real stack, offsets and junk. Each has two SNRs: at the better one the
+All have real CTFs, noise with the spectrum of a real stack, offsets and junk. Each has two SNRs. At the better one the
 true poses give a good map and can be found. At the lower one an image tells about 2 nats of its pose, of the 12 that it
-takes to know it: the map of the true poses is still good, but nobody could find them.
+takes to know it: with the true poses there is still a map, but nobody could find them.
 """
 
 from __future__ import annotations
