@@ -13,6 +13,7 @@ Shifts: a square grid inside `extent`, under a normal prior truncated there.
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from scipy.integrate import lebedev_rule
 from torch import Tensor
@@ -119,6 +120,12 @@ class LikelyPoses(Rows):
     node: Tensor
     shift: Tensor
     probability: Tensor
+
+    def each_once(self) -> "LikelyPoses":
+        """The same poses on the CPU, of which each image's best may be there twice."""
+        here = self.to("cpu")
+        _, first = np.unique(torch.stack(here.columns()[:3]).numpy(), axis=1, return_index=True)
+        return here[torch.from_numpy(first)]
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,18 @@ class Env:
         """Indices of the particles to train on."""
         return self._split[1]
 
+    def half_of_start(self, start: int) -> int | None:
+        """The half of the particles that a random start is trained on: they take turns. None where it is on both.
+
+        What starts of different halves have in common is then no noise, and no mistake that a random map has led to.
+        """
+        return None if self.settings.starts == 1 or self.settings.method != "auto" else start % 2
+
+    def training_of_start(self, start: int) -> Tensor:
+        """Indices of the particles that a random start is trained on."""
+        half = self.half_of_start(start)
+        return self.training if half is None else self.training[self.folds.half[self.training] == half]
+
     @cached_property
     def folds(self) -> Folds:
         """Half and fold of each particle."""

@@ -74,8 +74,8 @@ class Run:
 
     def _at_next_phase(self, env: Env) -> Run:
         phase, tally = self.phase, self.tally
-        if isinstance(phase, Starts) and phase.result is not None and phase.sampler is not None:
-            imposed = ImposeSymmetry.begin(env, phase.result, phase.sampler)
+        if isinstance(phase, Starts) and phase.result is not None:
+            imposed = ImposeSymmetry.begin(env, phase.result)
             after = dataclasses.replace(self, phase=imposed, starts=phase.comparison)
             return after._at_next_phase(env)
         if isinstance(phase, ImposeSymmetry) and phase.result is not None:

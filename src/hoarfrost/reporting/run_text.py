@@ -132,13 +132,17 @@ def starts_summary(starts: dict[str, Any]) -> str:
 def starts_table(run: RunFolder) -> tuple[list[str], list[list[str]]]:
     """Each start: what it explains at the common band limit, and its agreement with the best."""
     assert run.starts is not None
-    head = ["start", "gain, nats a particle", "FSC 0.5 with the best, Å", "agrees"]
+    same = "particles with orientations within 10° of those by the best (by chance)"
+    head = ["start", "gain, nats a particle", "FSC 0.5 with the best, Å", same, "agrees"]
     rows = []
-    columns = zip(run.starts["gains"], run.starts["resolution_A"], run.starts["agrees"], strict=True)
-    for number, (nats, resolution, agrees) in enumerate(columns):
-        best = number == run.starts["chosen"]
-        verdict = "the best" if best else "yes" if agrees else "no"
-        rows.append([f"{number + 1}", f"{nats:.2f}", "–" if resolution is None else f"{resolution:.1f}", verdict])
+    names = ("gains", "resolution_A", "same_poses", "by_chance", "agrees")
+    for number, row in enumerate(zip(*(run.starts[name] for name in names), strict=True)):
+        nats, resolution, alike, chance, agrees = row
+        numbers = ["–", "–"]
+        if number != run.starts["chosen"]:
+            numbers = [f"{resolution:.1f}", f"{100 * alike:.2g} % ({100 * chance:.2g} %)"]
+        verdict = "the best" if number == run.starts["chosen"] else "yes" if agrees else "no"
+        rows.append([f"{number + 1}", f"{nats:.2f}", *numbers, verdict])
     return head, rows
 
 

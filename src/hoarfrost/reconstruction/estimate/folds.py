@@ -60,6 +60,11 @@ class FoldMaps:
         """Maps (C, box, box, box) that all halves and folds begin with."""
         return cls(volumes.repeat(2, FOLDS, 1, 1, 1, 1))
 
+    @classmethod
+    def of_halves(cls, volumes: Tensor) -> FoldMaps:
+        """Maps (2, C, box, box, box) that the folds of each half begin with."""
+        return cls(volumes[:, None].repeat(1, FOLDS, 1, 1, 1, 1))
+
     @property
     def box(self) -> int:
         """Voxels along a side."""

@@ -3,7 +3,13 @@
 import torch
 from torch import Tensor
 
+from hoarfrost.maths.fsc import fourier_shell_correlation
 from hoarfrost.reconstruction.estimate.m_step import filter_shells
+
+
+def fsc_of_halves(maps: Tensor) -> Tensor:
+    """The FSC of the maps of both halves (2, C, box, box, box): (C, shells)."""
+    return torch.stack([fourier_shell_correlation(a, b) for a, b in zip(*maps, strict=True)])
 
 
 def filtered_halves(maps: Tensor, fsc: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from hoarfrost.evaluation.half_maps import FSC_THRESHOLD
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FoldMaps
 from hoarfrost.reconstruction.estimate.held_out import HeldOut
+from hoarfrost.reconstruction.refinement.gold_standard import filtered_halves, fsc_of_halves, joined_below
 from hoarfrost.reconstruction.refinement.refining import Refining
 from hoarfrost.reconstruction.refinement.sweep import Sweep
 from hoarfrost.reconstruction.refinement.visit import Visit
@@ -75,7 +76,7 @@ class March:
         env.memo.close()  # their models take hundreds of megabytes
         refining = Refining.begin(env, given.maps.log_shares, symmetry, tally.start)
         first = env.settings.stages_r_max[given.stage]
-        found = Refined(FoldMaps.alike(given.maps.volumes), first, False, given.converged, given.gain)
+        found = Refined(_begun_with(env, given), first, False, given.converged, given.gain)
         return cls(given, last_r_max, refining, found)
 
     def step(self, env: Env, tally: Tally) -> March:
@@ -185,3 +186,11 @@ class March:
             return None
         matches = partial(known.matches, env.training, env.settings.pixel_size_A)
         return Shown(self._r_max(env), lambda: maps.common, known.log_shares, matches)
+
+
+def _begun_with(env: Env, given: StartMaps) -> FoldMaps:
+    """What each half begins with: its own maps, where starts of either half agree, the same ones where not."""
+    if given.halves is None:
+        return FoldMaps.alike(given.maps.volumes)
+    fsc = env.team.same(fsc_of_halves(given.halves))
+    return FoldMaps.of_halves(joined_below(filtered_halves(given.halves, fsc), env.settings.stages_r_max[0]))

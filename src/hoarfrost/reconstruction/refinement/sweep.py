@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from hoarfrost.evaluation.particle_mask import make_particle_mask
-from hoarfrost.maths.fsc import fourier_shell_correlation
 from hoarfrost.model.all_poses.band import box_of
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FOLDS, FoldMaps, FoldSums
 from hoarfrost.reconstruction.estimate.m_step import MStep
 from hoarfrost.reconstruction.refinement.fold_pass import FoldPass
-from hoarfrost.reconstruction.refinement.gold_standard import filtered_halves, joined_below
+from hoarfrost.reconstruction.refinement.gold_standard import filtered_halves, fsc_of_halves, joined_below
 from hoarfrost.reconstruction.refinement.refining import Refining
 from hoarfrost.reconstruction.refinement.visit import Visit
 
@@ -70,8 +69,7 @@ class Sweep:
         like = torch.cat([start[:, :1], start], dim=1)
         maps = env.team.once(partial(_solved, env, self.fold_pass.sums, start), like)
         halves, maps = maps[:, 0], maps[:, 1:]
-        fsc = torch.stack([fourier_shell_correlation(a, b) for a, b in zip(*halves, strict=True)])
-        fsc = env.team.same(fsc)
+        fsc = env.team.same(fsc_of_halves(halves))
         lowest = env.settings.stages_r_max[0]
         joined = [joined_below(filtered_halves(maps[:, fold], fsc), lowest) for fold in range(FOLDS)]
         return FoldMaps(env.team.same(torch.stack(joined, dim=1))), fsc

@@ -148,8 +148,9 @@ def _counts(options: Options, n: int, path: Path) -> tuple[int, int, int]:
     training = n - held_out
     usual = METHODS[options.method].batch_size if options.method in METHODS else MINIBATCH
     if options.batch_size is None:
-        # Few particles are to make several folds.
-        of_a_fold = max(LEAST_MINIBATCH, training // FOLDS) if options.method == "auto" else usual
+        # Few particles are to make several folds, of the half that a start is trained on.
+        of_a_start = training if options.starts == 1 else training // 2
+        of_a_fold = max(LEAST_MINIBATCH, of_a_start // FOLDS) if options.method == "auto" else usual
         return held_out, min(usual, of_a_fold, training), usual
     if options.batch_size > training:
         raise UsageError(f"{path}: --batch-size {options.batch_size} exceeds the {training} particles to train on")

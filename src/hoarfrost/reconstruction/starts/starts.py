@@ -38,14 +38,13 @@ from hoarfrost.reconstruction.watch.live import Shown
 class Starts:
     """Random starts: those that are `found`, and the one that is at a `stage`, whose `best` maps are those so far.
 
-    `sampler` has the minibatches that its stages have left. `so_far` are the maps to go on with, and `comparison` tells
-    how starts compare, once there are several. `rate_factor` is what the base step of a gradient method was multiplied
-    by. `diameter_A` is the particle's where the map of the first stage has told it.
+    `so_far` are the maps to go on with, and `comparison` tells how starts compare, once there are several.
+    `rate_factor` is what the base step of a gradient method was multiplied by. `diameter_A` is the particle's where the
+    map of the first stage has told it.
     """
 
     found: tuple[StartMaps, ...] = ()
     stage: Stage | None = None
-    sampler: Sampler | None = None
     best: StartMaps | None = None
     so_far: StartMaps | None = None
     comparison: StartsResult = StartsResult()
@@ -90,7 +89,7 @@ class Starts:
         size = env.settings.batch_size
         sampler: Sampler
         if env.settings.method == "auto":
-            sampler = MinibatchSampler.of(env.training, size, generator, FOLDS)
+            sampler = MinibatchSampler.of(env.training_of_start(self.start), size, generator, FOLDS)
         else:
             sampler = FixedMinibatchSampler.of(env.training, size, generator)
         begins = News(0, env.r_max_of(0), begins_start=self.start, is_told=False)
@@ -147,7 +146,7 @@ class Starts:
             maps = stage.maps
             gain = env.judge(env.band(0, env.first_symmetry), maps.volumes, maps.log_shares).gain
         is_out_of_epochs = env.is_out_of_epochs(tally.since_start)
-        ended = dataclasses.replace(self, stage=None, sampler=stage.sampler, news=())
+        ended = dataclasses.replace(self, stage=None, news=())
         if best is not None and (gain is None or gain < best.gain):
             if is_out_of_epochs:
                 return dataclasses.replace(ended, best=dataclasses.replace(best, converged=False))
@@ -179,10 +178,11 @@ class Starts:
         so_far, comparison = self.best, StartsResult()
         if len(found) > 1:
             so_far, comparison = compare(env, found, self.start)
-            message = f"Random starts so far: {comparison.summary()}"
+            message = f"Random starts so far: {comparison.summary()}; {comparison.poses_summary()}"
             news = (News(0, env.r_max_of(0), message=message),)
         is_over = len(found) == env.settings.starts
-        if env.settings.until_two_agree and comparison.n_agreeing > 1:
+        of_both = so_far.halves is not None or env.half_of_start(self.start) is None
+        if env.settings.until_two_agree and comparison.n_agreeing > 1 and of_both:
             is_over = True
             news = (*news, News(0, env.r_max_of(0), left_out=LeftOut("starts", len(found)), is_told=False))
         return dataclasses.replace(

@@ -18,13 +18,14 @@ from torch import Tensor
 
 from hoarfrost.maths.fourier import fourier_resize
 from hoarfrost.model.quadratic import Mixture
+from hoarfrost.particles.sampling import MinibatchSampler
 from hoarfrost.reconstruction.env import Env
+from hoarfrost.reconstruction.estimate.folds import FOLDS
 from hoarfrost.reconstruction.estimate.junk import Junk
 from hoarfrost.reconstruction.refinement.march import March
 from hoarfrost.reconstruction.starts.agreement import StartMaps
 from hoarfrost.reconstruction.starts.method import Ground
 from hoarfrost.reconstruction.starts.online_em import OnlineMethod
-from hoarfrost.reconstruction.starts.reader import Sampler
 from hoarfrost.reconstruction.starts.stage import Stage
 from hoarfrost.reconstruction.state.phase import LeftOut, News, Tally
 from hoarfrost.reconstruction.symmetry.search import GroupSearch, impose
@@ -41,12 +42,11 @@ class ImposeSymmetry:
     """From the maps of the starts, `given`, to `result`, which has the point group `symmetry`.
 
     Between them come a `march` without symmetry, a `search` for the group where it is to be found, and, where there was
-    no refinement, a `stage` with the symmetry, on the minibatches that `sampler` has left. `correlation` is that of the
-    map with itself about the axes of a group that was asked for, the least of several maps.
+    no refinement, a `stage` with the symmetry. `correlation` is that of the map with itself about the axes of a group
+    that was asked for, the least of several maps.
     """
 
     given: StartMaps
-    sampler: Sampler
     march: March | None = None
     search: GroupSearch | None = None
     stage: Stage | None = None
@@ -56,12 +56,12 @@ class ImposeSymmetry:
     news: tuple[News, ...] = ()
 
     @classmethod
-    def begin(cls, env: Env, given: StartMaps, sampler: Sampler) -> ImposeSymmetry:
+    def begin(cls, env: Env, given: StartMaps) -> ImposeSymmetry:
         """Over at once where the maps have the symmetry that is asked for."""
         asked = env.settings.symmetry
         if asked != "auto" and PointGroup(asked).order == PointGroup(env.first_symmetry).order:
-            return cls(given, sampler, symmetry=asked, result=given)
-        return cls(given, sampler)
+            return cls(given, symmetry=asked, result=given)
+        return cls(given)
 
     def step(self, env: Env, tally: Tally) -> ImposeSymmetry:
         """A step of what is under way."""
@@ -86,12 +86,12 @@ class ImposeSymmetry:
     def _with_axes(self, env: Env, march: March) -> ImposeSymmetry:
         """With the group that was asked for, about the axes that the maps have."""
         group = PointGroup(env.settings.symmetry)
-        imposed = [impose(of_class, group, march.found.r_max, env.team) for of_class in march.found.maps.common]
-        correlations = " and ".join(f"{correlation:.2f}" for _, correlation in imposed)
-        told = f"Axes of {group.name} found: turned about them, the map correlates by {correlations}"
-        news = News(self.given.stage, env.r_max_of(self.given.stage), message=told)
-        asked = dataclasses.replace(self, correlation=min(correlation for _, correlation in imposed))
-        return asked._gone_on(env, march, group.name, torch.stack([volume for volume, _ in imposed]), news)
+        volumes, correlations = _imposed(env, march, group)
+        told = " and ".join(f"{correlation:.2f}" for correlation in correlations)
+        message = f"Axes of {group.name} found: turned about them, the map correlates by {told}"
+        news = News(self.given.stage, env.r_max_of(self.given.stage), message=message)
+        asked = dataclasses.replace(self, correlation=min(correlations))
+        return asked._gone_on(env, march, group.name, volumes, news)
 
     def _with_group(self, env: Env, march: March, search: GroupSearch) -> ImposeSymmetry:
         """With the group that was found out, C1 and the maps of the starts where there is none."""
@@ -104,22 +104,29 @@ class ImposeSymmetry:
         news = News(env.final_stage, search.r_max, message=message)
         if best is None:
             return dataclasses.replace(self, march=None, search=None, result=self.given, news=(news,))
-        return self._gone_on(env, march, best.group, best.volume[None], news)
+        volumes, _ = _imposed(env, march, PointGroup(best.group))
+        return self._gone_on(env, march, best.group, volumes, news)
 
     def _gone_on(self, env: Env, march: March, symmetry: str, volumes: Tensor, news: News) -> ImposeSymmetry:
-        """From maps that have the symmetry: to be refined, or to go on with the sums over all poses."""
+        """From maps that have the symmetry: to be refined, or to go on with the sums over all poses.
+
+        These are the common ones and those of the halves, (3, C, box, box, box).
+        """
         band = env.band(self.given.stage, symmetry, start=march.refining.start)
         support = env.support(band.box)
-        maps = fourier_resize(volumes, band.box) * support
+        maps, *halves = fourier_resize(volumes, band.box) * support
         after = dataclasses.replace(self, march=None, search=None, symmetry=symmetry)
         if march.found.independent:
             again = LeftOut("again", len(env.settings.stages_r_max))
-            result = dataclasses.replace(self.given, maps=Mixture(maps, self.given.maps.log_shares))
+            mixture = Mixture(maps, self.given.maps.log_shares)
+            result = dataclasses.replace(self.given, maps=mixture, halves=torch.stack(halves))
             return dataclasses.replace(after, result=result, news=(dataclasses.replace(news, left_out=again),))
         junk = Junk(env.source.mask_power).covering(env.sample(band.disc), band.disc)
         ground = Ground(band, support, env.team)
-        method = OnlineMethod.begin(ground, maps.clamp(min=0), self.sampler.folds, junk=junk)
-        stage = Stage.begin(env, self.given.stage, march.refining.start, symmetry, method, self.sampler)
+        minibatches = env.generator("minibatches with symmetry")
+        sampler = MinibatchSampler.of(env.training, env.settings.batch_size, minibatches, FOLDS)
+        method = OnlineMethod.begin(ground, maps.clamp(min=0), sampler.folds, junk=junk)
+        stage = Stage.begin(env, self.given.stage, march.refining.start, symmetry, method, sampler)
         return dataclasses.replace(after, stage=stage, news=(news,))
 
     def _with_stage(self, env: Env, stage: Stage, tally: Tally) -> ImposeSymmetry:
@@ -129,6 +136,7 @@ class ImposeSymmetry:
         result = dataclasses.replace(
             self.given,
             maps=stage.maps,
+            halves=None,
             gain=self.given.gain if stage.gain is None else stage.gain,
             converged=not env.is_out_of_epochs(tally.since_start),
         )
@@ -139,3 +147,14 @@ class ImposeSymmetry:
         if self.stage is not None:
             return self.stage.shown(env)
         return None if self.march is None else self.march.shown(env)
+
+
+def _imposed(env: Env, march: March, group: PointGroup) -> tuple[Tensor, list[float]]:
+    """The common maps that a march found and those of its halves with a group, (3, C, box, box, box).
+
+    Halves go where the common map's axes are. Also the correlation of that of each class with itself about them.
+    """
+    found = march.found.maps
+    every = torch.stack([found.common, *(found.of_half(half) for half in range(2))])
+    imposed = [impose(of_class, group, march.found.r_max, env.team) for of_class in every.unbind(1)]
+    return torch.stack([volumes for volumes, _ in imposed], dim=1), [correlation for _, correlation in imposed]

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
+import torch
 from torch import Tensor
 
 from hoarfrost.parallel.team import Team
@@ -85,13 +86,13 @@ class GroupSearch:
         name = next_group(dict(self.outcomes))
         if name is None:
             return dataclasses.replace(self, is_over=True)
-        symmetric, correlation = impose(self.volume, PointGroup(name), self.r_max, env.team)
+        volumes, correlation = impose(self.volume[None], PointGroup(name), self.r_max, env.team)
         refining, trial = self.refining, None
         if correlation >= LEAST_CORRELATION:
-            refining, after, _ = self.refining.held_out_nll(env, symmetric[None], self.r_max)
+            refining, after, _ = self.refining.held_out_nll(env, volumes, self.r_max)
             gain = self.before - after
             error = float(gain.std() / len(gain) ** 0.5)
-            trial = Trial(name, symmetric, correlation, float(gain.mean()), error)
+            trial = Trial(name, volumes[0], correlation, float(gain.mean()), error)
         return dataclasses.replace(self, refining=refining, outcomes=(*self.outcomes, (name, trial)))
 
     @property
@@ -122,14 +123,17 @@ def next_group(outcomes: Mapping[str, Trial | None]) -> str | None:
     return next((name for name in names if name not in outcomes), None)
 
 
-def impose(volume: Tensor, group: PointGroup, r_max: float, team: Team) -> tuple[Tensor, float]:
-    """The map (n, n, n) moved to where its axes are the group's and averaged over it; the correlation about them."""
+def impose(volumes: Tensor, group: PointGroup, r_max: float, team: Team) -> tuple[Tensor, float]:
+    """Maps (m, n, n, n) moved to where the axes of the first are the group's and averaged over it.
+
+    Also the correlation of the first with itself about them.
+    """
     found: list[float] = []
 
     def imposed() -> Tensor:
-        axes = find_axes(volume, group, r_max)
+        axes = find_axes(volumes[0], group, r_max)
         found.append(axes.correlation)
-        return group(in_frame(volume, axes))
+        return torch.stack([group(in_frame(volume, axes)) for volume in volumes])
 
-    symmetric = team.once(imposed, volume)
+    symmetric = team.once(imposed, volumes)
     return symmetric, team.once_number(lambda: found[0])

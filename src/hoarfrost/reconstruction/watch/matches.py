@@ -26,7 +26,6 @@ from hoarfrost.model.all_poses.band import BandModel
 from hoarfrost.model.all_poses.marginal import likely_poses
 from hoarfrost.model.few_poses.modes import modes_of_quadrature
 from hoarfrost.model.images import WhitenedImages
-from hoarfrost.model.quadrature import LikelyPoses
 from hoarfrost.particles.stack import ParticleStack
 
 N_MATCHES = 8
@@ -79,19 +78,12 @@ def matches_on_quadrature(
             continue
         poses = band.poses
         slices = band.operator.slices(volume)
-        likely = _each_once(likely_poses(images[rows.to(images.data.device)], slices, poses, LEAST_SHARE))
+        likely = likely_poses(images[rows.to(images.data.device)], slices, poses, LEAST_SHARE).each_once()
         modes = modes_of_quadrature(likely, len(rows), poses.orientations, poses.shifts, 1, band.group)
         rotations[rows] = modes.rotations[:, 0].cpu()
         shifts_A[rows] = modes.shifts_px[:, 0].cpu() * pixel_size_A
         probability[rows] = modes.log_mass[:, 0].cpu().double().exp().clamp(max=1)
     return Matches(indices, classes, rotations, shifts_A, probability)
-
-
-def _each_once(likely: LikelyPoses) -> LikelyPoses:
-    """The same poses, of which each image's best may be there twice."""
-    here = likely.to("cpu")
-    _, first = np.unique(torch.stack(here.columns()[:3]).numpy(), axis=1, return_index=True)
-    return here[torch.from_numpy(first)]
 
 
 def write_matches(folder: Path, stack: ParticleStack, matches: Matches) -> None:
