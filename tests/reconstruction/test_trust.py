@@ -60,7 +60,7 @@ def test_a_curve_that_comes_back_is_found_where_it_does() -> None:
 
 
 def test_a_gain_that_fell_and_axes_that_are_not_there_are_told() -> None:
-    assert Evidence(judged=judged(5.0), gain_before=19.0, symmetry="O", correlation=0.97).doubts() == ()
-    fell, axes = Evidence(judged=judged(5.0), gain_before=24.0, symmetry="O", correlation=0.8).doubts()
+    assert Evidence(refined=judged(5.0), gain_before=19.0, symmetry="O", correlation=0.97).doubts() == ()
+    fell, axes = Evidence(refined=judged(5.0), gain_before=24.0, symmetry="O", correlation=0.8).doubts()
     assert fell.startswith("refined, the map explains held-out particles less well than before (20.0 nats")
     assert axes.startswith("turned about the axes of O the map correlates with itself by 0.80 only")

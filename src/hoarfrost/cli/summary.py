@@ -34,7 +34,7 @@ def summary(result: RunResult) -> Iterator[str]:
         yield f"Starts:     {result.starts.summary()}"
     if result.judged is not None:
         gain, beyond = result.judged.gain, result.judged.beyond_sphere
-        yield f"Explains:   {gain:.1f} nats of a held-out particle, {beyond:z.1f} beyond the map's spherical average"
+        yield f"Explains:   {gain:.1f} nats of a particle not in it, {beyond:z.1f} beyond the map's spherical average"
     yield f"Poses:      {result.particles_path}"
     yield f"Report:     {result.output / 'report.html'}"
     yield f"Time:       {minutes} min {seconds} s{ended}"

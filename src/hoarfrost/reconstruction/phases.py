@@ -33,8 +33,8 @@ class Run:
 
     `symmetry` is the point group that maps keep to and `diameter_A` the particle's, once they are known. `correlation`
     is that of the map with itself about the axes of a group that was asked for. `starts` tells how the starts compared,
-    and `judged` how well the latest maps explain the held-out particles. `seconds` are those that the run has taken.
-    `news` is what the last step has to tell, each with the tally and the fraction done then.
+    and `judged` how well the latest maps explain particles that they are not made from. `seconds` are those that the
+    run has taken. `news` is what the last step has to tell, each with the tally and the fraction done then.
     """
 
     phase: Starts | ImposeSymmetry | March | FinalPasses

@@ -29,7 +29,7 @@ class RunResult:
     `resolution_A` is where the FSC of two half maps falls below 0.143, without mask or in one and corrected for it,
     whichever is coarser, and never finer than the band limit; optimistic unless `independent_halves`, when the halves
     were refined apart. `converged` is False where `epochs` ended the run first. `doubts` are reasons not to trust the
-    maps, a sentence each, and `judged` tells how well the latest maps explain the held-out particles. `classes` has one
+    maps, a sentence each, and `judged` tells how well the latest maps explain particles not in them. `classes` has one
     structure, or as many as were asked for, the one of most particles first; what is said of one map is said of that.
     """
 

@@ -186,6 +186,7 @@ def _finished(run: Run, env: Env, output: Path, observer: Observer) -> RunResult
         symmetry=settings.symmetry,
         correlation=run.correlation,
         judged=run.judged,
+        refined=refined.judged,
         gain_before=refined.gain_before,
         halves=[of_class.halves for of_class in final.maps],
     )

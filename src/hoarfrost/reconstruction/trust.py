@@ -24,9 +24,9 @@ class Evidence:
     """What a run that has ended knows about its maps.
 
     `spent_epochs` are those that ended it before its work was done, if they did. `correlation` is that of the map with
-    itself about the axes of the `symmetry` that was asked for. `judged` tells how well the latest maps explain held-out
-    particles, which were explained by `gain_before` before refinement, in nats an image. `halves` tell how well the
-    half maps of each class agree.
+    itself about the axes of the `symmetry` that was asked for. `judged` tells how well maps explain particles that they
+    are not made from, in nats an image, and `refined` that of the held-out ones after refinement, which were explained
+    by `gain_before` before it. `halves` tell how well the half maps of each class agree.
     """
 
     starts: StartsResult = StartsResult()
@@ -34,6 +34,7 @@ class Evidence:
     symmetry: str = "C1"
     correlation: float | None = None
     judged: HeldOut | None = None
+    refined: HeldOut | None = None
     gain_before: float | None = None
     halves: Sequence[HalfMapFSC] = ()
 
@@ -66,16 +67,16 @@ class Evidence:
         if self.judged is not None and not self.judged.beyond_sphere >= LEAST_BEYOND_SPHERE:
             found = f"{self.judged.beyond_sphere:z.1f} ± {self.judged.beyond_sphere_standard_error:.1f}"
             yield (
-                "the orientations are hardly known, so do not trust this map: it explains held-out particles little or "
-                f"no better than its own spherical average does ({found} nats a particle); give --diameter and "
-                "--symmetry if you know them, or more particles"
+                "the orientations are hardly known, so do not trust this map: it explains particles that it is not "
+                f"made from little or no better than its own spherical average does ({found} nats a particle); give "
+                "--diameter and --symmetry if you know them, or more particles"
             )
 
     def _of_refinement(self) -> Iterator[str]:
-        judged, before = self.judged, self.gain_before
-        if judged is not None and before is not None and judged.surely_below(before):
+        after, before = self.refined, self.gain_before
+        if after is not None and before is not None and after.surely_below(before):
             yield (
-                f"refined, the map explains held-out particles less well than before ({judged.gain:z.1f} nats a "
+                f"refined, the map explains held-out particles less well than before ({after.gain:z.1f} nats a "
                 f"particle, {before:z.1f} before), so its detail, or a symmetry that was imposed, may not be there"
             )
 

@@ -22,18 +22,21 @@ import torch
 from torch import Tensor
 
 from hoarfrost.evaluation.half_maps import HalfMapFSC, compare_half_maps
-from hoarfrost.maths.fourier import fourier_resize
+from hoarfrost.maths.fourier import FourierDisc, fourier_resize
 from hoarfrost.maths.fsc import fourier_shell_correlation
 from hoarfrost.model.all_poses.band import box_of
 from hoarfrost.model.quadratic import Quadratic, mean_of
+from hoarfrost.model.sphere import log_evidence_of_spheres
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FOLDS, FoldMaps, FoldSums
+from hoarfrost.reconstruction.estimate.held_out import HeldOut
 from hoarfrost.reconstruction.estimate.m_step import MStep, wiener_ridge
 from hoarfrost.reconstruction.refinement.fold_pass import FoldPass
 from hoarfrost.reconstruction.refinement.march import Refined
 from hoarfrost.reconstruction.refinement.poses import Poses
 from hoarfrost.reconstruction.refinement.refining import Refining
 from hoarfrost.reconstruction.refinement.sweep import particle_support
+from hoarfrost.reconstruction.refinement.visit import Visit
 from hoarfrost.reconstruction.schedule import MOST_COMMON_PASSES, STANDS_STILL, r_max_of_final, share_of_sweeps
 from hoarfrost.reconstruction.state.phase import News, Tally
 
@@ -78,7 +81,8 @@ class FinalPasses:
     """Passes over all particles: `number` counts those that are done, which came to `solved`.
 
     `maps` are those that the next pass sees particles against, and `poses` what the one under way has found.
-    `fold_pass` is None between passes.
+    `explained` (n, 3) is how well the first pass's maps explain each particle, which they are not made from: its NLL
+    under the map, an empty one, and the map's spherical average. `fold_pass` is None between passes.
     """
 
     maps: FoldMaps
@@ -86,6 +90,7 @@ class FinalPasses:
     refined: Refined
     refining: Refining
     poses: Poses
+    explained: Tensor
     number: int = 0
     solved: Solved | None = None
     fold_pass: FoldPass | None = None
@@ -100,7 +105,8 @@ class FinalPasses:
         box = box_of(r_max) if refined.independent else refined.maps.box
         thorough = dataclasses.replace(refining, effort=refining.effort.thorough())
         poses = Poses.none(env.settings.n_particles, env.settings.classes)
-        return cls(refined.maps.resized(box), r_max, refined, thorough, poses)
+        explained = torch.zeros(env.settings.n_particles, 3, dtype=torch.float64)
+        return cls(refined.maps.resized(box), r_max, refined, thorough, poses, explained)
 
     def step(self, env: Env, tally: Tally) -> FinalPasses:
         """A batch of a pass; or the beginning of one; or the maps that it comes to."""
@@ -108,7 +114,10 @@ class FinalPasses:
             return self._begun(env)
         if self.fold_pass.is_over(env):
             return self._summed(env, self.fold_pass)
+        half, fold, _ = self.fold_pass.portion(env)
         fold_pass, visit = self.fold_pass.step(env)
+        if not self.number:
+            self.explained[visit.everyone] = self._explained(env, visit, self.maps.without(half, fold))
         s = env.settings
         junk = fold_pass.refining.junk
         self.poses.put(visit.everyone, Poses.of(visit, junk, s.pixel_size_A, s.shift_extent_A), env.team)
@@ -116,6 +125,14 @@ class FinalPasses:
         done = self._fraction_done(n_done / s.n_particles)
         news = News(env.final_stage, self.r_max, done, images=len(visit.everyone))
         return dataclasses.replace(self, fold_pass=fold_pass, n_done=n_done, news=(news,))
+
+    def _explained(self, env: Env, visit: Visit, volumes: Tensor) -> Tensor:
+        """NLL of a visit's particles under the maps that it saw, an empty one, and their spherical averages: (n, 3)."""
+        disc, log_shares = FourierDisc(env.settings.box, self.r_max), self.refining.known.log_shares
+        of_sphere = log_evidence_of_spheres(volumes, log_shares, visit.images, disc, env.pose_prior)
+        sphere = env.team.gather(-of_sphere[:, None], len(visit.everyone))
+        seen = -torch.stack([visit.of_all.log_evidence, visit.of_all.log_constant], dim=1)
+        return torch.cat([seen, sphere], dim=1).cpu()
 
     def _fraction_done(self, done: float) -> float:
         """How much of all passes is done, when so much of this one is."""
@@ -140,6 +157,13 @@ class FinalPasses:
             alike = partial(likeness, start, solved.volumes, self.r_max)
             is_over = is_last or env.team.once_number(alike) > STANDS_STILL
         maps = self.maps
+        news: tuple[News, ...] = ()
+        if self.number == 0:
+            # Without refinement maps are made of all but the held-out particles.
+            others = slice(None) if self.refined.independent else env.held_out
+            nll, empty, sphere = self.explained[others].unbind(1)
+            judged = HeldOut.of(nll, empty, sphere, env.team)
+            news = (News(env.final_stage, self.r_max, self._fraction_done(1.0), judged=judged),)
         if not is_over:
             without = partial(_without, env, fold_pass.sums, solved)
             maps = FoldMaps(env.team.once(without, maps.volumes))
@@ -151,7 +175,7 @@ class FinalPasses:
             solved=solved,
             fold_pass=None,
             is_over=is_over,
-            news=(),
+            news=news,
         )
 
     def _solved(self, env: Env, sums: FoldSums, start: Tensor) -> Solved:

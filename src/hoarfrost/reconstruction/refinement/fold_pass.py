@@ -52,7 +52,7 @@ class FoldPass:
 
     def step(self, env: Env) -> tuple[FoldPass, Visit]:
         """Visit the next batch, and add it up."""
-        half, fold, members = self._portions(env)[self.sums.portions]
+        half, fold, members = self.portion(env)
         portion = env.memo.get("portion", (self.refining.generator, self.sums.portions), lambda: _Portion(self, env))
         if portion.n_visited != len(self.drawn.batches):
             env.memo.drop("portion")
@@ -79,6 +79,10 @@ class FoldPass:
         env.memo.drop("portion")
         return after, visit
 
+    def portion(self, env: Env) -> tuple[int, int, Tensor]:
+        """Half, fold and particles of the portion that is under way."""
+        return self._portions(env)[self.sums.portions]
+
     def _portions(self, env: Env) -> list[tuple[int, int, Tensor]]:
         return env.memo.get("portions", (self.members,), lambda: env.folds.portions(self.members, LARGEST_PORTION))
 
@@ -95,7 +99,7 @@ class _Portion:
     """What follows from a portion that is under way: E-steps, sums on their grids, and images that are read ahead."""
 
     def __init__(self, of: FoldPass, env: Env) -> None:
-        half, fold, members = of._portions(env)[of.sums.portions]
+        half, fold, members = of.portion(env)
         generator = generator_at(of.refining.generator)
         volumes, slices = of.maps.without(half, fold), of.coarse_slices(env, half)
         self.e_steps = of.refining.e_steps(env, volumes, of.r_max, generator, slices)

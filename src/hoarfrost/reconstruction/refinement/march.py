@@ -37,7 +37,7 @@ class Refined:
 
     `independent` tells whether the halves were refined apart; without any refinement all maps are the start.
     `converged` is False where the epochs that the user allows left out work that the plan had. `gain_before` is the
-    held-out one of the maps that refinement began with.
+    held-out one of the maps that refinement began with, and `judged` how well its last ones explain those particles.
     """
 
     maps: FoldMaps
@@ -45,6 +45,7 @@ class Refined:
     independent: bool
     converged: bool
     gain_before: float
+    judged: HeldOut | None = None
 
 
 @final
@@ -54,7 +55,7 @@ class March:
 
     `found` are the maps at the last band limit that is done; `number` that of the one under way. There, sweeps have
     come to `maps` and `fsc` (C, shells); `gains` are those of the sweeps, in nats an image, and `sweep` the one under
-    way. `judged` is how well the latest maps explain the held-out particles.
+    way.
     """
 
     given: StartMaps
@@ -66,7 +67,6 @@ class March:
     fsc: Tensor | None = None
     gains: tuple[float, ...] = ()
     sweep: Sweep | None = None
-    judged: HeldOut | None = None
     is_over: bool = False
     news: tuple[News, ...] = ()
 
@@ -148,7 +148,6 @@ class March:
     def _at_next(self, env: Env, maps: FoldMaps) -> March:
         """Checked and judged at a band limit that is done, and on to the next unless the halves no longer agree."""
         stage, r_max, common = self._stage(env), self._r_max(env), maps.common
-        found = Refined(maps, r_max, True, True, self.given.gain)
         refining, sum_error = self.refining.spot_checked(env, common, r_max, SEARCHED_SHARE)
         news: tuple[News, ...] = ()
         if refining.effort != self.refining.effort:
@@ -157,7 +156,12 @@ class March:
         refining, judged = refining.judged(env, common, r_max)
         news = (*news, News(stage, r_max, 1.0, judged=judged, sum_error=sum_error))
         after = dataclasses.replace(
-            self, refining=refining, found=found, number=self.number + 1, maps=None, judged=judged, news=news
+            self,
+            refining=refining,
+            found=Refined(maps, r_max, True, True, self.given.gain, judged),
+            number=self.number + 1,
+            maps=None,
+            news=news,
         )
         assert self.fsc is not None
         last = math.floor(r_max)
@@ -170,9 +174,10 @@ class March:
 
     def _ended(self, env: Env) -> March:
         news: tuple[News, ...] = ()
-        if self.judged is not None and self.judged.surely_below(self.given.gain):
+        judged = self.found.judged
+        if judged is not None and judged.surely_below(self.given.gain):
             message = (
-                f"Refined, the map explains held-out particles less well than before ({self.judged.gain:z.1f} nats an "
+                f"Refined, the map explains held-out particles less well than before ({judged.gain:z.1f} nats an "
                 f"image, {self.given.gain:z.1f} before): its detail, or a symmetry that was imposed, may not be there"
             )
             stage = len(env.settings.stages_r_max) + env.settings.refined_r_max.index(self.found.r_max)
