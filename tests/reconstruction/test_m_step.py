@@ -67,6 +67,19 @@ def test_conjugate_gradients_stop_at_once_at_the_solution() -> None:
     assert len(calls) == 1
 
 
+def test_conjugate_gradients_take_no_step_where_the_operator_has_less_than_it_can() -> None:
+    """As a kernel that was interpolated has: a step along what is nearly zero by mistake is as long as it is wrong."""
+    diagonal = torch.tensor([1.0, 2.0, 1e-6], dtype=torch.float64)
+    right_side = torch.ones(3, dtype=torch.float64)
+    nothing = torch.zeros(3, dtype=torch.float64)
+    free, bounded = (
+        conjugate_gradients(lambda v: diagonal * v, right_side, nothing, lambda v: v, iterations=9, least_curvature=r)
+        for r in (0.0, 1e-3)
+    )
+    assert free[2] == pytest.approx(1e6)
+    assert bounded.norm() < 10
+
+
 def test_conjugate_gradients_leave_nothing_as_nothing() -> None:
     zero = torch.zeros(3)
     found = conjugate_gradients(lambda v: 2 * v, zero, zero, lambda v: v, iterations=10)

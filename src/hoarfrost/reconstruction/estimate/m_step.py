@@ -65,6 +65,7 @@ class MStep:
                 start * free,
                 lambda v: free * torch.fft.irfftn(torch.fft.rfftn(v) / curvature, s=v.shape),
                 iterations=self.iterations,
+                least_curvature=float(ridge),
             )
 
         volume = solve(current, self.support)
@@ -111,11 +112,13 @@ def conjugate_gradients(
     *,
     iterations: int,
     tolerance: float = TOLERANCE,
+    least_curvature: float = 0.0,
 ) -> Tensor:
     """Preconditioned conjugate gradients for a symmetric positive definite operator (Hestenes & Stiefel 1952).
 
-    Stops when the residual is below `tolerance` times the right side, or where the operator turns out not to be
-    positive (a normal operator whose kernel was interpolated is so to a few thousandths only). Tensors have one shape.
+    Stops when the residual is below `tolerance` times the right side, or where the operator has less than its
+    `least_curvature` along the next direction: a normal operator whose kernel was interpolated is positive to a few
+    thousandths only, and steps there are as long as they are wrong. Tensors have one shape.
     """
     x = start
     residual = right_side - operator(x)
@@ -128,7 +131,7 @@ def conjugate_gradients(
             break
         image = operator(direction)
         curvature = (direction * image).sum()
-        if not curvature > 0:
+        if not curvature > least_curvature * direction.square().sum():
             break
         length = product / curvature
         x = x + length * direction
