@@ -3,7 +3,7 @@
 A start that ends in a wrong solution may look as fine as a right one by itself, and its half maps agree. But wrong
 solutions differ from start to start, and the right one does not, but for its hand and its place; and particles that
 no start was trained on tell which map explains them best. Starts are compared as soon as their images know their
-poses, and refinement goes on from the mean of those that agree.
+poses. Each half of the particles is refined from the mean of those that agree and were made from it.
 """
 
 import dataclasses
