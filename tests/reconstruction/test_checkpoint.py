@@ -202,6 +202,15 @@ def test_an_error_at_any_step_leaves_the_older_ones(
     assert all("Input/output error" in message for message in messages)
 
 
+def test_nothing_is_left_of_a_folder_that_is_removed(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    folder.write(FACTS, a_state(1))
+    # safetensors was killed in the middle of a file.
+    (folder.path / ".tmpojLD8I").write_bytes(b"half")
+    folder.remove()
+    assert not folder.path.exists()
+
+
 @dataclass(frozen=True)
 class Count:
     """A run of `n` steps with a running total."""

@@ -134,8 +134,9 @@ def test_few_particles_are_shared_out() -> None:
     settings = choose(n=60)
     assert settings.held_out == 12
     assert settings.batch_size == 25
-    # A minibatch for each fold, where there are particles enough.
-    assert choose(n=300).batch_size == (300 - 60) // 4
+    # A minibatch for each fold of the half that a start is trained on, where there are particles enough.
+    assert choose(n=300).batch_size == (300 - 60) // 2 // 4
+    assert choose(n=300, starts=1).batch_size == (300 - 60) // 4
     assert choose(n=30).batch_size == 30 - 6
 
 

@@ -61,7 +61,15 @@ def make_run(particles: SimulatedData) -> MakeRun:
         probability = torch.linspace(0.1, 0.9, N, dtype=torch.float64)
         live = Live(settings, stack)
         live.keep(
-            "starts.json", {"gains": [6.0, 5.5], "resolution_A": [None, 21.0], "agrees": [True, True], "chosen": 0}
+            "starts.json",
+            {
+                "gains": [6.0, 5.5],
+                "resolution_A": [None, 21.0],
+                "agrees": [True, True],
+                "chosen": 0,
+                "same_poses": [None, 0.713],
+                "by_chance": [None, 0.0028],
+            },
         )
         if not finished:
             shares = torch.full((classes,), 1 / classes, dtype=torch.float64).log()

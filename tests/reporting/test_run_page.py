@@ -93,6 +93,7 @@ def test_every_panel_is_there_and_filled(page: str) -> None:
     assert "6.0 nats a particle" not in found.sections["likelihood"]
     assert "9.0 ± 0.4 nats a particle" in found.sections["likelihood"]
     assert "2 of 2 agree, to 21 Å" in found.sections["starts"]
+    assert "71 % (0.28 %)" in found.sections["starts"]
     assert re.search(r"agree to \d+\.\d Å \(red dot\)", found.sections["fsc"])
     assert "every direction of the map" in found.sections["orientations"] or "uneven" in found.sections["orientations"]
 

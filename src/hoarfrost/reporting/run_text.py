@@ -136,13 +136,14 @@ def starts_table(run: RunFolder) -> tuple[list[str], list[list[str]]]:
     head = ["start", "gain, nats a particle", "FSC 0.5 with the best, Å", same, "agrees"]
     rows = []
     names = ("gains", "resolution_A", "same_poses", "by_chance", "agrees")
-    for number, row in enumerate(zip(*(run.starts[name] for name in names), strict=True)):
+    # Runs of older versions do not tell of orientations.
+    unknown = [None] * len(run.starts["gains"])
+    for number, row in enumerate(zip(*(run.starts.get(name, unknown) for name in names), strict=True)):
         nats, resolution, alike, chance, agrees = row
-        numbers = ["–", "–"]
-        if number != run.starts["chosen"]:
-            numbers = [f"{resolution:.1f}", f"{100 * alike:.2g} % ({100 * chance:.2g} %)"]
+        limit = "–" if resolution is None else f"{resolution:.1f}"
+        poses = "–" if alike is None else f"{100 * alike:.2g} % ({100 * chance:.2g} %)"
         verdict = "the best" if number == run.starts["chosen"] else "yes" if agrees else "no"
-        rows.append([f"{number + 1}", f"{nats:.2f}", *numbers, verdict])
+        rows.append([f"{number + 1}", f"{nats:.2f}", limit, poses, verdict])
     return head, rows
 
 

@@ -30,6 +30,8 @@ N_KEPT = 2
 # Of files that another version wrote nothing is known.
 FORMAT = 3
 _SUFFIXES = ("sha256", "json", "safetensors")
+# It writes aside too, and leaves that behind where the process is killed.
+_LEFT_BY_SAFETENSORS = re.compile(r"\.tmp\w{6}")
 _NAME = re.compile(r"([0-9]{6,})\.(?:sha256|json|safetensors)")
 
 
@@ -107,7 +109,7 @@ class CheckpointFolder:
                     self._discard(number)
             if self.path.is_dir():
                 for path in self.path.iterdir():
-                    if is_leftover(path.name):
+                    if is_leftover(path.name) or _LEFT_BY_SAFETENSORS.fullmatch(path.name):
                         path.unlink(missing_ok=True)
                 if newer_than is None:
                     self.path.rmdir()
