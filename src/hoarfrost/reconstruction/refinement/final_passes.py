@@ -81,8 +81,8 @@ class FinalPasses:
     """Passes over all particles: `number` counts those that are done, which came to `solved`.
 
     `maps` are those that the next pass sees particles against, and `poses` what the one under way has found.
-    `explained` (n, 3) is how well the first pass's maps explain each particle, which they are not made from: its NLL
-    under the map, an empty one, and the map's spherical average. `fold_pass` is None between passes.
+    `explained` (n, 3) is how well each particle is explained by the maps that it is seen against, which it is not in:
+    its NLL under the map, an empty one, and the map's spherical average. `fold_pass` is None between passes.
     """
 
     maps: FoldMaps
@@ -116,8 +116,7 @@ class FinalPasses:
             return self._summed(env, self.fold_pass)
         half, fold, _ = self.fold_pass.portion(env)
         fold_pass, visit = self.fold_pass.step(env)
-        if not self.number:
-            self.explained[visit.everyone] = self._explained(env, visit, self.maps.without(half, fold))
+        self.explained[visit.everyone] = self._explained(env, visit, self.maps.without(half, fold))
         s = env.settings
         junk = fold_pass.refining.junk
         self.poses.put(visit.everyone, Poses.of(visit, junk, s.pixel_size_A, s.shift_extent_A), env.team)
@@ -157,13 +156,11 @@ class FinalPasses:
             alike = partial(likeness, start, solved.volumes, self.r_max)
             is_over = is_last or env.team.once_number(alike) > STANDS_STILL
         maps = self.maps
-        news: tuple[News, ...] = ()
-        if self.number == 0:
-            # Without refinement maps are made of all but the held-out particles.
-            others = slice(None) if self.refined.independent else env.held_out
-            nll, empty, sphere = self.explained[others].unbind(1)
-            judged = HeldOut.of(nll, empty, sphere, env.team)
-            news = (News(env.final_stage, self.r_max, self._fraction_done(1.0), judged=judged),)
+        # Without refinement maps are made of all but the held-out particles.
+        others = slice(None) if self.refined.independent else env.held_out
+        nll, empty, sphere = self.explained[others].unbind(1)
+        judged = HeldOut.of(nll, empty, sphere, env.team)
+        news = News(env.final_stage, self.r_max, self._fraction_done(1.0), judged=judged)
         if not is_over:
             without = partial(_without, env, fold_pass.sums, solved)
             maps = FoldMaps(env.team.once(without, maps.volumes))
@@ -175,7 +172,7 @@ class FinalPasses:
             solved=solved,
             fold_pass=None,
             is_over=is_over,
-            news=news,
+            news=(news,),
         )
 
     def _solved(self, env: Env, sums: FoldSums, start: Tensor) -> Solved:
