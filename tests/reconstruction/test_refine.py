@@ -147,15 +147,29 @@ def test_the_claim_is_of_the_halves_and_the_map_of_a_pass_against_the_common_one
 def test_passes_go_on_until_the_map_stands_still_or_the_run_is_to_end(
     march: Any, env: Env, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def n_passes(likeness: list[float], refined: Refined) -> int:
+    def n_passes(likeness: list[float], refined: Refined, more: bool = True) -> int:
         values = iter(likeness)
         monkeypatch.setattr(final_passes, "likeness", lambda volumes, others, r_max: next(values))
+        monkeypatch.setattr(FinalPasses, "_explains_more", lambda self, env: more)
         return len(passes_of(env, refined)) - 1
 
     assert n_passes([0.9] * 9, march.refined) == 1 + MOST_COMMON_PASSES
+    assert n_passes([0.9] * 9, march.refined, more=False) == 2
     assert n_passes([0.9, 0.99], march.refined) == 3
     assert n_passes([0.9], dataclasses.replace(march.refined, converged=False)) == 2
     assert n_passes([], dataclasses.replace(march.refined, independent=False)) == 1
+
+
+def test_a_pass_that_explains_particles_surely_better_is_followed_by_another(march: Any, env: Env) -> None:
+    passes = passes_of(env, march.refined)[-1]
+    n = len(passes.explained)
+    spread = torch.linspace(-1, 1, n, dtype=torch.float64)
+    for rise, follows in ((0.5, True), (0.05, False), (-0.5, False)):
+        before = passes.explained[:, 0] + rise + 0.1 * spread
+        assert dataclasses.replace(passes, nll_before=before)._explains_more(env) is follows
+    # By less than two standard errors of the mean.
+    before = passes.explained[:, 0] + 0.2 + n**0.5 * spread
+    assert not dataclasses.replace(passes, nll_before=before)._explains_more(env)
 
 
 def test_maps_are_alike_where_their_shells_are() -> None:

@@ -76,9 +76,11 @@ SEARCHED_SHARE = 0.15
 # Particles whose draws a checkpoint holds at most, at 2 kB each.
 LARGEST_PORTION = 10_000
 
-# Final passes go on until the mean FSC of a map with the one before exceeds this, or so often.
+# Final passes go on until the mean FSC of a map with the one before exceeds the first number, or particles are not
+# explained better by so many nats and standard errors, or so often.
 STANDS_STILL = 0.98
-MOST_COMMON_PASSES = 3
+LEAST_RISE_OF_PASS, LEAST_STANDARD_ERRORS = 0.1, 2.0
+MOST_COMMON_PASSES = 8
 
 
 def is_last_sweep(gains: Sequence[float]) -> bool:

@@ -10,7 +10,7 @@ from hoarfrost.reconstruction.estimate.held_out import HeldOut
 from hoarfrost.reconstruction.starts.agreement import StartsResult
 
 # Nats an image. Of apoferritin, which tells least, wrong maps have none at the end and right ones two.
-LEAST_BEYOND_SPHERE = 1.0
+LEAST_BEYOND_SPHERE = 1.2
 # Right maps turned about axes that they have correlate by 0.94 and more.
 LEAST_CORRELATION = 0.85
 # FSC of two shells that counts as none, and of three further out that counts as some.

@@ -37,7 +37,14 @@ from hoarfrost.reconstruction.refinement.poses import Poses
 from hoarfrost.reconstruction.refinement.refining import Refining
 from hoarfrost.reconstruction.refinement.sweep import particle_support
 from hoarfrost.reconstruction.refinement.visit import Visit
-from hoarfrost.reconstruction.schedule import MOST_COMMON_PASSES, STANDS_STILL, r_max_of_final, share_of_sweeps
+from hoarfrost.reconstruction.schedule import (
+    LEAST_RISE_OF_PASS,
+    LEAST_STANDARD_ERRORS,
+    MOST_COMMON_PASSES,
+    STANDS_STILL,
+    r_max_of_final,
+    share_of_sweeps,
+)
 from hoarfrost.reconstruction.state.phase import News, Tally
 
 
@@ -82,7 +89,8 @@ class FinalPasses:
 
     `maps` are those that the next pass sees particles against, and `poses` what the one under way has found.
     `explained` (n, 3) is how well each particle is explained by the maps that it is seen against, which it is not in:
-    its NLL under the map, an empty one, and the map's spherical average. `fold_pass` is None between passes.
+    its NLL under the map, an empty one, and the map's spherical average; `nll_before` (n,) is the first of these in the
+    pass before. `fold_pass` is None between passes.
     """
 
     maps: FoldMaps
@@ -91,6 +99,7 @@ class FinalPasses:
     refining: Refining
     poses: Poses
     explained: Tensor
+    nll_before: Tensor
     number: int = 0
     solved: Solved | None = None
     fold_pass: FoldPass | None = None
@@ -106,7 +115,7 @@ class FinalPasses:
         thorough = dataclasses.replace(refining, effort=refining.effort.thorough())
         poses = Poses.none(env.settings.n_particles, env.settings.classes)
         explained = torch.zeros(env.settings.n_particles, 3, dtype=torch.float64)
-        return cls(refined.maps.resized(box), r_max, refined, thorough, poses, explained)
+        return cls(refined.maps.resized(box), r_max, refined, thorough, poses, explained, explained[:, 0].clone())
 
     def step(self, env: Env, tally: Tally) -> FinalPasses:
         """A batch of a pass; or the beginning of one; or the maps that it comes to."""
@@ -154,7 +163,8 @@ class FinalPasses:
         if self.number > 0:
             is_last = self.number == MOST_COMMON_PASSES or not self.refined.converged
             alike = partial(likeness, start, solved.volumes, self.r_max)
-            is_over = is_last or env.team.once_number(alike) > STANDS_STILL
+            stands_still = env.team.once_number(alike) > STANDS_STILL
+            is_over = is_last or stands_still or not self._explains_more(env)
         maps = self.maps
         # Without refinement maps are made of all but the held-out particles.
         others = slice(None) if self.refined.independent else env.held_out
@@ -168,12 +178,19 @@ class FinalPasses:
             self,
             maps=maps,
             refining=refining,
+            nll_before=self.explained[:, 0].clone(),
             number=self.number + 1,
             solved=solved,
             fold_pass=None,
             is_over=is_over,
             news=(news,),
         )
+
+    def _explains_more(self, env: Env) -> bool:
+        """Whether particles, in none of the maps that they are seen against, are explained better than a pass ago."""
+        rise = self.nll_before - self.explained[:, 0]
+        least = max(LEAST_RISE_OF_PASS, LEAST_STANDARD_ERRORS * float(rise.std()) / len(rise) ** 0.5)
+        return bool(env.team.same(rise.mean()[None])[0] > least)
 
     def _solved(self, env: Env, sums: FoldSums, start: Tensor) -> Solved:
         """The maps (C, box, box, box) of all particles; of the first pass those of the halves too, and their FSC."""
