@@ -164,7 +164,7 @@ def test_a_pass_that_explains_particles_surely_better_is_followed_by_another(mar
     passes = passes_of(env, march.refined)[-1]
     n = len(passes.explained)
     spread = torch.linspace(-1, 1, n, dtype=torch.float64)
-    for rise, follows in ((0.5, True), (0.05, False), (-0.5, False)):
+    for rise, follows in ((0.5, True), (0.03, False), (-0.5, False)):
         before = passes.explained[:, 0] + rise + 0.1 * spread
         assert dataclasses.replace(passes, nll_before=before)._explains_more(env) is follows
     # By less than two standard errors of the mean.

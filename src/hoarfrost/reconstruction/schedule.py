@@ -79,7 +79,7 @@ LARGEST_PORTION = 10_000
 # Final passes go on until the mean FSC of a map with the one before exceeds the first number, or particles are not
 # explained better by so many nats and standard errors, or so often.
 STANDS_STILL = 0.98
-LEAST_RISE_OF_PASS, LEAST_STANDARD_ERRORS = 0.1, 2.0
+LEAST_RISE_OF_PASS, LEAST_STANDARD_ERRORS = 0.05, 2.0
 MOST_COMMON_PASSES = 8
 
 
