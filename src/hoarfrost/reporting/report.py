@@ -106,8 +106,9 @@ def _likelihood(page: Page, run: RunFolder) -> None:
         "made of, and how much better it explains them than an empty map; bands are standard errors. Finer detail is "
         "other data with another NLL, which is shown of the first band limit only; the gain can be compared "
         f"throughout. The last NLL, to {last['resolution_A']:.1f} Å, is {last['nll']:.2f}, and the gain "
-        f"{run_text.gain(last)}. A gain near zero says that the map explains nothing; one that falls, that it fits "
-        "noise: the run then goes back to the best map that there was."
+        f"{run_text.gain(last)}. Points of the final passes are of every particle, each under a map that it is not in, "
+        "and need not join those before. A gain near zero says that the map explains nothing; one that falls, that "
+        "it fits noise: the run then goes back to the best map that there was."
     )
 
 

@@ -3,8 +3,8 @@
 In the first every particle is seen against the map of its half, without its fold. The FSC of the two half maps that it
 gives is honest where the halves were refined apart, and is what is claimed. Then each is seen against the common map of
 all folds but its own, which is less noisy than that of a half, so that poses are truer, and with them the map, until it
-stands still. Half maps of these poses would agree better than they should; how far each shell is trusted stays what the
-first pass says.
+stands still or explains particles no better. Half maps of these poses would agree better than they should; how far
+each shell is trusted stays what the first pass says.
 
 Where there was no refinement the halves have used poses found with one common map all along: one pass does, and the FSC
 is an upper bound of what independent halves would show.
