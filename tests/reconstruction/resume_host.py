@@ -1,8 +1,8 @@
 """Runs the command line on tiny problems, in processes of their own that tests end by signals at any moment.
 
-Everything is loaded once; each line of stdin, like `{"arguments": ["resume", "run"], "signal": 9, "after_s": 0.3}` or
-without a signal, is done by a fork. What comes back is a line of JSON: the exit code, minus the number of the signal
-that ended it, the seconds it took, and what it wrote on stdout and stderr.
+Everything is loaded once; each line of stdin, like `{"arguments": ["resume", "run"], "signal": 9, "when": "map.mrc"}`
+or without a signal, is done by a fork. What comes back is a line of JSON: the exit code, minus the number of the signal
+that ended it, and what it wrote on stdout and stderr.
 """
 
 from __future__ import annotations
@@ -51,8 +51,19 @@ def make_tiny(put: Any = setattr) -> None:
     put(symmetry_search, "find_axes", lambda volume, group, r_max: axes)
 
 
-def run(arguments: list[str], signal: int | None = None, after_s: float = 0.0, when: str = "") -> dict[str, Any]:
-    """A run of the command line in a fork of this process, given a signal after a time, and when a file is there."""
+def lines_of(path: str) -> int:
+    """How many lines a file has, and -1 if it is not there."""
+    try:
+        with open(path, "rb") as file:
+            return file.read().count(b"\n")
+    except FileNotFoundError:
+        return -1
+
+
+def run(
+    arguments: list[str], signal: int | None = None, when: str = "", lines: int = 0, after_s: float = 0.0
+) -> dict[str, Any]:
+    """A run of the command line in a fork, given a signal so long after a file is there and has so many lines."""
     started = time.monotonic()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         child = os.fork()
@@ -64,17 +75,16 @@ def run(arguments: list[str], signal: int | None = None, after_s: float = 0.0, w
             sys.stderr.flush()
             os._exit(code)
         if signal is not None:
+            while when and lines_of(when) < lines and time.monotonic() - started < LONGEST_WAIT_S:
+                time.sleep(0.002)
             time.sleep(after_s)
-            while when and not os.path.exists(when) and time.monotonic() - started < LONGEST_WAIT_S:
-                time.sleep(0.01)
             os.kill(child, signal)
         _, status = os.waitpid(child, 0)
-        seconds = time.monotonic() - started
         written = []
         for file in (out, err):
             file.seek(0)
             written.append(file.read().decode())
-    return {"code": os.waitstatus_to_exitcode(status), "seconds": seconds, "out": written[0], "err": written[1]}
+    return {"code": os.waitstatus_to_exitcode(status), "out": written[0], "err": written[1]}
 
 
 if __name__ == "__main__":
