@@ -24,7 +24,7 @@ from hoarfrost.model.all_poses.band import box_of
 from hoarfrost.model.all_poses.marginal import marginalise
 from hoarfrost.model.all_poses.pose_model import PoseModel
 from hoarfrost.model.images import WhitenedImages
-from hoarfrost.model.quadrature import make_orientation_quadrature, make_shift_quadrature
+from hoarfrost.model.quadrature import make_orientation_quadrature, make_shift_quadrature, sampled_r_max
 from hoarfrost.model.slices.operator import SliceOperator
 from hoarfrost.particles.preprocess import Preprocessor
 from hoarfrost.particles.sampling import split_held_out
@@ -39,10 +39,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--images", type=int, default=40)
+    parser.add_argument("--sampled-diameter", type=float, help="share of the box that orientations are for")
     options = parser.parse_args()
     settings = tomllib.loads((options.run / "config.toml").read_text())
     stack = ParticleStack.open(settings["particles"], settings.get("datadir"))
     pixel_A, box, seed = settings["pixel_size_A"], settings["box"], settings["seed"]
+    diameter = options.sampled_diameter or settings["diameter_A"] / (box * pixel_A)
     sigma_px, extent_px = settings["shift_sigma_A"] / pixel_A, settings["shift_extent_A"] / pixel_A
     held_out, training = split_held_out(len(stack), settings["held_out"], seed)
     preprocessor = Preprocessor(box, settings["diameter_A"] / pixel_A, extent_px)
@@ -55,7 +57,7 @@ def main() -> None:
 
         def nll(sampling: float, name: str, disc: FourierDisc = disc, images: WhitenedImages = images) -> Tensor:
             turned = random_rotations(1, named_generator(seed, name))[0]
-            orientations = make_orientation_quadrature(sampling).rotated(turned)
+            orientations = make_orientation_quadrature(sampled_r_max(sampling, diameter)).rotated(turned)
             shifts = make_shift_quadrature(sampling, box, sigma_px, extent_px)
             small_box = box_of(disc.r_max)
             operator = SliceOperator(disc, small_box, orientations.base_rotations, kernel_width=3)
@@ -63,7 +65,7 @@ def main() -> None:
             return -marginalise(images, slices, PoseModel(disc, orientations, shifts)).log_evidence
 
         first, second, finer = nll(r_max, "first"), nll(r_max, "second"), nll(REFINEMENT * r_max, "finer")
-        poses = make_orientation_quadrature(r_max).n_nodes
+        poses = make_orientation_quadrature(sampled_r_max(r_max, diameter)).n_nodes
         coarse = torch.cat([first, second]).mean()
         print(
             f"{r_max:6.2f} {poses:10,d} {coarse:9.2f} {(first - second).std() / 2**0.5:16.2f} "

@@ -137,6 +137,9 @@ def test_a_refinement_stage_ends_when_sweeps_gain_little() -> None:
     assert is_last_sweep([10.0, 11.0, 11.1])
     assert is_last_sweep([10.0, 9.0])
     assert not is_last_sweep([-2.0, 1.0])
+    # Where orientations are hardly known, less than noise does not count.
+    assert is_last_sweep([0.2, 0.24])
+    assert not is_last_sweep([0.2, 0.3])
     rising = [2.0**n for n in range(20)]
     assert next(n for n in range(20) if is_last_sweep(rising[:n])) == MOST_SWEEPS
 

@@ -37,7 +37,7 @@ from hoarfrost.reconstruction.refinement.gold_standard import filtered_halves, j
 from hoarfrost.reconstruction.refinement.march import March, Refined
 from hoarfrost.reconstruction.refinement.refining import Refining
 from hoarfrost.reconstruction.run import open_source
-from hoarfrost.reconstruction.schedule import MOST_COMMON_PASSES
+from hoarfrost.reconstruction.schedule import MOST_COMMON_PASSES, MOST_HALF_PASSES
 from hoarfrost.reconstruction.settings.options import Options
 from hoarfrost.reconstruction.starts.agreement import StartMaps
 from hoarfrost.reconstruction.state.phase import Tally
@@ -76,7 +76,7 @@ def passes_of(env: Env, refined: Refined) -> list[FinalPasses]:
     while not phase.is_over:
         phase = phase.step(env, Tally())
         if phase.fold_pass is None:
-            assert phase.number == len(found)
+            assert phase.of_halves + phase.common == len(found)
             found.append(phase)
     return found
 
@@ -125,7 +125,8 @@ def test_the_half_maps_agree_on_detail_that_they_do_not_share(march: Any) -> Non
 
 def test_the_claim_is_of_the_halves_and_the_map_of_a_pass_against_the_common_one(march: Any, env: Env) -> None:
     passes = passes_of(env, march.refined)
-    final, of_halves, of_all = passes[-1].result(env), passes[1].solved, passes[-1].solved
+    of_halves = next(passed for passed in passes if not passed.are_apart).solved
+    final, of_all = passes[-1].result(env), passes[-1].solved
     assert of_halves is not None
     assert of_all is not None
     assert passes[-1].is_over
@@ -153,10 +154,11 @@ def test_passes_go_on_until_the_map_stands_still_or_the_run_is_to_end(
         monkeypatch.setattr(FinalPasses, "_explains_more", lambda self, env: more)
         return len(passes_of(env, refined)) - 1
 
-    assert n_passes([0.9] * 9, march.refined) == 1 + MOST_COMMON_PASSES
-    assert n_passes([0.9] * 9, march.refined, more=False) == 2
-    assert n_passes([0.9, 0.99], march.refined) == 3
-    assert n_passes([0.9], dataclasses.replace(march.refined, converged=False)) == 2
+    assert n_passes([0.9] * 20, march.refined) == MOST_HALF_PASSES + MOST_COMMON_PASSES
+    assert n_passes([0.9] * 20, march.refined, more=False) == 2 + 1
+    assert n_passes([0.99, 0.9, 0.99], march.refined) == 2 + 2
+    assert n_passes([0.9, 0.99, 0.99], march.refined) == 3 + 1
+    assert n_passes([], dataclasses.replace(march.refined, converged=False)) == 2
     assert n_passes([], dataclasses.replace(march.refined, independent=False)) == 1
 
 

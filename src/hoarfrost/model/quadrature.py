@@ -2,7 +2,8 @@
 
 Orientations: Lebedev directions on the sphere × uniform in-plane angles. The number of nodes follows from the band
 limit: an angular step Δ = arctan(1 / r_max) moves the outermost coefficient by one Fourier pixel; at least (3.6/Δ)²
-directions and 2π/Δ in-plane angles are used, the latter rounded up to a multiple of four.
+directions and 2π/Δ in-plane angles are used, the latter rounded up to a multiple of four. The transform of a particle
+that fills less of the box changes over more Fourier pixels, and the step is longer by as much (`sampled_r_max`).
 
 The set is invariant under the eight rotations that map the image plane's pixel lattice to itself (quarter turns
 and flips, `maths.rotations.plane_symmetries`), so only one node in eight, the *base*, needs a slice of its own.
@@ -162,6 +163,14 @@ def make_orientation_quadrature(r_max: float) -> OrientationQuadrature:
     node_weights = direction_weights / (4 * n_quarter)
     log_weights = node_weights.log()[:, None].expand(-1, n_quarter).reshape(-1)
     return OrientationQuadrature(base, log_weights, math.degrees(step))
+
+
+def sampled_r_max(r_max: float, diameter: float) -> float:
+    """The band limit whose orientations do for a particle up to r_max, of a `diameter` as a share of the box.
+
+    A turn by Δ moves what is D/2 from the centre by Δ D/2: how fine orientations have to be goes as r_max D.
+    """
+    return r_max * min(1.0, diameter)
 
 
 def in_plane_angles(r_max: float) -> int:

@@ -186,6 +186,7 @@ class Env:
                 self.pose_prior,
                 rotation,
                 group=PointGroup(symmetry),
+                diameter=self.diameter,
                 device=s.device,
                 quadrature_r_max=WARM_SHARE * s.stages_r_max[stage] if is_warm else None,
             )

@@ -21,7 +21,7 @@ from hoarfrost.model.all_poses.band import BandModel, box_of
 from hoarfrost.model.all_poses.marginal import marginalise_with_statistics
 from hoarfrost.model.few_poses.likelihood import LocalModel
 from hoarfrost.model.images import WhitenedImages
-from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature, make_shift_quadrature
+from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature, make_shift_quadrature, sampled_r_max
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FOLDS
 from hoarfrost.reconstruction.schedule import (
@@ -95,7 +95,8 @@ def exact_products(r_max: float, settings: Settings, *, is_warm: bool = False) -
     s = settings
     fine_to = WARM_SHARE * r_max if is_warm else r_max
     shifts = make_shift_quadrature(fine_to, s.box, s.shift_sigma_A / s.pixel_size_A, s.shift_extent_A / s.pixel_size_A)
-    scores = make_orientation_quadrature(fine_to).n_nodes * len(shifts.shifts_px)
+    diameter = s.diameter_A / (s.box * s.pixel_size_A)
+    scores = make_orientation_quadrature(sampled_r_max(fine_to, diameter)).n_nodes * len(shifts.shifts_px)
     return scores * (FourierDisc(s.box, r_max).size + PRODUCTS_OF_LIKELIHOOD)
 
 

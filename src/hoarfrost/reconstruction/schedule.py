@@ -67,9 +67,10 @@ GRADIENT_STAGE = StagePlan(
 # poses.
 WARM_SHARE = 2 / 3
 
-# Sweeps per band limit: 2 to 8. They stop when what the map explains of an image rises by less than 2 %.
+# Sweeps per band limit: 2 to 8. They stop when what the map explains of an image beyond its spherical average, where
+# orientations tell, rises by less than 2 %, or by what noise would do.
 LEAST_SWEEPS, EXPECTED_SWEEPS, MOST_SWEEPS = 2, 3, 8
-LEAST_RISE_OF_SWEEP = 0.02
+LEAST_RISE_OF_SWEEP, LEAST_NATS_OF_SWEEP = 0.02, 0.05
 MOST_IMAGES_OF_SWEEP = 4000
 # Part of the images of a sweep or a final pass that is searched everywhere though their poses are known.
 SEARCHED_SHARE = 0.15
@@ -80,14 +81,18 @@ LARGEST_PORTION = 10_000
 # explained better by so many nats and standard errors, or so often.
 STANDS_STILL = 0.98
 LEAST_RISE_OF_PASS, LEAST_STANDARD_ERRORS = 0.05, 2.0
-MOST_COMMON_PASSES = 8
+MOST_HALF_PASSES, MOST_COMMON_PASSES = 4, 6
+# Where passes change maps slowly, the next sees maps so many times as far from the last ones as the pass came to. What
+# EM does in small steps converges in half as many; up to twice as far it converges at all.
+OVERRELAXED = 1.8
 
 
 def is_last_sweep(gains: Sequence[float]) -> bool:
-    """Whether a stage is over after sweeps in which an image was explained so many nats better than by an empty map."""
+    """Whether a stage is over after sweeps that explained an image so many nats better than their spherical average."""
     if len(gains) < LEAST_SWEEPS:
         return False
-    return len(gains) >= MOST_SWEEPS or gains[-1] - gains[-2] < LEAST_RISE_OF_SWEEP * abs(gains[-1])
+    least = max(LEAST_NATS_OF_SWEEP, LEAST_RISE_OF_SWEEP * abs(gains[-1]))
+    return len(gains) >= MOST_SWEEPS or gains[-1] - gains[-2] < least
 
 
 def share_of_sweeps(done: float) -> float:

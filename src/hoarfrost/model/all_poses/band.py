@@ -13,7 +13,7 @@ from hoarfrost.model.all_poses.pose_model import PoseModel
 from hoarfrost.model.all_poses.slice_bank import Statistics
 from hoarfrost.model.images import WhitenedImages
 from hoarfrost.model.quadratic import Quadratic
-from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature, make_shift_quadrature
+from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature, make_shift_quadrature, sampled_r_max
 from hoarfrost.model.slices.operator import SliceOperator
 from hoarfrost.symmetry.point_group import PointGroup
 
@@ -33,8 +33,8 @@ class BandModel:
     The volume (box, box, box) spans the same length as the images; box = 2 ⌊r_max⌋ + 6. It is to have the symmetry of
     `group`, over which gradients and the quadratic's terms are averaged. Where the group's rotations only permute the
     axes, poses that see the volume alike are summed over once. Otherwise `rotation` (3, 3) turns the whole quadrature
-    of orientations, so that no direction of the map is special. With a `quadrature_r_max` the quadratures are those of
-    that, lower, band limit.
+    of orientations, so that no direction of the map is special. The particle's `diameter`, as a share of the box, says
+    how fine orientations are. With a `quadrature_r_max` the quadratures are those of that, lower, band limit.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class BandModel:
         *,
         kernel_width: int = KERNEL_WIDTH,
         group: PointGroup | None = None,
+        diameter: float = 1.0,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         quadrature_r_max: float | None = None,
@@ -58,7 +59,7 @@ class BandModel:
         self.disc = FourierDisc(image_box, r_max)
         fine_to = r_max if quadrature_r_max is None else quadrature_r_max
         self.is_coarse: bool = fine_to < r_max
-        orientations = make_orientation_quadrature(fine_to)
+        orientations = make_orientation_quadrature(sampled_r_max(fine_to, diameter))
         if self.group.order > 1 and self.group.permutes_axes:
             orientations = orientations.unit_of(self.group.rotations)
         else:

@@ -1,10 +1,10 @@
-"""The final passes over all particles: one tells how far the halves agree, the others give their poses and the map.
+"""The final passes over all particles: some tell how far the halves agree, the others give their poses and the map.
 
-In the first every particle is seen against the map of its half, without its fold. The FSC of the two half maps that it
-gives is honest where the halves were refined apart, and is what is claimed. Then each is seen against the common map of
-all folds but its own, which is less noisy than that of a half, so that poses are truer, and with them the map, until it
-stands still or explains particles no better. Half maps of these poses would agree better than they should; how far
-each shell is trusted stays what the first pass says.
+First every particle is seen against the map of its half, without its fold, until these maps stand still or explain
+particles no better. The FSC of the two half maps that this gives is honest where the halves were refined apart, and is
+what is claimed. Then each is seen against the common map of all folds but its own, which is less noisy than that of a
+half, so that poses are truer, and with them the map, until that stands still as well. Half maps of these poses would
+agree better than they should; how far each shell is trusted stays what the halves say.
 
 Where there was no refinement the halves have used poses found with one common map all along: one pass does, and the FSC
 is an upper bound of what independent halves would show.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import final
@@ -22,11 +23,10 @@ import torch
 from torch import Tensor
 
 from hoarfrost.evaluation.half_maps import HalfMapFSC, compare_half_maps
-from hoarfrost.maths.fourier import FourierDisc, fourier_resize
+from hoarfrost.maths.fourier import fourier_resize
 from hoarfrost.maths.fsc import fourier_shell_correlation
 from hoarfrost.model.all_poses.band import box_of
 from hoarfrost.model.quadratic import Quadratic, mean_of
-from hoarfrost.model.sphere import log_evidence_of_spheres
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FOLDS, FoldMaps, FoldSums
 from hoarfrost.reconstruction.estimate.held_out import HeldOut
@@ -35,12 +35,13 @@ from hoarfrost.reconstruction.refinement.fold_pass import FoldPass
 from hoarfrost.reconstruction.refinement.march import Refined
 from hoarfrost.reconstruction.refinement.poses import Poses
 from hoarfrost.reconstruction.refinement.refining import Refining
-from hoarfrost.reconstruction.refinement.sweep import particle_support
-from hoarfrost.reconstruction.refinement.visit import Visit
+from hoarfrost.reconstruction.refinement.sweep import maps_of_halves, particle_support
 from hoarfrost.reconstruction.schedule import (
     LEAST_RISE_OF_PASS,
     LEAST_STANDARD_ERRORS,
     MOST_COMMON_PASSES,
+    MOST_HALF_PASSES,
+    OVERRELAXED,
     STANDS_STILL,
     r_max_of_final,
     share_of_sweeps,
@@ -74,7 +75,7 @@ class FinalMaps:
 class Solved:
     """What passes came to: maps (C, box, box, box) of all particles, and `fsc` (C, shells) by which shells are trusted.
 
-    `half_volumes` (2, C, box, box, box) are those of the first pass, of halves that never met.
+    `half_volumes` (2, C, box, box, box) are those of the last pass of halves that never met.
     """
 
     volumes: Tensor
@@ -85,12 +86,13 @@ class Solved:
 @final
 @dataclass(frozen=True)
 class FinalPasses:
-    """Passes over all particles: `number` counts those that are done, which came to `solved`.
+    """Passes over all particles: `of_halves` counts those of each half by itself, `common` those after them.
 
-    `maps` are those that the next pass sees particles against, and `poses` what the one under way has found.
-    `explained` (n, 3) is how well each particle is explained by the maps that it is seen against, which it is not in:
-    its NLL under the map, an empty one, and the map's spherical average; `nll_before` (n,) is the first of these in the
-    pass before. `fold_pass` is None between passes.
+    They came to `solved`; `are_apart` tells whether the next is of each half by itself. `maps` are those that it sees
+    particles against, and `poses` what the one under way has found. `explained` (n, 3) is how well each particle is
+    explained by the maps that it is seen against, which it is not in: its NLL under the map, an empty one, and the
+    map's spherical average; `nll_before` (n,) is the first of these in the pass before. `fold_pass` is None between
+    passes.
     """
 
     maps: FoldMaps
@@ -100,7 +102,9 @@ class FinalPasses:
     poses: Poses
     explained: Tensor
     nll_before: Tensor
-    number: int = 0
+    of_halves: int = 0
+    common: int = 0
+    are_apart: bool = True
     solved: Solved | None = None
     fold_pass: FoldPass | None = None
     n_done: int = 0
@@ -123,9 +127,8 @@ class FinalPasses:
             return self._begun(env)
         if self.fold_pass.is_over(env):
             return self._summed(env, self.fold_pass)
-        half, fold, _ = self.fold_pass.portion(env)
         fold_pass, visit = self.fold_pass.step(env)
-        self.explained[visit.everyone] = self._explained(env, visit, self.maps.without(half, fold))
+        self.explained[visit.everyone] = self.fold_pass.explained(env, visit)
         s = env.settings
         junk = fold_pass.refining.junk
         self.poses.put(visit.everyone, Poses.of(visit, junk, s.pixel_size_A, s.shift_extent_A), env.team)
@@ -134,22 +137,14 @@ class FinalPasses:
         news = News(env.final_stage, self.r_max, done, images=len(visit.everyone))
         return dataclasses.replace(self, fold_pass=fold_pass, n_done=n_done, news=(news,))
 
-    def _explained(self, env: Env, visit: Visit, volumes: Tensor) -> Tensor:
-        """NLL of a visit's particles under the maps that it saw, an empty one, and their spherical averages: (n, 3)."""
-        disc, log_shares = FourierDisc(env.settings.box, self.r_max), self.refining.known.log_shares
-        of_sphere = log_evidence_of_spheres(volumes, log_shares, visit.images, disc, env.pose_prior)
-        sphere = env.team.gather(-of_sphere[:, None], len(visit.everyone))
-        seen = -torch.stack([visit.of_all.log_evidence, visit.of_all.log_constant], dim=1)
-        return torch.cat([seen, sphere], dim=1).cpu()
-
     def _fraction_done(self, done: float) -> float:
         """How much of all passes is done, when so much of this one is."""
-        return share_of_sweeps(self.number + done) if self.refined.independent else done
+        return share_of_sweeps(self.of_halves + self.common + done) if self.refined.independent else done
 
     def _begun(self, env: Env) -> FinalPasses:
         n = env.settings.n_particles
         fold_pass = FoldPass.begin(env, self.maps, self.r_max, self.maps.box, torch.arange(n), self.refining)
-        purpose = "their poses and the final map" if self.number else "half maps"
+        purpose = "half maps" if self.are_apart else "their poses and the final map"
         news = News(env.final_stage, self.r_max, message=f"Pass over all particles, for {purpose}")
         return dataclasses.replace(self, fold_pass=fold_pass, n_done=0, news=(news,))
 
@@ -158,33 +153,46 @@ class FinalPasses:
         refining = dataclasses.replace(fold_pass.refining, junk=fold_pass.refining.junk.learnt())
         start = self.maps.common
         solved = self._solved(env, fold_pass.sums, start)
-        # Without refinement no other pass is to follow.
-        is_over = not self.refined.independent
-        if self.number > 0:
-            is_last = self.number == MOST_COMMON_PASSES or not self.refined.converged
-            alike = partial(likeness, start, solved.volumes, self.r_max)
-            stands_still = env.team.once_number(alike) > STANDS_STILL
-            is_over = is_last or stands_still or not self._explains_more(env)
-        maps = self.maps
+        after = dataclasses.replace(
+            self,
+            refining=refining,
+            nll_before=self.explained[:, 0].clone(),
+            of_halves=self.of_halves + self.are_apart,
+            common=self.common + (not self.are_apart),
+            solved=solved,
+            fold_pass=None,
+            news=(News(env.final_stage, self.r_max, self._fraction_done(1.0), judged=self._judged(env)),),
+        )
+        if not self.refined.independent:
+            return dataclasses.replace(after, is_over=True)
+        goes_on = self._goes_on(env, partial(likeness, start, solved.volumes, self.r_max))
+        if not goes_on and not self.are_apart:
+            return dataclasses.replace(after, is_over=True)
+        if goes_on and self.are_apart:
+            maps = maps_of_halves(env, fold_pass)[0]
+        else:
+            maps = FoldMaps(env.team.once(partial(_without, env, fold_pass.sums, solved), self.maps.volumes))
+        if goes_on and (self.of_halves if self.are_apart else self.common) > 0:
+            maps = maps.beyond(self.maps, OVERRELAXED)
+        return dataclasses.replace(after, maps=maps, are_apart=self.are_apart and goes_on)
+
+    def _judged(self, env: Env) -> HeldOut:
+        """How well the pass that is done explains particles that are in none of the maps they were seen against."""
         # Without refinement maps are made of all but the held-out particles.
         others = slice(None) if self.refined.independent else env.held_out
         nll, empty, sphere = self.explained[others].unbind(1)
-        judged = HeldOut.of(nll, empty, sphere, env.team)
-        news = News(env.final_stage, self.r_max, self._fraction_done(1.0), judged=judged)
-        if not is_over:
-            without = partial(_without, env, fold_pass.sums, solved)
-            maps = FoldMaps(env.team.once(without, maps.volumes))
-        return dataclasses.replace(
-            self,
-            maps=maps,
-            refining=refining,
-            nll_before=self.explained[:, 0].clone(),
-            number=self.number + 1,
-            solved=solved,
-            fold_pass=None,
-            is_over=is_over,
-            news=(news,),
-        )
+        return HeldOut.of(nll, empty, sphere, env.team)
+
+    def _goes_on(self, env: Env, alike: Callable[[], float]) -> bool:
+        """Whether a pass like the one that is done is to follow: not where its maps were `alike` before."""
+        if not self.refined.converged:
+            return False
+        if self.of_halves == 0:
+            return True
+        done, most = (self.of_halves, MOST_HALF_PASSES) if self.are_apart else (self.common, MOST_COMMON_PASSES)
+        if done + 1 >= most or env.team.once_number(alike) > STANDS_STILL:
+            return False
+        return self._explains_more(env)
 
     def _explains_more(self, env: Env) -> bool:
         """Whether particles, in none of the maps that they are seen against, are explained better than a pass ago."""
@@ -193,14 +201,15 @@ class FinalPasses:
         return bool(env.team.same(rise.mean()[None])[0] > least)
 
     def _solved(self, env: Env, sums: FoldSums, start: Tensor) -> Solved:
-        """The maps (C, box, box, box) of all particles; of the first pass those of the halves too, and their FSC."""
+        """The maps (C, box, box, box) of all particles; of halves that are apart theirs too, and their FSC."""
         whole, halves, curves = [], [], []
         for c, of_class in enumerate(start):
             parts = [sums.of_half(half, c) for half in range(2)]
-            if self.solved is None:
+            if self.are_apart:
                 of_halves, fsc = _halves(env, parts, of_class)
                 halves.append(of_halves)
             else:
+                assert self.solved is not None
                 fsc = self.solved.fsc[c]
             curves.append(fsc)
             if env.settings.method == "auto":
@@ -208,7 +217,7 @@ class FinalPasses:
                 whole.append(env.team.once(partial(solve, mean_of(parts), of_class), of_class))
             else:
                 whole.append(of_class)
-        half_volumes = torch.stack(halves, dim=1) if self.solved is None else self.solved.half_volumes
+        half_volumes = torch.stack(halves, dim=1) if self.solved is None or halves else self.solved.half_volumes
         return Solved(torch.stack(whole), half_volumes, torch.stack(curves))
 
     def result(self, env: Env) -> FinalMaps:

@@ -13,6 +13,7 @@ from hoarfrost.maths.fourier import FourierDisc
 from hoarfrost.maths.seeds import generator_at
 from hoarfrost.model.few_poses.statistics import LocalStatistics
 from hoarfrost.model.quadratic import Quadratic
+from hoarfrost.model.sphere import log_evidence_of_spheres
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FoldMaps, FoldSums
 from hoarfrost.reconstruction.estimate.junk import Junk
@@ -78,6 +79,19 @@ class FoldPass:
         )
         env.memo.drop("portion")
         return after, visit
+
+    def explained(self, env: Env, visit: Visit) -> Tensor:
+        """How well a visit's particles are explained, which are in none of the maps they are seen against: (n, 3).
+
+        Their NLL under these maps, empty ones, and the maps' spherical averages.
+        """
+        half, fold, _ = self.portion(env)
+        disc, log_shares = FourierDisc(env.settings.box, self.r_max), self.refining.known.log_shares
+        volumes = self.maps.without(half, fold)
+        of_sphere = log_evidence_of_spheres(volumes, log_shares, visit.images, disc, env.pose_prior)
+        sphere = env.team.gather(-of_sphere[:, None], len(visit.everyone))
+        seen = -torch.stack([visit.of_all.log_evidence, visit.of_all.log_constant], dim=1)
+        return torch.cat([seen, sphere], dim=1).cpu()
 
     def portion(self, env: Env) -> tuple[int, int, Tensor]:
         """Half, fold and particles of the portion that is under way."""

@@ -37,7 +37,8 @@ class Refined:
 
     `independent` tells whether the halves were refined apart; without any refinement all maps are the start.
     `converged` is False where the epochs that the user allows left out work that the plan had. `gain_before` is the
-    held-out one of the maps that refinement began with, and `judged` how well its last ones explain those particles.
+    held-out one of the maps that refinement began with, and `judged` how well its last ones explain those particles;
+    `swept` is how well the maps before the last sweep explain the particles of that, without the fold of each.
     """
 
     maps: FoldMaps
@@ -46,6 +47,7 @@ class Refined:
     converged: bool
     gain_before: float
     judged: HeldOut | None = None
+    swept: HeldOut | None = None
 
 
 @final
@@ -54,8 +56,8 @@ class March:
     """Refinement from the maps of the starts, `given`, up to `last_r_max`.
 
     `found` are the maps at the last band limit that is done; `number` that of the one under way. There, sweeps have
-    come to `maps` and `fsc` (C, shells); `gains` are those of the sweeps, in nats an image, and `sweep` the one under
-    way.
+    come to `maps` and `fsc` (C, shells); `judged` tells how well particles were explained in each, and `sweep` is the
+    one under way.
     """
 
     given: StartMaps
@@ -65,7 +67,7 @@ class March:
     number: int = 0
     maps: FoldMaps | None = None
     fsc: Tensor | None = None
-    gains: tuple[float, ...] = ()
+    judged: tuple[HeldOut, ...] = ()
     sweep: Sweep | None = None
     is_over: bool = False
     news: tuple[News, ...] = ()
@@ -85,7 +87,7 @@ class March:
             return self._swept(env, self.sweep)
         if self.maps is None:
             return self._begun(env, tally)
-        if is_last_sweep(self.gains):
+        if is_last_sweep([judged.beyond_sphere for judged in self.judged]):
             return self._at_next(env, self.maps)
         sweep = Sweep.begin(env, self.maps, self._r_max(env), self.refining)
         return dataclasses.replace(self, sweep=sweep, news=())
@@ -114,7 +116,7 @@ class March:
             if not self.found.independent:
                 refining = dataclasses.replace(refining, junk=refining.junk.begun())
             return dataclasses.replace(
-                self, number=number, refining=refining, maps=self.found.maps, fsc=None, gains=(), news=()
+                self, number=number, refining=refining, maps=self.found.maps, fsc=None, judged=(), news=()
             )
         return self._ended(env)
 
@@ -129,7 +131,7 @@ class March:
             refining=sweep.learnt(),
             maps=maps,
             fsc=fsc,
-            gains=(*self.gains, sweep.gain / len(sweep.fold_pass.members)),
+            judged=(*self.judged, sweep.judged(env)),
             sweep=None,
             news=(),
         )
@@ -138,7 +140,7 @@ class March:
         return News(
             self._stage(env),
             self._r_max(env),
-            share_of_sweeps(len(self.gains) + sweep.fraction_done),
+            share_of_sweeps(len(self.judged) + sweep.fraction_done),
             batch_nll=-float(visit.of_all.log_evidence.mean()),
             ess=float(visit.of_all.ess.median()),
             images=len(visit.everyone),
@@ -158,7 +160,7 @@ class March:
         after = dataclasses.replace(
             self,
             refining=refining,
-            found=Refined(maps, r_max, True, True, self.given.gain, judged),
+            found=Refined(maps, r_max, True, True, self.given.gain, judged, self.judged[-1]),
             number=self.number + 1,
             maps=None,
             news=news,
@@ -187,7 +189,7 @@ class March:
     def shown(self, env: Env) -> Shown | None:
         """The maps after a sweep, and some particles with their best poses."""
         maps, known = self.maps, self.refining.known
-        if maps is None or not self.gains or self.sweep is not None:
+        if maps is None or not self.judged or self.sweep is not None:
             return None
         matches = partial(known.matches, env.training, env.settings.pixel_size_A)
         return Shown(self._r_max(env), lambda: maps.common, known.log_shares, matches)

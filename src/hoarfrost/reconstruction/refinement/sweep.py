@@ -14,6 +14,7 @@ from hoarfrost.evaluation.particle_mask import make_particle_mask
 from hoarfrost.model.all_poses.band import box_of
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FOLDS, FoldMaps, FoldSums
+from hoarfrost.reconstruction.estimate.held_out import HeldOut
 from hoarfrost.reconstruction.estimate.m_step import MStep
 from hoarfrost.reconstruction.refinement.fold_pass import FoldPass
 from hoarfrost.reconstruction.refinement.gold_standard import filtered_halves, fsc_of_halves, joined_below
@@ -26,13 +27,13 @@ from hoarfrost.reconstruction.refinement.visit import Visit
 class Sweep:
     """A pass over particles (`fold_pass`), and what it has seen so far: `n_done` particles.
 
-    `gain` is the sum over them of how much better than an empty map the maps explain them, in nats; `probability` has
-    their class probabilities (n, C), batch by batch.
+    Batch by batch, `explained` (n, 3) is how well they are (`FoldPass.explained`), and `probability` (n, C) that of
+    their classes.
     """
 
     fold_pass: FoldPass
     n_done: int = 0
-    gain: float = 0.0
+    explained: tuple[Tensor, ...] = ()
     probability: tuple[Tensor, ...] = ()
 
     @classmethod
@@ -52,10 +53,15 @@ class Sweep:
         after = Sweep(
             fold_pass,
             self.n_done + len(visit.everyone),
-            self.gain + float((visit.of_all.log_evidence - visit.of_all.log_constant).sum()),
+            (*self.explained, self.fold_pass.explained(env, visit)),
             (*self.probability, visit.of_all.probability),
         )
         return after, visit
+
+    def judged(self, env: Env) -> HeldOut:
+        """How well particles are explained by maps that they are not in."""
+        nll, empty, sphere = torch.cat(self.explained).unbind(1)
+        return HeldOut.of(nll, empty, sphere, env.team)
 
     def learnt(self) -> Refining:
         """What is known after the sweep."""
@@ -65,14 +71,19 @@ class Sweep:
 
     def solved(self, env: Env) -> tuple[FoldMaps, Tensor]:
         """New maps, filtered by how far each shell of each half can be trusted, and the halves' FSC, (C, shells)."""
-        start = self.fold_pass.maps.resized(self.fold_pass.box).volumes
-        like = torch.cat([start[:, :1], start], dim=1)
-        maps = env.team.once(partial(_solved, env, self.fold_pass.sums, start), like)
-        halves, maps = maps[:, 0], maps[:, 1:]
-        fsc = env.team.same(fsc_of_halves(halves))
-        lowest = env.settings.stages_r_max[0]
-        joined = [joined_below(filtered_halves(maps[:, fold], fsc), lowest) for fold in range(FOLDS)]
-        return FoldMaps(env.team.same(torch.stack(joined, dim=1))), fsc
+        return maps_of_halves(env, self.fold_pass)
+
+
+def maps_of_halves(env: Env, fold_pass: FoldPass) -> tuple[FoldMaps, Tensor]:
+    """Maps that each half asks for after a pass, filtered by the FSC of the halves, and that FSC, (C, shells)."""
+    start = fold_pass.maps.resized(fold_pass.box).volumes
+    like = torch.cat([start[:, :1], start], dim=1)
+    maps = env.team.once(partial(_solved, env, fold_pass.sums, start), like)
+    halves, maps = maps[:, 0], maps[:, 1:]
+    fsc = env.team.same(fsc_of_halves(halves))
+    lowest = env.settings.stages_r_max[0]
+    joined = [joined_below(filtered_halves(maps[:, fold], fsc), lowest) for fold in range(FOLDS)]
+    return FoldMaps(env.team.same(torch.stack(joined, dim=1))), fsc
 
 
 def _solved(env: Env, sums: FoldSums, start: Tensor) -> Tensor:

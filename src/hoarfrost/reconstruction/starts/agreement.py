@@ -108,6 +108,8 @@ def compare(env: Env, found: Sequence[StartMaps], start: int) -> tuple[StartMaps
             resolutions.append(None)
             continue
         volumes = env.team.once(partial(onto, reference, maps.volumes), maps.volumes)
+        # Turned onto another, a map has the symmetry that starts keep to about other axes, if slightly.
+        volumes = torch.stack([band.group(volume) for volume in volumes])
         aligned.append(volumes)
         found_A = env.team.once_number(partial(agreement_A, volumes, reference, env.length_A))
         # Maps hold a little beyond the band limit, which their ends in space put there.

@@ -13,11 +13,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import final
 
-import torch
 from torch import Tensor
 
 from hoarfrost.maths.fourier import fourier_resize
-from hoarfrost.model.quadratic import Mixture
 from hoarfrost.particles.sampling import MinibatchSampler
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FOLDS
@@ -28,7 +26,14 @@ from hoarfrost.reconstruction.starts.method import Ground
 from hoarfrost.reconstruction.starts.online_em import OnlineMethod
 from hoarfrost.reconstruction.starts.stage import Stage
 from hoarfrost.reconstruction.state.phase import LeftOut, News, Tally
-from hoarfrost.reconstruction.symmetry.search import GroupSearch, impose
+from hoarfrost.reconstruction.symmetry.by_refinement import (
+    Refinement,
+    SearchByRefinement,
+    imposed,
+    maps_of,
+    with_maps,
+)
+from hoarfrost.reconstruction.symmetry.search import GroupSearch
 from hoarfrost.reconstruction.watch.live import Shown
 from hoarfrost.symmetry.point_group import PointGroup
 
@@ -41,13 +46,15 @@ LAST_R_MAX = 14.0
 class ImposeSymmetry:
     """From the maps of the starts, `given`, to `result`, which has the point group `symmetry`.
 
-    Between them come a `march` without symmetry, a `search` for the group where it is to be found, and, where there was
-    no refinement, a `stage` with the symmetry. `correlation` is that of the map with itself about the axes of a group
-    that was asked for, the least of several maps.
+    Between them come a `march` without symmetry, searches for the group where it is to be found (`by_refinement` where
+    orientations are hardly known, then `search`), and, where there was no refinement, a `stage` with the symmetry.
+    `correlation` is that of the map with itself about the axes of a group that was asked for, the least of several
+    maps.
     """
 
     given: StartMaps
     march: March | None = None
+    by_refinement: SearchByRefinement | None = None
     search: GroupSearch | None = None
     stage: Stage | None = None
     symmetry: str = "C1"
@@ -75,6 +82,15 @@ class ImposeSymmetry:
             return dataclasses.replace(self, march=march, news=march.news)
         if env.settings.symmetry != "auto":
             return self._with_axes(env, self.march)
+        if self.by_refinement is None and SearchByRefinement.is_needed(self.march):
+            before = Refinement.of("C1", self.march)
+            by_refinement = SearchByRefinement(self.given, before, LAST_R_MAX)
+            return dataclasses.replace(self, by_refinement=by_refinement, news=())
+        if self.by_refinement is not None and not self.by_refinement.is_over:
+            by_refinement = self.by_refinement.step(env, tally)
+            return dataclasses.replace(self, by_refinement=by_refinement, news=by_refinement.news)
+        if self.by_refinement is not None and self.by_refinement.found is not None:
+            return self._refined_so_far(env, self.by_refinement.found)
         if self.search is None:
             found = self.march.found
             search = GroupSearch(found.maps.common[0], found.r_max, self.march.refining)
@@ -86,12 +102,19 @@ class ImposeSymmetry:
     def _with_axes(self, env: Env, march: March) -> ImposeSymmetry:
         """With the group that was asked for, about the axes that the maps have."""
         group = PointGroup(env.settings.symmetry)
-        volumes, correlations = _imposed(env, march, group)
+        volumes, correlations = imposed(env, march, group)
         told = " and ".join(f"{correlation:.2f}" for correlation in correlations)
         message = f"Axes of {group.name} found: turned about them, the map correlates by {told}"
         news = News(self.given.stage, env.r_max_of(self.given.stage), message=message)
         asked = dataclasses.replace(self, correlation=min(correlations))
         return asked._gone_on(env, march, group.name, volumes, news)
+
+    def _refined_so_far(self, env: Env, found: Refinement) -> ImposeSymmetry:
+        """With the group that refinement told, from the maps that it came to."""
+        result = with_maps(env, self.given, maps_of(found.march))
+        news = News(self.given.stage, env.r_max_of(self.given.stage), left_out=_again(env))
+        ended = dataclasses.replace(self, march=None, by_refinement=None, symmetry=found.group)
+        return dataclasses.replace(ended, result=result, news=(news,))
 
     def _with_group(self, env: Env, march: March, search: GroupSearch) -> ImposeSymmetry:
         """With the group that was found out, C1 and the maps of the starts where there is none."""
@@ -103,8 +126,9 @@ class ImposeSymmetry:
             message = f"Symmetry: {name} (held-out particles are explained better, in nats, by {told})"
         news = News(env.final_stage, search.r_max, message=message)
         if best is None:
-            return dataclasses.replace(self, march=None, search=None, result=self.given, news=(news,))
-        volumes, _ = _imposed(env, march, PointGroup(best.group))
+            ended = dataclasses.replace(self, march=None, by_refinement=None, search=None)
+            return dataclasses.replace(ended, result=self.given, news=(news,))
+        volumes, _ = imposed(env, march, PointGroup(best.group))
         return self._gone_on(env, march, best.group, volumes, news)
 
     def _gone_on(self, env: Env, march: March, symmetry: str, volumes: Tensor, news: News) -> ImposeSymmetry:
@@ -112,15 +136,13 @@ class ImposeSymmetry:
 
         These are the common ones and those of the halves, (3, C, box, box, box).
         """
+        after = dataclasses.replace(self, march=None, by_refinement=None, search=None, symmetry=symmetry)
+        if march.found.independent:
+            result = with_maps(env, self.given, volumes)
+            return dataclasses.replace(after, result=result, news=(dataclasses.replace(news, left_out=_again(env)),))
         band = env.band(self.given.stage, symmetry, start=march.refining.start)
         support = env.support(band.box)
-        maps, *halves = fourier_resize(volumes, band.box) * support
-        after = dataclasses.replace(self, march=None, search=None, symmetry=symmetry)
-        if march.found.independent:
-            again = LeftOut("again", len(env.settings.stages_r_max))
-            mixture = Mixture(maps, self.given.maps.log_shares)
-            result = dataclasses.replace(self.given, maps=mixture, halves=torch.stack(halves))
-            return dataclasses.replace(after, result=result, news=(dataclasses.replace(news, left_out=again),))
+        maps = fourier_resize(volumes[0], band.box) * support
         junk = Junk(env.source.mask_power).covering(env.sample(band.disc), band.disc)
         ground = Ground(band, support, env.team)
         minibatches = env.generator("minibatches with symmetry")
@@ -149,12 +171,6 @@ class ImposeSymmetry:
         return None if self.march is None else self.march.shown(env)
 
 
-def _imposed(env: Env, march: March, group: PointGroup) -> tuple[Tensor, list[float]]:
-    """The common maps that a march found and those of its halves with a group, (3, C, box, box, box).
-
-    Halves go where the common map's axes are. Also the correlation of that of each class with itself about them.
-    """
-    found = march.found.maps
-    every = torch.stack([found.common, *(found.of_half(half) for half in range(2))])
-    imposed = [impose(of_class, group, march.found.r_max, env.team) for of_class in every.unbind(1)]
-    return torch.stack([volumes for volumes, _ in imposed], dim=1), [correlation for _, correlation in imposed]
+def _again(env: Env) -> LeftOut:
+    """Refinement begins once more."""
+    return LeftOut("again", len(env.settings.stages_r_max))
