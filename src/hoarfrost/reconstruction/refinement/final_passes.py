@@ -83,12 +83,21 @@ class Solved:
     fsc: Tensor
 
 
+@dataclass(frozen=True)
+class Common:
+    """What a pass of each half by itself came to, and the `maps` that particles would be seen against after it."""
+
+    solved: Solved
+    maps: FoldMaps
+
+
 @final
 @dataclass(frozen=True)
 class FinalPasses:
     """Passes over all particles: `of_halves` counts those of each half by itself, `common` those after them.
 
-    They came to `solved`; `are_apart` tells whether the next is of each half by itself. `maps` are those that it sees
+    They came to `solved`; `are_apart` tells whether the next is of each half by itself, and `before` has what the one
+    before the last of these came to, to go back to if that is worse. `maps` are those that the next pass sees
     particles against, and `poses` what the one under way has found. `explained` (n, 3) is how well each particle is
     explained by the maps that it is seen against, which it is not in: its NLL under the map, an empty one, and the
     map's spherical average; `nll_before` (n,) is the first of these in the pass before. `fold_pass` is None between
@@ -105,6 +114,7 @@ class FinalPasses:
     of_halves: int = 0
     common: int = 0
     are_apart: bool = True
+    before: Common | None = None
     solved: Solved | None = None
     fold_pass: FoldPass | None = None
     n_done: int = 0
@@ -168,13 +178,18 @@ class FinalPasses:
         goes_on = self._goes_on(env, partial(likeness, start, solved.volumes, self.r_max))
         if not goes_on and not self.are_apart:
             return dataclasses.replace(after, is_over=True)
-        if goes_on and self.are_apart:
+        common = FoldMaps(env.team.once(partial(_without, env, fold_pass.sums, solved), self.maps.volumes))
+        if not self.are_apart:
+            return dataclasses.replace(after, maps=common.beyond(self.maps, OVERRELAXED) if self.common else common)
+        if goes_on:
             maps = maps_of_halves(env, fold_pass)[0]
-        else:
-            maps = FoldMaps(env.team.once(partial(_without, env, fold_pass.sums, solved), self.maps.volumes))
-        if goes_on and (self.of_halves if self.are_apart else self.common) > 0:
-            maps = maps.beyond(self.maps, OVERRELAXED)
-        return dataclasses.replace(after, maps=maps, are_apart=self.are_apart and goes_on)
+            maps = maps.beyond(self.maps, OVERRELAXED) if self.of_halves else maps
+            return dataclasses.replace(after, maps=maps, before=Common(solved, common))
+        if self.before is not None and not self._explains_more(env):
+            # This pass saw worse maps than the one before, whose half maps are the better ones then.
+            solved, common = self.before.solved, self.before.maps
+            after = dataclasses.replace(after, solved=solved, nll_before=self.nll_before)
+        return dataclasses.replace(after, maps=common, are_apart=False, before=None)
 
     def _judged(self, env: Env) -> HeldOut:
         """How well the pass that is done explains particles that are in none of the maps they were seen against."""
