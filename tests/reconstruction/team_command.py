@@ -27,26 +27,32 @@ starts.LEAST_GAIN_TO_REFINE = -math.inf
 # Four minibatches are too few to cool down in, and poses that are all alike still are where rounding puts them.
 annealing.FIRST_NATS, annealing.LEAST_FIRST = math.inf, 1.0
 
-# Tells where this process is at its first iteration, or that of refinement, and lets it wait there, so that a test can
-# end it in mid-run.
-folder = os.environ.get("HALT_IN")
-if folder is not None:
-    home, name = (Env, "judge") if "REFINING" not in os.environ else (fold_pass, "_weights")
-    then = getattr(home, name)
 
-    def halted(*arguments: object) -> object:
-        (Path(folder) / os.environ["RANK"]).write_text(str(os.getpid()))
-        while not (Path(folder) / "go on").exists():
-            time.sleep(0.02)
-        return then(*arguments)
+def prepare() -> None:
+    """Change this process as its environment says."""
+    # Tells where it is at its first iteration, or that of refinement, and lets it wait there, so that a test can end it
+    # in mid-run.
+    folder = os.environ.get("HALT_IN")
+    if folder is not None:
+        home, name = (Env, "judge") if "REFINING" not in os.environ else (fold_pass, "_weights")
+        then = getattr(home, name)
 
-    setattr(home, name, halted)
+        def halted(*arguments: object) -> object:
+            (Path(folder) / os.environ["RANK"]).write_text(str(os.getpid()))
+            while not (Path(folder) / "go on").exists():
+                time.sleep(0.02)
+            return then(*arguments)
 
-if os.environ.get("FULL_DISK") is not None:
+        setattr(home, name, halted)
 
-    def refuse(self: EventLog, event: Event) -> None:
-        raise UsageError("cannot write events.jsonl: No space left on device")
+    if os.environ.get("FULL_DISK") is not None:
 
-    EventLog.write = refuse  # type: ignore[method-assign]
+        def refuse(self: EventLog, event: Event) -> None:
+            raise UsageError("cannot write events.jsonl: No space left on device")
 
-sys.exit(main(sys.argv[1:]))
+        EventLog.write = refuse  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    prepare()
+    sys.exit(main(sys.argv[1:]))
