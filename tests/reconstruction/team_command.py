@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hoarfrost.cli import main
 from hoarfrost.errors import UsageError
-from hoarfrost.reconstruction import schedule
+from hoarfrost.reconstruction import forecast, schedule
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.refinement import fold_pass
 from hoarfrost.reconstruction.settings import plan as settings
@@ -26,6 +26,8 @@ schedule.GRADIENT_STAGE = schedule.StagePlan((1.0,), 2, 4, 2, 2, 4)
 starts.LEAST_GAIN_TO_REFINE = -math.inf
 # Four minibatches are too few to cool down in, and poses that are all alike still are where rounding puts them.
 annealing.FIRST_NATS, annealing.LEAST_FIRST = math.inf, 1.0
+# Nobody asks how long a run takes.
+forecast.MOST_REPEATS = 1
 
 
 def prepare() -> None:
