@@ -252,6 +252,7 @@ def is_harmless(environment: Environment, verb: Verb) -> bool:
     return is_told and draws and environment.largest_file is None and not is_named
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_quick_verbs(name: str, host: Host) -> None:
     for verb_name, verb in QUICK.items():

@@ -58,6 +58,7 @@ def results(study: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_every_method_ends_and_lowers_the_likelihood_of_held_out_images(results: dict[str, Any]) -> None:
     assert [t["method"] for t in results["trials"]] == [*METHODS, "auto", "projection-matching", "batch-em"]
     truth, empty = results["data"]["nll_truth"], results["data"]["nll_zero"]
