@@ -22,8 +22,9 @@ help:  ## say what there is to make
 demo: $(STAMP)  ## reconstruct a map from the example particles, into demo-run/
 	$(BIN)/hoarfrost reconstruct $(PARTICLES) -o $(DEMO_RUN) --overwrite
 
-test: lint docs  ## all checks and tests, with coverage
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --cov --cov-report=term
+test: $(STAMP)  ## all checks and tests, with coverage
+	$(MAKE) --jobs=2 lint docs
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 lint: $(STAMP)  ## style, types and who may import whom
 	$(BIN)/ruff check .

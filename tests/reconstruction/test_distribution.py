@@ -33,13 +33,13 @@ from hoarfrost.simulation.phantom import make_phantom
 
 SOURCES = Path(__file__).parents[2] / "src" / "hoarfrost"
 COMMAND = Path(__file__).with_name("team_command.py")
+HOST = Path(__file__).with_name("team_host.py")
 BOX, PIXEL_A, N = 32, 8.0, 160
 SHARED = ["--shift-sigma", "8", "--shift-extent", "16", "--seed", "3", "--threads", "1", "--starts", "1"]
 # Sums over all poses at r_max 4, then refinement to r_max 5.6.
 REFINED = [*SHARED, "--max-resolution", "46"]
-# Generous for a busy machine that has few cores; what is tested is that there is an end.
-LONGEST_S = 150
-WITHIN_S = 60
+# What is tested is that there is an end, however slow the machine.
+LONGEST_S = 300
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +62,11 @@ def environment(**extra: str) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", **extra}
 
 
-def start_with_torchrun(n: int, arguments: list[str], **extra: str) -> subprocess.Popen[str]:
-    """A run of n processes under torchrun, or of one without."""
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(n), "--master-port", str(free_port())]
+def start_with_torchrun(arguments: list[str], **extra: str) -> subprocess.Popen[str]:
+    """A run of two processes under torchrun."""
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
     return subprocess.Popen(
-        [sys.executable, *(launcher if n > 1 else []), str(COMMAND), "reconstruct", *arguments],
+        [sys.executable, *launcher, str(COMMAND), "reconstruct", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -90,32 +90,85 @@ def wait(process: subprocess.Popen[str]) -> Ended:
     return Ended(process.returncode, out, err)
 
 
+class Host:
+    """Starts processes of the command line, each a copy of one that has all loaded: see team_host.py."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._started = folder, 0
+        # What copies do is not measured, so it need not be slow.
+        own = {name: value for name, value in environment().items() if not name.startswith("COV")}
+        self._process = subprocess.Popen(
+            [sys.executable, str(HOST), str(LONGEST_S)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=own,
+        )
+
+    def _answer(self, task: dict[str, Any] | int) -> int:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps(task), file=self._process.stdin, flush=True)
+        return int(self._process.stdout.readline())
+
+    def start(self, arguments: list[str], variables: dict[str, str]) -> Copy:
+        self._started += 1
+        out, err = (self._folder / f"{self._started}.{name}" for name in ("out", "err"))
+        task = {"arguments": arguments, "environment": variables, "out": str(out), "err": str(err)}
+        return Copy(self, self._answer(task), out, err)
+
+    def wait(self, pid: int) -> int:
+        return self._answer(pid)
+
+    def close(self) -> None:
+        self._process.communicate(timeout=LONGEST_S)
+        assert self._process.returncode == 0
+
+
+@dataclass
+class Copy:
+    """A process that a host has started."""
+
+    host: Host
+    pid: int
+    out: Path
+    err: Path
+    ended: Ended | None = None
+
+    def wait(self) -> Ended:
+        if self.ended is None:
+            code = self.host.wait(self.pid)
+            self.ended = Ended(code, self.out.read_text(), self.err.read_text())
+        return self.ended
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    host = Host(tmp_path_factory.mktemp("host"))
+    yield host
+    host.close()
+
+
 class Crew:
     """n processes of one run without torchrun, whose exit codes can be seen; killed at the end if they still run."""
 
-    def __init__(self, n: int, arguments: list[list[str]], command: str = "reconstruct", **extra: str) -> None:
+    def __init__(self, host: Host, arguments: list[list[str]], **extra: str) -> None:
+        n = len(arguments)
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(n)}
-        self.processes = [
-            subprocess.Popen(
-                [sys.executable, str(COMMAND), command, *arguments[rank]],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=environment(**place, RANK=str(rank), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(n), **extra),
-            )
-            for rank in range(n)
-        ]
+        places = [{**place, "RANK": str(r), "LOCAL_RANK": str(r), "LOCAL_WORLD_SIZE": str(n)} for r in range(n)]
+        self.processes = [host.start(words, {**places[rank], **extra}) for rank, words in enumerate(arguments)]
 
     def __enter__(self) -> Crew:
         return self
 
     def __exit__(self, *_: object) -> None:
         for process in self.processes:
-            process.kill()
-            process.communicate()
+            if process.ended is None:
+                os.kill(process.pid, signal.SIGKILL)
+                process.wait()
 
     def wait(self) -> list[Ended]:
-        return [wait(process) for process in self.processes]
+        return [process.wait() for process in self.processes]
 
 
 def wait_for_halt(folder: Path, n: int) -> list[int]:
@@ -136,17 +189,31 @@ class Outcome:
     output: Path
 
 
-def run(n: int, arguments: list[str], output: Path) -> Outcome:
-    ended = wait(start_with_torchrun(n, [*arguments, "-o", str(output)]))
+def outcome_of(ended: Ended, output: Path) -> Outcome:
     assert ended.code == 0, ended.err
     lines = (output / "events.jsonl").read_text().splitlines()
     return Outcome(ended, [json.loads(line) for line in lines], output)
 
 
+def run(host: Host, n: int, arguments: list[str], output: Path, **extra: str) -> Outcome:
+    """A run of n processes without torchrun, with what all of them said."""
+    words = [*arguments, "-o", str(output)]
+    with Crew(host, [["reconstruct", *words]] * n, **extra) as crew:
+        ended = crew.wait()
+    code = max((end.code for end in ended), key=abs)
+    return outcome_of(Ended(code, "".join(end.out for end in ended), "".join(end.err for end in ended)), output)
+
+
 @pytest.fixture(scope="module")
-def outcomes(particles: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Outcome]:
+def outcomes(host: Host, particles: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Outcome]:
     folder = tmp_path_factory.mktemp("outcomes")
-    return {n: run(n, [str(particles), *REFINED], folder / str(n)) for n in (1, 2, 4)}
+    arguments = [str(particles), *REFINED]
+    two = wait(start_with_torchrun([*arguments, "-o", str(folder / "2")]))
+    return {
+        1: run(host, 1, arguments, folder / "1"),
+        2: outcome_of(two, folder / "2"),
+        4: run(host, 4, arguments, folder / "4"),
+    }
 
 
 def iterations(outcome: Outcome, *, stage: int | None = None) -> list[dict[str, Any]]:
@@ -221,20 +288,17 @@ def test_the_refined_maps_and_poses_agree(outcomes: dict[int, Outcome], n: int) 
 
 
 @pytest.mark.slow
-def test_two_processes_find_the_same_contrast(particles: Path, tmp_path: Path) -> None:
+def test_two_processes_find_the_same_contrast(
+    host: Host, outcomes: dict[int, Outcome], particles: Path, tmp_path: Path
+) -> None:
     dark = tmp_path / "dark" / particles.name
     shutil.copytree(particles.parent, dark.parent)
     stack = dark.with_suffix(".mrcs")
     stack.write_bytes(stack.read_bytes()[:1024] + (-np.fromfile(stack, "<f4", offset=1024)).tobytes())
-    maps = []
-    for star in (particles, dark):
-        output = tmp_path / f"run {len(maps)}"
-        arguments = [str(star), *REFINED, "-o", str(output)]
-        ended = wait(start_with_torchrun(2, arguments))
-        assert ended.code == 0, ended.err
-        assert (ended.out + ended.err).count("images are inverted") == len(maps)
-        maps.append((output / "map.mrc").read_bytes())
-    assert maps[0] == maps[1]
+    inverted = run(host, 2, [str(dark), *REFINED], tmp_path / "run", NO_PICTURES="yes")
+    for outcome, times in ((outcomes[2], 0), (inverted, 1)):
+        assert (outcome.ended.out + outcome.ended.err).count("images are inverted") == times
+    assert (inverted.output / "map.mrc").read_bytes() == (outcomes[2].output / "map.mrc").read_bytes()
 
 
 @pytest.mark.slow
@@ -249,8 +313,9 @@ def test_only_the_first_process_prints_and_writes(outcomes: dict[int, Outcome]) 
 
 
 @pytest.mark.slow
-def test_classes_do_not_depend_on_the_number_of_processes(particles: Path, tmp_path: Path) -> None:
-    alone, shared = (run(n, [str(particles), *REFINED, "--classes", "2"], tmp_path / str(n)) for n in (1, 2))
+def test_classes_do_not_depend_on_the_number_of_processes(host: Host, particles: Path, tmp_path: Path) -> None:
+    arguments = [str(particles), *REFINED, "--classes", "2"]
+    alone, shared = (run(host, n, arguments, tmp_path / str(n)) for n in (1, 2))
     for one, two in zip(iterations(alone, stage=0), iterations(shared, stage=0), strict=True):
         assert two["batch_nll"] == pytest.approx(one["batch_nll"], rel=1e-5)
     assert sorted(p.name for p in shared.output.iterdir()) == sorted(p.name for p in alone.output.iterdir())
@@ -260,10 +325,10 @@ def test_classes_do_not_depend_on_the_number_of_processes(particles: Path, tmp_p
 # The first searches for its rate; the other takes several gradients a step, at points that its own decisions lead to.
 @pytest.mark.parametrize(("method", "compared"), [("adam", 4), ("hf", 2)])
 def test_gradient_methods_do_not_depend_on_the_number_of_processes(
-    particles: Path, tmp_path: Path, method: str, compared: int
+    host: Host, particles: Path, tmp_path: Path, method: str, compared: int
 ) -> None:
     arguments = [str(particles), *SHARED, "--max-resolution", "64", "--method", method]
-    alone, shared = (iterations(run(n, arguments, tmp_path / str(n))) for n in (1, 2))
+    alone, shared = (iterations(run(host, n, arguments, tmp_path / str(n), NO_PICTURES="yes")) for n in (1, 2))
     for one, two in zip(alone[:compared], shared[:compared], strict=True):
         assert two["step"] == pytest.approx(one["step"], rel=1e-5)
         # Hessian-free takes differences of gradients, in which half of the digits are lost.
@@ -273,15 +338,11 @@ def test_gradient_methods_do_not_depend_on_the_number_of_processes(
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_killed_process_ends_the_others_with_one_line(particles: Path, tmp_path: Path, lost: int) -> None:
-    process = start_with_torchrun(
-        2, [str(particles), *REFINED, "-o", str(tmp_path / "run"), "-q"], HALT_IN=str(tmp_path)
-    )
+    process = start_with_torchrun([str(particles), *REFINED, "-o", str(tmp_path / "run"), "-q"], HALT_IN=str(tmp_path))
     pids = wait_for_halt(tmp_path, 2)
     os.kill(pids[lost], signal.SIGKILL)
     (tmp_path / "go on").touch()
-    started = time.monotonic()
     ended = wait(process)
-    assert time.monotonic() - started < WITHIN_S
     assert ended.code != 0
     (line,) = ended.told
     assert f"number {lost} (pid {pids[lost]})" in line
@@ -292,15 +353,15 @@ def test_a_killed_process_ends_the_others_with_one_line(particles: Path, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("silent", [0, 1])
-def test_a_process_that_no_longer_answers_ends_the_others(particles: Path, tmp_path: Path, silent: int) -> None:
-    arguments = [str(particles), *REFINED, "-o", str(tmp_path / "run"), "-q"]
-    with Crew(2, [arguments] * 2, HALT_IN=str(tmp_path), HOARFROST_TIMEOUT_S="3") as crew:
+def test_a_process_that_no_longer_answers_ends_the_others(
+    host: Host, particles: Path, tmp_path: Path, silent: int
+) -> None:
+    arguments = ["reconstruct", str(particles), *REFINED, "-o", str(tmp_path / "run"), "-q"]
+    with Crew(host, [arguments] * 2, HALT_IN=str(tmp_path), HOARFROST_TIMEOUT_S="3") as crew:
         pids = wait_for_halt(tmp_path, 2)
         os.kill(pids[silent], signal.SIGSTOP)
         (tmp_path / "go on").touch()
-        started = time.monotonic()
-        ended = wait(crew.processes[1 - silent])
-        assert time.monotonic() - started < WITHIN_S
+        ended = crew.processes[1 - silent].wait()
     assert ended.code == 1
     (line,) = ended.told
     assert "has kept it waiting for 3 s" in line
@@ -309,13 +370,13 @@ def test_a_process_that_no_longer_answers_ends_the_others(particles: Path, tmp_p
 
 @pytest.mark.slow
 def test_processes_stop_together_and_go_on_to_the_same_bytes(
-    outcomes: dict[int, Outcome], particles: Path, tmp_path: Path
+    host: Host, outcomes: dict[int, Outcome], particles: Path, tmp_path: Path
 ) -> None:
-    arguments = [str(particles), *REFINED, "-o", str(tmp_path / "run"), "-q", "--checkpoint-every", "0"]
-    with Crew(2, [arguments] * 2, HALT_IN=str(tmp_path), REFINING="yes") as crew:
+    arguments = ["reconstruct", str(particles), *REFINED, "-o", str(tmp_path / "run"), "-q", "--checkpoint-every", "0"]
+    with Crew(host, [arguments] * 2, HALT_IN=str(tmp_path), REFINING="yes") as crew:
         wait_for_halt(tmp_path, 2)
         # In its second process only.
-        crew.processes[1].terminate()
+        os.kill(crew.processes[1].pid, signal.SIGTERM)
         (tmp_path / "go on").touch()
         ended = crew.wait()
     assert [end.code for end in ended] == [5, 5]
@@ -326,7 +387,7 @@ def test_processes_stop_together_and_go_on_to_the_same_bytes(
     march = json.loads(newest.read_text())["state"]["phase"]
     assert (march["kind"], march["sweep"]["kind"]) == ("March", "Sweep")
     assert march["sweep"]["n_done"] > 0
-    with Crew(2, [[str(tmp_path / "run")]] * 2, command="resume") as crew:
+    with Crew(host, [["resume", str(tmp_path / "run")]] * 2, NO_PICTURES="yes") as crew:
         ended = crew.wait()
     assert [end.code for end in ended] == [0, 0], ended
     folders = tmp_path / "run", outcomes[2].output
@@ -337,7 +398,7 @@ def test_processes_stop_together_and_go_on_to_the_same_bytes(
 
 
 @pytest.mark.slow
-def test_a_mistake_of_the_user_is_told_once(particles: Path, tmp_path: Path) -> None:
+def test_a_mistake_of_the_user_is_told_once(host: Host, particles: Path, tmp_path: Path) -> None:
     shutil.copytree(particles.parent, tmp_path / "cut")
     cut = tmp_path / "cut" / particles.name
     cut.write_text(cut.read_text()[:-40])
@@ -351,12 +412,12 @@ def test_a_mistake_of_the_user_is_told_once(particles: Path, tmp_path: Path) -> 
         ([[str(particles), "--no-such-option", "-o", str(new)]] * 2, 2, "--no-such-option"),
         ([[str(particles), *REFINED, "-o", str(new), *more] for more in ([], ["--epochs", "2"])], 2, "process 1 on"),
     ]
-    for arguments, code, words in cases:
-        with Crew(2, arguments) as crew:
+    for arguments, code, complaint in cases:
+        with Crew(host, [["reconstruct", *words] for words in arguments]) as crew:
             ended = crew.wait()
         assert [end.code for end in ended] == [code, code], [end.err for end in ended]
         (line,) = ended[0].told + ended[1].told
-        assert words in line
+        assert complaint in line
         assert "".join(end.out + end.err for end in ended).count("\n") == 1
     assert [entry.name for entry in old.iterdir()] == ["map.mrc"]
     assert not new.exists()
@@ -364,7 +425,7 @@ def test_a_mistake_of_the_user_is_told_once(particles: Path, tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_torchrun_shows_a_mistake_once_and_its_exit_code(particles: Path, tmp_path: Path) -> None:
-    ended = wait(start_with_torchrun(2, [str(tmp_path / "none.star"), *REFINED, "-o", str(tmp_path / "run")]))
+    ended = wait(start_with_torchrun([str(tmp_path / "none.star"), *REFINED, "-o", str(tmp_path / "run")]))
     assert ended.code != 0
     (line,) = ended.told
     assert "none.star" in line
@@ -372,9 +433,9 @@ def test_torchrun_shows_a_mistake_once_and_its_exit_code(particles: Path, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_failure_of_the_first_process_alone_ends_all(particles: Path, tmp_path: Path) -> None:
-    arguments = [str(particles), *REFINED, "-o", str(tmp_path / "run"), "-q"]
-    with Crew(2, [arguments] * 2, FULL_DISK="yes") as crew:
+def test_a_failure_of_the_first_process_alone_ends_all(host: Host, particles: Path, tmp_path: Path) -> None:
+    arguments = ["reconstruct", str(particles), *REFINED, "-o", str(tmp_path / "run"), "-q"]
+    with Crew(host, [arguments] * 2, FULL_DISK="yes") as crew:
         ended = crew.wait()
     assert [end.code for end in ended] == [2, 1]
     assert ended[0].told == ["hoarfrost: error: cannot write events.jsonl: No space left on device"]
@@ -410,7 +471,10 @@ def two_hosts() -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
 
 @pytest.mark.slow
 def test_two_hosts_give_what_one_gives(
-    two_hosts: tuple[tuple[str, str], tuple[str, str]], particles: Path, tmp_path: Path
+    two_hosts: tuple[tuple[str, str], tuple[str, str]],
+    outcomes: dict[int, Outcome],
+    particles: Path,
+    tmp_path: Path,
 ) -> None:
     arguments = [str(particles), *REFINED]
     launcher = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d"]
@@ -432,10 +496,9 @@ def test_two_hosts_give_what_one_gives(
     ended = [wait(host) for host in hosts]
     assert [end.code for end in ended] == [0, 0], [end.err for end in ended]
     assert sum("Map:  " in end.out for end in ended) == 1
-    one = run(1, arguments, tmp_path / "one")
     two = [json.loads(line) for line in (tmp_path / "two" / "events.jsonl").read_text().splitlines()]
     # Refinement adds up so much that last bits grow.
-    first = ([event for event in events if event["stage"] == 0] for events in (one.events, two))
+    first = ([event for event in events if event["stage"] == 0] for events in (outcomes[1].events, two))
     for alone, shared in zip(*first, strict=True):
         if alone["batch_nll"] is not None:
             assert shared["batch_nll"] == pytest.approx(alone["batch_nll"], rel=1e-5)

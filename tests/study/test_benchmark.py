@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ import torch
 import hoarfrost
 from hoarfrost.cli import main
 from hoarfrost.errors import DataError, UsageError
+from hoarfrost.evaluation import search
 from hoarfrost.io.mrc import read_volume
 from hoarfrost.optim.registry import METHODS
 from hoarfrost.options import made
 from hoarfrost.particles.stack import ParticleStack
+from hoarfrost.reporting import study_pictures
 from hoarfrost.reporting.study_page import write_study_report
 from hoarfrost.study.choices import choose_methods, choose_preset
 from hoarfrost.study.data import particle_data
@@ -25,6 +29,15 @@ from hoarfrost.study.results import summarise
 N = 300
 SMALL: dict[str, Any] = {"n_images": N, "epochs": 2.0, "band_limit": 0.1, "baseline_iterations": 2}
 HEADINGS = 8
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_pictures_and_searches() -> Iterator[None]:
+    """Pictures of surfaces in few pixels, and few candidates where a map is turned onto the truth."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study_pictures, "render_isosurface", partial(study_pictures.render_isosurface, pixels=40))
+        patch.setattr(search, "N_KEPT", 4)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +58,7 @@ def results(study: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_every_method_ends_and_lowers_the_likelihood_of_held_out_images(results: dict[str, Any]) -> None:
     assert [t["method"] for t in results["trials"]] == [*METHODS, "auto", "projection-matching", "batch-em"]
     truth, empty = results["data"]["nll_truth"], results["data"]["nll_zero"]
