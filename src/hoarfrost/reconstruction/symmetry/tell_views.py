@@ -1,0 +1,190 @@
+"""The last phase of a run without symmetry: are views that its map makes alike told apart by one odd unit?
+
+A particle that is symmetric but for one unit is locked early into any of the views that look alike, and the map
+becomes the average of all units. Particles never come to see the other views, as these are no better under such a map.
+So a group that the map nearly has is looked for (`near`), and one unit that is odd (`odd_unit`): half of the particles
+place it, and the other half says whether it is there. Then each particle counts in each of its views as much as it is
+likely (`views_map`). That map is kept where it explains particles of other folds better than the one before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from hoarfrost.maths.fourier import fourier_resize
+from hoarfrost.model.all_poses.band import box_of
+from hoarfrost.reconstruction.env import Env
+from hoarfrost.reconstruction.refinement.final_passes import FinalPasses
+from hoarfrost.reconstruction.refinement.sweep import particle_support
+from hoarfrost.reconstruction.state.phase import News, Tally
+from hoarfrost.reconstruction.symmetry.near import NearGroup, near_group
+from hoarfrost.reconstruction.symmetry.odd_unit import Comparison, OddUnit
+from hoarfrost.reconstruction.symmetry.views import over_views, views_of
+from hoarfrost.reconstruction.symmetry.views_map import explained, over_weighted_views
+from hoarfrost.symmetry.axes import in_frame
+from hoarfrost.symmetry.point_group import PointGroup
+
+# Coarser maps do not show units, and the search for one uses no finer detail.
+LEAST_R_MAX, MOST_R_MAX = 8.0, 14.0
+MOST_PARTICLES = 2000
+# Nats in all: the best of some dozens of spheres is worth 2 where no unit is odd.
+WORTH_CLIMBING = 6.0
+# Nats a particle, and standard errors.
+LEAST_RISE, LEAST_STANDARD_ERRORS = 0.05, 2.0
+
+
+@dataclass(frozen=True)
+class Rise:
+    """How much better particles are explained, in nats each, and the standard error."""
+
+    mean: float
+    standard_error: float
+
+    @classmethod
+    def of(cls, each: Tensor) -> Rise:
+        """The mean over particles (n,)."""
+        return cls(float(each.mean()), float(each.std() / len(each) ** 0.5))
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether it is more than its error, and worth something."""
+        return self.mean > max(LEAST_RISE, LEAST_STANDARD_ERRORS * self.standard_error)
+
+    def __neg__(self) -> Rise:
+        return Rise(-self.mean, self.standard_error)
+
+    def __str__(self) -> str:
+        return f"{self.mean:z.2f} ± {self.standard_error:.2f} nats"
+
+
+@dataclass(frozen=True)
+class Alike:
+    """What was found of views that the map makes alike: those of a `group`, C1 where there are none.
+
+    `rise` is of the particles that an odd unit was not placed by, None where none was found. `told` is the share of
+    particles with one view that is more likely than all others together. `is_shown` tells whether the map has the unit.
+    """
+
+    group: str = "C1"
+    rise: Rise | None = None
+    told: float = 0.0
+    is_shown: bool = False
+
+    @property
+    def order(self) -> int:
+        """The number of views that look alike."""
+        return PointGroup(self.group).order
+
+
+@final
+@dataclass(frozen=True)
+class TellViews:
+    """After the final `passes`: first the group `near`, then the odd `unit`, then `rise`, then what came of it."""
+
+    passes: FinalPasses
+    near: NearGroup | None = None
+    unit: OddUnit | None = None
+    rise: Rise | None = None
+    result: Alike | None = None
+    news: tuple[News, ...] = ()
+
+    @classmethod
+    def begin(cls, env: Env, passes: FinalPasses, symmetry: str) -> TellViews:
+        """Over at once where the map has a symmetry, is too coarse, or is one of several."""
+        is_alone = passes.refined.independent and env.settings.classes == 1 and symmetry == "C1"
+        is_looked_for = is_alone and passes.refined.converged and passes.r_max >= LEAST_R_MAX
+        return cls(passes, result=None if is_looked_for else Alike())
+
+    def step(self, env: Env, tally: Tally) -> TellViews:
+        """Find the group, the unit, whether it is there, or the map; a minute or two at most."""
+        if self.near is None:
+            return self._with_group(env)
+        if self.unit is None:
+            return self._with_unit(env, self.near)
+        if self.rise is None:
+            return self._with_rise(env, self.near, self.unit)
+        return self._with_map(env, self.near, self.unit, self.rise)
+
+    def _with_group(self, env: Env) -> TellViews:
+        near = near_group(self._coarse, self._r_max, env.team)
+        return dataclasses.replace(self, near=near, result=Alike() if near is None else None, news=())
+
+    def _with_unit(self, env: Env, near: NearGroup) -> TellViews:
+        compared = self._comparison(env, near, self._sample(env, 0))
+        unit = compared.best_of(env, particle_support(env, compared.volume))
+        if unit.gain < WORTH_CLIMBING:
+            return self._with_none(env, near)
+        return dataclasses.replace(self, unit=unit, news=())
+
+    def _with_rise(self, env: Env, near: NearGroup, unit: OddUnit) -> TellViews:
+        placed = self._climbed(env, near, unit, self._sample(env, 0))
+        compared = self._comparison(env, near, self._sample(env, 1))
+        rise = Rise.of(over_views(compared.of_unit(env, placed)) - over_views(compared.alike))
+        if not rise.is_sure:
+            return self._with_none(env, near)
+        return dataclasses.replace(self, unit=placed, rise=rise, news=())
+
+    def _climbed(self, env: Env, near: NearGroup, unit: OddUnit, members: Tensor) -> OddUnit:
+        compared = self._comparison(env, near, members)
+        return compared.climbed(env, unit, particle_support(env, compared.volume))
+
+    def _with_none(self, env: Env, near: NearGroup) -> TellViews:
+        alike = Alike(near.group)
+        message = f"The map is nearly {near.group}: no difference between its {alike.order} units was found"
+        return dataclasses.replace(self, result=alike, news=(self._told(env, message),))
+
+    def _with_map(self, env: Env, near: NearGroup, unit: OddUnit, rise: Rise) -> TellViews:
+        unit = self._climbed(env, near, unit, self._sample(env, None))
+        everyone = torch.arange(env.settings.n_particles)
+        share = self._comparison(env, near, everyone).of_unit(env, unit).softmax(dim=1)
+        views = views_of(env, self.passes.poses, near.axes(env.settings.box), PointGroup(near.group))
+        passes = over_weighted_views(env, self.passes, views, share)
+        shown = self._is_particle
+        rises = explained(env, passes, views) - explained(env, self.passes, views)
+        better = Rise.of(rises[shown])
+        told = float((share[shown].max(dim=1).values > 0.5).double().mean())
+        is_shown = better.is_sure or (-better).is_sure
+        alike = Alike(near.group, rise, told, is_shown)
+        message = (
+            f"The map is nearly {near.group}: its {alike.order} views look alike, and {told:.0%} of the particles tell "
+            f"theirs. One unit differs, by {rise} a particle"
+        )
+        if better.is_sure:
+            message += f"; the new map, which shows it, explains particles better by {better}"
+        poses = dataclasses.replace(passes.poses, log_evidence=passes.poses.log_evidence + rises)
+        kept = dataclasses.replace(passes, poses=poses) if better.is_sure else self.passes
+        return dataclasses.replace(self, passes=kept, result=alike, news=(self._told(env, message),))
+
+    def _told(self, env: Env, message: str) -> News:
+        return News(env.final_stage, self.passes.r_max, message=message)
+
+    @property
+    def _r_max(self) -> float:
+        return min(self.passes.r_max, MOST_R_MAX)
+
+    @property
+    def _coarse(self) -> Tensor:
+        assert self.passes.solved is not None
+        return fourier_resize(self.passes.solved.volumes[0], box_of(self._r_max))
+
+    @property
+    def _is_particle(self) -> Tensor:
+        return self.passes.poses.junk < 0.5
+
+    def _sample(self, env: Env, half: int | None) -> Tensor:
+        """Particles of a half, or of both, that are no junk; not more than it takes."""
+        chosen = self._is_particle if half is None else self._is_particle & (env.folds.half == half)
+        members = chosen.nonzero().squeeze(1)
+        order = torch.randperm(len(members), generator=env.generator("odd unit"))
+        return members[order[:MOST_PARTICLES]].sort().values
+
+    def _comparison(self, env: Env, near: NearGroup, members: Tensor) -> Comparison:
+        coarse, group = self._coarse, PointGroup(near.group)
+        volume = group(in_frame(coarse, near.axes(len(coarse))))
+        views = views_of(env, self.passes.poses, near.axes(env.settings.box), group, in_frame=True)
+        return Comparison.of(env, volume, group, self._r_max, (members, views[members]))
