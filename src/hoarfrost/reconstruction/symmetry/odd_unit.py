@@ -62,24 +62,26 @@ class OddUnit:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Particles `members` (m,) with `views` in the group's frame, and a symmetric map (n, n, n) that is good to r_max.
+    """Particles `members` (m,), `views` in the group's frame, and a symmetric `volume` (n, n, n) that is good to r_max.
 
     `alike` (m, |G|) is the log-density of each view under that map.
     """
 
     volume: Tensor
-    group: PointGroup
     r_max: float
     members: Tensor
     views: Views
     alike: Tensor
 
     @classmethod
-    def of(
-        cls, env: Env, volume: Tensor, group: PointGroup, r_max: float, of_members: tuple[Tensor, Views]
-    ) -> Comparison:
-        """Of particles and their views."""
-        return cls(volume, group, r_max, *of_members, log_densities(env, volume, r_max, *of_members))
+    def of(cls, env: Env, volume: Tensor, r_max: float, members: Tensor, views: Views) -> Comparison:
+        """With the log-densities that follow."""
+        return cls(volume, r_max, members, views, log_densities(env, volume, r_max, members, views))
+
+    @property
+    def group(self) -> PointGroup:
+        """The group of the map."""
+        return self.views.group
 
     def with_amplitude(self, env: Env, unit: OddUnit) -> tuple[OddUnit, Tensor]:
         """A unit with its best amplitude, and the log-density of each view with it, (m, |G|)."""
@@ -128,7 +130,7 @@ class Comparison:
     def _spread(self, inside: Tensor) -> list[OddUnit]:
         """Spheres about places that are far enough from each other, and from all that look like another."""
         radius = unit_radius(inside, self.group)
-        points = places(len(inside))[inside > 0]
+        points = places(len(inside))[inside.cpu() > 0]
         left = torch.ones(len(points), dtype=torch.bool)
         found: list[OddUnit] = []
         while bool(left.any()):

@@ -24,7 +24,7 @@ from hoarfrost.reconstruction.refinement.sweep import particle_support
 from hoarfrost.reconstruction.state.phase import News, Tally
 from hoarfrost.reconstruction.symmetry.near import NearGroup, near_group
 from hoarfrost.reconstruction.symmetry.odd_unit import Comparison, OddUnit
-from hoarfrost.reconstruction.symmetry.views import over_views, views_of
+from hoarfrost.reconstruction.symmetry.views import Views, over_views
 from hoarfrost.reconstruction.symmetry.views_map import explained, over_weighted_views
 from hoarfrost.symmetry.axes import in_frame
 from hoarfrost.symmetry.point_group import PointGroup
@@ -53,7 +53,7 @@ class Rise:
     @property
     def is_sure(self) -> bool:
         """Whether it is more than its error, and worth something."""
-        return self.mean > max(LEAST_RISE, LEAST_STANDARD_ERRORS * self.standard_error)
+        return self.mean > LEAST_RISE and self.mean > LEAST_STANDARD_ERRORS * self.standard_error
 
     def __neg__(self) -> Rise:
         return Rise(-self.mean, self.standard_error)
@@ -135,14 +135,15 @@ class TellViews:
 
     def _with_none(self, env: Env, near: NearGroup) -> TellViews:
         alike = Alike(near.group)
-        message = f"The map is nearly {near.group}: no difference between its {alike.order} units was found"
+        found = f"no difference between its {alike.order} units was found; try --symmetry {near.group}"
+        message = f"The map is nearly {near.group}: {found}"
         return dataclasses.replace(self, result=alike, news=(self._told(env, message),))
 
     def _with_map(self, env: Env, near: NearGroup, unit: OddUnit, rise: Rise) -> TellViews:
         unit = self._climbed(env, near, unit, self._sample(env, None))
         everyone = torch.arange(env.settings.n_particles)
         share = self._comparison(env, near, everyone).of_unit(env, unit).softmax(dim=1)
-        views = views_of(env, self.passes.poses, near.axes(env.settings.box), PointGroup(near.group))
+        views = Views.of(env, self.passes.poses, near.axes(env.settings.box), PointGroup(near.group))
         passes = over_weighted_views(env, self.passes, views, share)
         shown = self._is_particle
         rises = explained(env, passes, views) - explained(env, self.passes, views)
@@ -186,5 +187,5 @@ class TellViews:
     def _comparison(self, env: Env, near: NearGroup, members: Tensor) -> Comparison:
         coarse, group = self._coarse, PointGroup(near.group)
         volume = group(in_frame(coarse, near.axes(len(coarse))))
-        views = views_of(env, self.passes.poses, near.axes(env.settings.box), group, in_frame=True)
-        return Comparison.of(env, volume, group, self._r_max, (members, views[members]))
+        views = Views.of(env, self.passes.poses, near.axes(env.settings.box), group, in_frame=True)
+        return Comparison.of(env, volume, self._r_max, members, views)

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from hoarfrost.maths.fourier import FourierDisc
-from hoarfrost.maths.rows import Rows
 from hoarfrost.model.few_poses.likelihood import LocalModel
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.refinement.poses import Poses
@@ -28,42 +27,46 @@ BATCH = 200
 
 
 @dataclass(frozen=True)
-class Views(Rows):
-    """Of n particles the poses that look alike: `rotations` (n, |G|, 3, 3) and `shifts_px` (n, |G|, 2), float64.
+class Views:
+    """The views of n particles at `rotations` Q (n, 3, 3) and `shifts_px` t (n, 2), float64, that `group` makes alike.
 
-    The first is the pose that they were found in.
+    `axes` are those of the map, in voxels of the images. Views are of the map, or `in_frame` of the group. The first is
+    the pose itself.
     """
 
     rotations: Tensor
     shifts_px: Tensor
+    axes: Axes
+    group: PointGroup
+    in_frame: bool = False
 
-    def __len__(self) -> int:
-        return len(self.rotations)
+    @classmethod
+    def of(cls, env: Env, poses: Poses, axes: Axes, group: PointGroup, *, in_frame: bool = False) -> Views:
+        """Of all particles in their best poses."""
+        return cls(poses.rotations, poses.shifts_A / env.settings.pixel_size_A, axes, group, in_frame)
 
-
-def views_of(env: Env, poses: Poses, axes: Axes, group: PointGroup, *, in_frame: bool = False) -> Views:
-    """The views of all particles in a map whose axes, in voxels of the images, are these; or in the group's frame."""
-    turned = poses.rotations @ axes.rotation.T
-    rotations = turned[:, None] @ group.rotations
-    shifts_px = poses.shifts_A / env.settings.pixel_size_A + (poses.rotations @ axes.centre)[:, :2]
-    every = shifts_px[:, None].expand(-1, group.order, -1)
-    if not in_frame:
-        rotations = rotations @ axes.rotation
-        every = every - (rotations @ axes.centre)[..., :2]
-    return Views(rotations.contiguous(), every.contiguous())
+    def __getitem__(self, members: Tensor) -> tuple[Tensor, Tensor]:
+        """Q_g (m, |G|, 3, 3) and t_g (m, |G|, 2) of some particles (m,)."""
+        poses, centre = self.rotations[members], self.axes.centre
+        rotations = (poses @ self.axes.rotation.T)[:, None] @ self.group.rotations
+        shifts_px = (self.shifts_px[members] + (poses @ centre)[:, :2])[:, None]
+        if self.in_frame:
+            return rotations.contiguous(), shifts_px.repeat(1, self.group.order, 1)
+        rotations = rotations @ self.axes.rotation
+        return rotations.contiguous(), (shifts_px - (rotations @ centre)[..., :2]).contiguous()
 
 
 def log_densities(env: Env, volume: Tensor, r_max: float, members: Tensor, views: Views) -> Tensor:
-    """log p(Ĩ, Q_g, t_g | V) less the image's constant, of particles `members` (m,) with their views: (m, |G|) float64.
+    """log p(Ĩ, Q_g, t_g | V) less the image's constant, of particles `members` (m,): (m, |G|) float64.
 
     `volume` (box, box, box) is V.
     """
     model = LocalModel(volume, FourierDisc(env.settings.box, r_max), env.pose_prior)
-    own, own_views = env.team.share(members), env.team.share(views)
-    parts = [torch.zeros(0, views.shifts_px.shape[1], dtype=torch.float64)]
-    for rows in torch.split(torch.arange(len(own)), BATCH):
-        images, some = env.source.images(own[rows], model.disc), own_views[rows].to(env.settings.device)
-        parts.append(model.log_density(images, some.rotations, some.shifts_px).to("cpu", torch.float64))
+    parts = [torch.zeros(0, views.group.order, dtype=torch.float64)]
+    for batch in torch.split(env.team.share(members), BATCH):
+        rotations, shifts_px = (of_views.to(env.settings.device) for of_views in views[batch])
+        found = model.log_density(env.source.images(batch, model.disc), rotations, shifts_px)
+        parts.append(found.to("cpu", torch.float64))
     return env.team.gather(torch.cat(parts), len(members))
 
 

@@ -45,10 +45,10 @@ def over_weighted_views(env: Env, passes: FinalPasses, views: Views, share: Tens
 
 def explained(env: Env, passes: FinalPasses, views: Views) -> Tensor:
     """The evidence of each particle over its views under the map without its fold, less its constant: (n,) float64."""
-    found = torch.zeros(len(views), dtype=torch.float64)
+    found = torch.zeros(env.settings.n_particles, dtype=torch.float64)
     for half, fold, members in _portions(env):
         volume = passes.maps.without(half, fold)[0]
-        found[members] = over_views(log_densities(env, volume, passes.r_max, members, views[members]))
+        found[members] = over_views(log_densities(env, volume, passes.r_max, members, views))
     return found
 
 
@@ -66,8 +66,8 @@ def _sums(env: Env, passes: FinalPasses, views: Views, share: Tensor) -> FoldSum
         statistics = LocalStatistics(box, env.settings.box, device)
         for rows in torch.split(env.team.share(members), BATCH):
             image, view = (share[rows] > LEAST_SHARE).nonzero().unbind(1)
-            place = rows[image], view
-            draws = Draws(image, views.rotations[place], views.shifts_px[place], share[place].to(torch.float32))
+            rotations, shifts_px = (of_views[image, view] for of_views in views[rows])
+            draws = Draws(image, rotations, shifts_px, share[rows[image], view].to(torch.float32))
             statistics.add(model, env.source.images(rows, model.disc), draws.to(device))
         quadratic = statistics.quadratic(sizes[half])
         env.team.sum_(quadratic.linear, quadratic.kernel)
@@ -78,10 +78,13 @@ def _sums(env: Env, passes: FinalPasses, views: Views, share: Tensor) -> FoldSum
 def _best(env: Env, poses: Poses, views: Views, share: Tensor) -> Poses:
     """The poses in their most likely views."""
     most, view = share.max(dim=1)
-    rows = torch.arange(len(view))
+    rotations, shifts_px = poses.rotations.clone(), torch.zeros_like(poses.shifts_A)
+    for rows in torch.split(torch.arange(len(view)), BATCH):
+        of_rows = views[rows]
+        rotations[rows], shifts_px[rows] = (each[torch.arange(len(rows)), view[rows]] for each in of_rows)
     return dataclasses.replace(
         poses,
-        rotations=views.rotations[rows, view],
-        shifts_A=views.shifts_px[rows, view] * env.settings.pixel_size_A,
+        rotations=rotations,
+        shifts_A=shifts_px * env.settings.pixel_size_A,
         probability=poses.probability * most,
     )
