@@ -29,9 +29,11 @@ from hoarfrost.reconstruction.settings.plan import resolve
 from hoarfrost.reconstruction.state.phase import Tally
 from hoarfrost.reconstruction.state.tree import plain, restored
 from hoarfrost.reconstruction.symmetry import search
+from hoarfrost.reconstruction.symmetry.alike import Alike, Rise
 from hoarfrost.reconstruction.symmetry.near import may_turn, near_group
-from hoarfrost.reconstruction.symmetry.odd_unit import Comparison, OddUnit
-from hoarfrost.reconstruction.symmetry.tell_views import Alike, Rise, TellViews
+from hoarfrost.reconstruction.symmetry.odd_unit import OddUnit
+from hoarfrost.reconstruction.symmetry.tell_views import TellViews
+from hoarfrost.reconstruction.symmetry.unit_search import Comparison
 from hoarfrost.reconstruction.symmetry.views import Views, log_densities, over_views
 from hoarfrost.reconstruction.symmetry.views_map import over_weighted_views
 from hoarfrost.reconstruction.trust import Evidence

@@ -22,8 +22,9 @@ from hoarfrost.reconstruction.refinement.march import March
 from hoarfrost.reconstruction.starts.agreement import StartsResult
 from hoarfrost.reconstruction.starts.starts import Starts
 from hoarfrost.reconstruction.state.phase import News, Tally
+from hoarfrost.reconstruction.symmetry.alike import Alike
 from hoarfrost.reconstruction.symmetry.impose import ImposeSymmetry
-from hoarfrost.reconstruction.symmetry.tell_views import Alike, TellViews
+from hoarfrost.reconstruction.symmetry.tell_views import TellViews
 from hoarfrost.reconstruction.watch.live import Shown
 from hoarfrost.reconstruction.watch.progress import FractionDone
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from hoarfrost.evaluation.half_maps import HalfMapFSC
 from hoarfrost.reconstruction.estimate.held_out import HeldOut
 from hoarfrost.reconstruction.starts.agreement import StartsResult
-from hoarfrost.reconstruction.symmetry.tell_views import Alike
+from hoarfrost.reconstruction.symmetry.alike import Alike
 
 # Nats an image. Of apoferritin, which tells least, wrong maps have none at the end and right ones two.
 LEAST_BEYOND_SPHERE = 1.2

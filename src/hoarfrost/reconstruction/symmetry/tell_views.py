@@ -4,7 +4,8 @@ A particle that is symmetric but for one unit is locked early into any of the vi
 becomes the average of all units. Particles never come to see the other views, as these are no better under such a map.
 So a group that the map nearly has is looked for (`near`), and one unit that is odd (`odd_unit`): half of the particles
 place it, and the other half says whether it is there. Then each particle counts in each of its views as much as it is
-likely (`views_map`). That map is kept where it explains particles of other folds better than the one before.
+likely (`views_map`). That map is kept where it explains particles of other folds better than the one before: surely
+by coarse detail, where maps are least noisy, and by all detail in the mean.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.refinement.final_passes import FinalPasses
 from hoarfrost.reconstruction.refinement.sweep import particle_support
 from hoarfrost.reconstruction.state.phase import News, Tally
+from hoarfrost.reconstruction.symmetry.alike import Alike, Rise
 from hoarfrost.reconstruction.symmetry.near import NearGroup, near_group
-from hoarfrost.reconstruction.symmetry.odd_unit import Comparison, OddUnit
+from hoarfrost.reconstruction.symmetry.odd_unit import OddUnit
+from hoarfrost.reconstruction.symmetry.unit_search import Comparison
 from hoarfrost.reconstruction.symmetry.views import Views, over_views
 from hoarfrost.reconstruction.symmetry.views_map import explained, over_weighted_views
 from hoarfrost.symmetry.axes import in_frame
@@ -34,51 +37,6 @@ LEAST_R_MAX, MOST_R_MAX = 8.0, 14.0
 MOST_PARTICLES = 2000
 # Nats in all: the best of some dozens of spheres is worth 2 where no unit is odd.
 WORTH_CLIMBING = 6.0
-# Nats a particle, and standard errors.
-LEAST_RISE, LEAST_STANDARD_ERRORS = 0.05, 2.0
-
-
-@dataclass(frozen=True)
-class Rise:
-    """How much better particles are explained, in nats each, and the standard error."""
-
-    mean: float
-    standard_error: float
-
-    @classmethod
-    def of(cls, each: Tensor) -> Rise:
-        """The mean over particles (n,)."""
-        return cls(float(each.mean()), float(each.std() / len(each) ** 0.5))
-
-    @property
-    def is_sure(self) -> bool:
-        """Whether it is more than its error, and worth something."""
-        return self.mean > LEAST_RISE and self.mean > LEAST_STANDARD_ERRORS * self.standard_error
-
-    def __neg__(self) -> Rise:
-        return Rise(-self.mean, self.standard_error)
-
-    def __str__(self) -> str:
-        return f"{self.mean:z.2f} ± {self.standard_error:.2f} nats"
-
-
-@dataclass(frozen=True)
-class Alike:
-    """What was found of views that the map makes alike: those of a `group`, C1 where there are none.
-
-    `rise` is of the particles that an odd unit was not placed by, None where none was found. `told` is the share of
-    particles with one view that is more likely than all others together. `is_shown` tells whether the map has the unit.
-    """
-
-    group: str = "C1"
-    rise: Rise | None = None
-    told: float = 0.0
-    is_shown: bool = False
-
-    @property
-    def order(self) -> int:
-        """The number of views that look alike."""
-        return PointGroup(self.group).order
 
 
 @final
@@ -135,9 +93,7 @@ class TellViews:
 
     def _with_none(self, env: Env, near: NearGroup) -> TellViews:
         alike = Alike(near.group)
-        found = f"no difference between its {alike.order} units was found; try --symmetry {near.group}"
-        message = f"The map is nearly {near.group}: {found}"
-        return dataclasses.replace(self, result=alike, news=(self._told(env, message),))
+        return dataclasses.replace(self, result=alike, news=(self._told(env, alike.message()),))
 
     def _with_map(self, env: Env, near: NearGroup, unit: OddUnit, rise: Rise) -> TellViews:
         unit = self._climbed(env, near, unit, self._sample(env, None))
@@ -146,19 +102,19 @@ class TellViews:
         views = Views.of(env, self.passes.poses, near.axes(env.settings.box), PointGroup(near.group))
         passes = over_weighted_views(env, self.passes, views, share)
         shown = self._is_particle
-        rises = explained(env, passes, views) - explained(env, self.passes, views)
-        better = Rise.of(rises[shown])
-        told = float((share[shown].max(dim=1).values > 0.5).double().mean())
-        is_shown = better.is_sure or (-better).is_sure
-        alike = Alike(near.group, rise, told, is_shown)
-        message = (
-            f"The map is nearly {near.group}: its {alike.order} views look alike, and {told:.0%} of the particles tell "
-            f"theirs. One unit differs, by {rise} a particle"
+        coarse, rises = (
+            explained(env, passes, r_max, views) - explained(env, self.passes, r_max, views)
+            for r_max in (self._r_max, self.passes.r_max)
         )
-        if better.is_sure:
-            message += f"; the new map, which shows it, explains particles better by {better}"
+        better, by_all = Rise.of(coarse[shown]), Rise.of(rises[shown])
+        is_better = better.is_sure and by_all.mean > 0
+        told = float((share[shown].max(dim=1).values > 0.5).double().mean())
+        # Where the new map is surely worse the one before knew the views.
+        is_shown = is_better or (-better).is_sure or (-by_all).is_sure
+        alike = Alike(near.group, rise, told, is_shown)
+        message = alike.message(better if is_better else None)
         poses = dataclasses.replace(passes.poses, log_evidence=passes.poses.log_evidence + rises)
-        kept = dataclasses.replace(passes, poses=poses) if better.is_sure else self.passes
+        kept = dataclasses.replace(passes, poses=poses) if is_better else self.passes
         return dataclasses.replace(self, passes=kept, result=alike, news=(self._told(env, message),))
 
     def _told(self, env: Env, message: str) -> News:

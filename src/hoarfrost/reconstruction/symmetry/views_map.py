@@ -12,7 +12,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from hoarfrost.maths.fourier import FourierDisc
+from hoarfrost.maths.fourier import FourierDisc, fourier_resize
+from hoarfrost.model.all_poses.band import box_of
 from hoarfrost.model.few_poses.draws import Draws
 from hoarfrost.model.few_poses.likelihood import LocalModel
 from hoarfrost.model.few_poses.statistics import LocalStatistics
@@ -43,12 +44,15 @@ def over_weighted_views(env: Env, passes: FinalPasses, views: Views, share: Tens
     return dataclasses.replace(passes, solved=solved, maps=maps, poses=_best(env, passes.poses, views, share))
 
 
-def explained(env: Env, passes: FinalPasses, views: Views) -> Tensor:
-    """The evidence of each particle over its views under the map without its fold, less its constant: (n,) float64."""
+def explained(env: Env, passes: FinalPasses, r_max: float, views: Views) -> Tensor:
+    """The evidence of each particle over its views under the map without its fold, up to r_max: (n,) float64.
+
+    It lacks the particle's constant.
+    """
     found = torch.zeros(env.settings.n_particles, dtype=torch.float64)
     for half, fold, members in _portions(env):
-        volume = passes.maps.without(half, fold)[0]
-        found[members] = over_views(log_densities(env, volume, passes.r_max, members, views))
+        volume = fourier_resize(passes.maps.without(half, fold)[0], box_of(r_max))
+        found[members] = over_views(log_densities(env, volume, r_max, members, views))
     return found
 
 
