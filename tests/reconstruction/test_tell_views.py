@@ -28,7 +28,7 @@ from hoarfrost.reconstruction.settings.options import Options
 from hoarfrost.reconstruction.settings.plan import resolve
 from hoarfrost.reconstruction.state.phase import Tally
 from hoarfrost.reconstruction.state.tree import plain, restored
-from hoarfrost.reconstruction.symmetry import search
+from hoarfrost.reconstruction.symmetry import search, unit_search
 from hoarfrost.reconstruction.symmetry.alike import Alike, Rise
 from hoarfrost.reconstruction.symmetry.near import may_turn, near_group
 from hoarfrost.reconstruction.symmetry.odd_unit import OddUnit
@@ -42,7 +42,7 @@ from hoarfrost.simulation.simulate import SimulatedData
 from hoarfrost.symmetry.axes import Axes, in_frame
 from hoarfrost.symmetry.point_group import PointGroup
 
-BOX, PIXEL_A, N, R_MAX = 32, 8.0, 400, 10.0
+BOX, PIXEL_A, N, R_MAX = 32, 8.0, 300, 10.0
 GROUP = PointGroup("D2")
 AXES = Axes(
     random_rotations(1, named_generator(3, "axes"))[0], torch.tensor([0.6, -0.8, 0.3], dtype=torch.float64), 1.0
@@ -102,8 +102,9 @@ def end(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture
-def few_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+def in_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "CYCLIC", {2: ()})
+    monkeypatch.setattr(unit_search, "EVALUATIONS", 30)
 
 
 def test_a_symmetric_map_is_as_likely_in_all_views(end: tuple[Env, FinalPasses, Tensor]) -> None:
@@ -140,7 +141,7 @@ def test_the_likelihood_is_quadratic_in_the_amplitude(end: tuple[Env, FinalPasse
     torch.testing.assert_close(GROUP(changed), volume, atol=1e-3, rtol=0)
 
 
-@pytest.mark.usefixtures("few_groups")
+@pytest.mark.usefixtures("in_short")
 def test_views_are_told_where_a_unit_is_missing_and_nothing_is_done_where_none_is(
     end: tuple[Env, FinalPasses, Tensor], request: pytest.FixtureRequest
 ) -> None:
@@ -190,7 +191,7 @@ def test_some_runs_are_not_looked_at(end: tuple[Env, FinalPasses, Tensor], optio
     assert TellViews.begin(env, passes, str(options.get("symmetry", "C1"))).result == Alike()
 
 
-def test_a_group_is_found_in_a_map_that_nearly_has_it(few_groups: None) -> None:
+def test_a_group_is_found_in_a_map_that_nearly_has_it(in_short: None) -> None:
     found = near_group((molecule(True) + 3 * molecule(False)) / 4, R_MAX, Team())
     assert found is not None
     assert found.group == "D2"

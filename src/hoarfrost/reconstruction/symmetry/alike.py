@@ -9,7 +9,7 @@ from torch import Tensor
 from hoarfrost.symmetry.point_group import PointGroup
 
 # Nats a particle, and standard errors.
-LEAST_RISE, LEAST_STANDARD_ERRORS = 0.05, 2.0
+LEAST_RISE, LEAST_STANDARD_ERRORS = 0.05, 3.0
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 A particle that is symmetric but for one unit is locked early into any of the views that look alike, and the map
 becomes the average of all units. Particles never come to see the other views, as these are no better under such a map.
 So a group that the map nearly has is looked for (`near`), and one unit that is odd (`odd_unit`): half of the particles
-place it, and the other half says whether it is there. Then each particle counts in each of its views as much as it is
-likely (`views_map`). That map is kept where it explains particles of other folds better than the one before: surely
-by coarse detail, where maps are least noisy, and by all detail in the mean.
+place it, and the other half, under maps without each one's fold, says whether it is there. Then each particle counts in
+each of its views as much as it is likely (`views_map`). That map is kept where it explains particles of other folds
+surely better than the one before, by coarse detail: finer poses were found under maps like that one.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from hoarfrost.model.all_poses.band import box_of
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.refinement.final_passes import FinalPasses
 from hoarfrost.reconstruction.refinement.sweep import particle_support
+from hoarfrost.reconstruction.schedule import LARGEST_PORTION
 from hoarfrost.reconstruction.state.phase import News, Tally
 from hoarfrost.reconstruction.symmetry.alike import Alike, Rise
 from hoarfrost.reconstruction.symmetry.near import NearGroup, near_group
@@ -69,7 +70,7 @@ class TellViews:
         return self._with_map(env, self.near, self.unit, self.rise)
 
     def _with_group(self, env: Env) -> TellViews:
-        near = near_group(self._coarse, self._r_max, env.team)
+        near = near_group(self._coarse(), self._r_max, env.team)
         return dataclasses.replace(self, near=near, result=Alike() if near is None else None, news=())
 
     def _with_unit(self, env: Env, near: NearGroup) -> TellViews:
@@ -81,8 +82,8 @@ class TellViews:
 
     def _with_rise(self, env: Env, near: NearGroup, unit: OddUnit) -> TellViews:
         placed = self._climbed(env, near, unit, self._sample(env, 0))
-        compared = self._comparison(env, near, self._sample(env, 1))
-        rise = Rise.of(over_views(compared.of_unit(env, placed)) - over_views(compared.alike))
+        alike, odd = self._by_folds(env, near, placed, self._sample(env, 1))
+        rise = Rise.of(over_views(odd) - over_views(alike))
         if not rise.is_sure:
             return self._with_none(env, near)
         return dataclasses.replace(self, unit=placed, rise=rise, news=())
@@ -98,24 +99,22 @@ class TellViews:
     def _with_map(self, env: Env, near: NearGroup, unit: OddUnit, rise: Rise) -> TellViews:
         unit = self._climbed(env, near, unit, self._sample(env, None))
         everyone = torch.arange(env.settings.n_particles)
-        share = self._comparison(env, near, everyone).of_unit(env, unit).softmax(dim=1)
+        share = self._by_folds(env, near, unit, everyone)[1].softmax(dim=1)
         views = Views.of(env, self.passes.poses, near.axes(env.settings.box), PointGroup(near.group))
         passes = over_weighted_views(env, self.passes, views, share)
-        shown = self._is_particle
-        coarse, rises = (
-            explained(env, passes, r_max, views) - explained(env, self.passes, r_max, views)
-            for r_max in (self._r_max, self.passes.r_max)
-        )
-        better, by_all = Rise.of(coarse[shown]), Rise.of(rises[shown])
-        is_better = better.is_sure and by_all.mean > 0
-        told = float((share[shown].max(dim=1).values > 0.5).double().mean())
+        better = Rise.of(self._rises(env, passes, views, self._r_max)[self._is_particle])
+        told = float((share[self._is_particle].max(dim=1).values > 0.5).double().mean())
         # Where the new map is surely worse the one before knew the views.
-        is_shown = is_better or (-better).is_sure or (-by_all).is_sure
-        alike = Alike(near.group, rise, told, is_shown)
-        message = alike.message(better if is_better else None)
-        poses = dataclasses.replace(passes.poses, log_evidence=passes.poses.log_evidence + rises)
-        kept = dataclasses.replace(passes, poses=poses) if is_better else self.passes
+        alike = Alike(near.group, rise, told, is_shown=better.is_sure or (-better).is_sure)
+        message = alike.message(better if better.is_sure else None)
+        kept = self.passes
+        if better.is_sure:
+            evidence = kept.poses.log_evidence + self._rises(env, passes, views, passes.r_max)
+            kept = dataclasses.replace(passes, poses=dataclasses.replace(passes.poses, log_evidence=evidence))
         return dataclasses.replace(self, passes=kept, result=alike, news=(self._told(env, message),))
+
+    def _rises(self, env: Env, passes: FinalPasses, views: Views, r_max: float) -> Tensor:
+        return explained(env, passes, r_max, views) - explained(env, self.passes, r_max, views)
 
     def _told(self, env: Env, message: str) -> News:
         return News(env.final_stage, self.passes.r_max, message=message)
@@ -124,10 +123,11 @@ class TellViews:
     def _r_max(self) -> float:
         return min(self.passes.r_max, MOST_R_MAX)
 
-    @property
-    def _coarse(self) -> Tensor:
+    def _coarse(self, of_fold: tuple[int, int] | None = None) -> Tensor:
+        """The map of all particles up to the band limit of the search, or that without a fold of a half."""
         assert self.passes.solved is not None
-        return fourier_resize(self.passes.solved.volumes[0], box_of(self._r_max))
+        whole = self.passes.solved.volumes if of_fold is None else self.passes.maps.without(*of_fold)
+        return fourier_resize(whole[0], box_of(self._r_max))
 
     @property
     def _is_particle(self) -> Tensor:
@@ -140,8 +140,18 @@ class TellViews:
         order = torch.randperm(len(members), generator=env.generator("odd unit"))
         return members[order[:MOST_PARTICLES]].sort().values
 
-    def _comparison(self, env: Env, near: NearGroup, members: Tensor) -> Comparison:
-        coarse, group = self._coarse, PointGroup(near.group)
+    def _by_folds(self, env: Env, near: NearGroup, unit: OddUnit, members: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-densities of views (m, |G|) without a unit and with it, of particles under maps without their fold."""
+        found = torch.zeros(2, env.settings.n_particles, PointGroup(near.group).order, dtype=torch.float64)
+        for half, fold, some in env.folds.portions(members, LARGEST_PORTION):
+            compared = self._comparison(env, near, some, (half, fold))
+            found[:, some] = torch.stack([compared.alike, compared.of_unit(env, unit)])
+        return found[0, members], found[1, members]
+
+    def _comparison(
+        self, env: Env, near: NearGroup, members: Tensor, of_fold: tuple[int, int] | None = None
+    ) -> Comparison:
+        coarse, group = self._coarse(of_fold), PointGroup(near.group)
         volume = group(in_frame(coarse, near.axes(len(coarse))))
         views = Views.of(env, self.passes.poses, near.axes(env.settings.box), group, in_frame=True)
         return Comparison.of(env, volume, self._r_max, members, views)
