@@ -1,9 +1,10 @@
-"""The story of a run in four phases: random starts, symmetry, refinement, final passes. Each is a value.
+"""The story of a run in five phases: starts, symmetry, refinement, final passes, views alike. Each is a value.
 
 starts      random maps, sums over all poses, until two agree           → the maps of a start
 symmetry    axes found in the map, imposed on it                        → the same, with a point group
 refinement  two halves apart, few poses an image, band limit by limit   → maps of two halves
 final       every particle against the common map                       → maps, half maps, poses
+views       without symmetry: are views that look alike told apart      → the same, or a map of an odd unit
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from hoarfrost.reconstruction.refinement.march import March
 from hoarfrost.reconstruction.starts.agreement import StartsResult
 from hoarfrost.reconstruction.starts.starts import Starts
 from hoarfrost.reconstruction.state.phase import News, Tally
+from hoarfrost.reconstruction.symmetry.alike import Alike
 from hoarfrost.reconstruction.symmetry.impose import ImposeSymmetry
+from hoarfrost.reconstruction.symmetry.tell_views import TellViews
 from hoarfrost.reconstruction.watch.live import Shown
 from hoarfrost.reconstruction.watch.progress import FractionDone
 
@@ -33,17 +36,19 @@ class Run:
 
     `symmetry` is the point group that maps keep to and `diameter_A` the particle's, once they are known. `correlation`
     is that of the map with itself about the axes of a group that was asked for. `starts` tells how the starts compared,
-    and `judged` how well the latest maps explain particles that they are not made from. `seconds` are those that the
-    run has taken. `news` is what the last step has to tell, each with the tally and the fraction done then.
+    and `judged` how well the latest maps explain particles that they are not made from. `alike` is what was found of
+    views that the map makes alike, once they were looked at. `seconds` are those that the run has taken. `news` is what
+    the last step has to tell, each with the tally and the fraction done then.
     """
 
-    phase: Starts | ImposeSymmetry | March | FinalPasses
+    phase: Starts | ImposeSymmetry | March | FinalPasses | TellViews
     fraction_done: FractionDone
     symmetry: str | None = None
     correlation: float | None = None
     diameter_A: float | None = None
     starts: StartsResult = StartsResult()
     judged: HeldOut | None = None
+    alike: Alike | None = None
     tally: Tally = Tally()
     seconds: float = 0.0
     news: tuple[tuple[News, Tally, float], ...] = ()
@@ -62,7 +67,7 @@ class Run:
     @property
     def is_over(self) -> bool:
         """Whether nothing is left to do."""
-        return isinstance(self.phase, FinalPasses) and self.phase.is_over
+        return isinstance(self.phase, FinalPasses) and self.phase.is_over and self.alike is not None
 
     def step(self, env: Env) -> Run:
         """One step of the phase, or over to the next."""
@@ -83,6 +88,11 @@ class Run:
             return dataclasses.replace(self, phase=march, symmetry=phase.symmetry, correlation=phase.correlation)
         if isinstance(phase, March) and phase.is_over:
             return dataclasses.replace(self, phase=FinalPasses.begin(env, phase.found, phase.refining))
+        if isinstance(phase, FinalPasses) and phase.is_over and self.alike is None:
+            told = TellViews.begin(env, phase, self.symmetry or phase.refining.symmetry)
+            return dataclasses.replace(self, phase=told)._at_next_phase(env)
+        if isinstance(phase, TellViews) and phase.result is not None:
+            return dataclasses.replace(self, phase=phase.passes, alike=phase.result)
         return self
 
     def telling(self, env: Env, news: Sequence[News]) -> Run:
@@ -103,4 +113,6 @@ class Run:
 
     def shown(self, env: Env) -> Shown | None:
         """The current maps, where the phase has any to show."""
-        return None if isinstance(self.phase, FinalPasses) else self.phase.shown(env.narrowed(self.diameter_A))
+        return (
+            None if isinstance(self.phase, FinalPasses | TellViews) else self.phase.shown(env.narrowed(self.diameter_A))
+        )

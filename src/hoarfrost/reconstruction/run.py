@@ -189,6 +189,7 @@ def _finished(run: Run, env: Env, output: Path, observer: Observer) -> RunResult
         refined=refined.judged,
         gain_before=refined.gain_before,
         halves=[of_class.halves for of_class in final.maps],
+        alike=run.alike,
     )
     against = evidence.doubts()
     run = run.telling(env, [News(env.final_stage, r_max, 1.0, doubts=against)])

@@ -8,6 +8,7 @@ from torch import Tensor
 from hoarfrost.evaluation.half_maps import HalfMapFSC
 from hoarfrost.reconstruction.estimate.held_out import HeldOut
 from hoarfrost.reconstruction.starts.agreement import StartsResult
+from hoarfrost.reconstruction.symmetry.alike import Alike
 
 # Nats an image. Of apoferritin, which tells least, wrong maps have none at the end and right ones two.
 LEAST_BEYOND_SPHERE = 1.2
@@ -26,7 +27,8 @@ class Evidence:
     `spent_epochs` are those that ended it before its work was done, if they did. `correlation` is that of the map with
     itself about the axes of the `symmetry` that was asked for. `judged` tells how well maps explain particles that they
     are not made from, in nats an image, and `refined` that of the held-out ones after refinement, which were explained
-    by `gain_before` before it. `halves` tell how well the half maps of each class agree.
+    by `gain_before` before it. `halves` tell how well the half maps of each class agree, and `alike` what was found of
+    views that a map without symmetry makes alike.
     """
 
     starts: StartsResult = StartsResult()
@@ -37,6 +39,7 @@ class Evidence:
     refined: HeldOut | None = None
     gain_before: float | None = None
     halves: Sequence[HalfMapFSC] = ()
+    alike: Alike | None = None
 
     def doubts(self) -> tuple[str, ...]:
         """What speaks against the maps, each with what to do, without a full stop."""
@@ -46,6 +49,7 @@ class Evidence:
             *self._of_orientations(),
             *self._of_refinement(),
             *self._of_symmetry(),
+            *self._of_alike_views(),
             *self._of_curves(),
         )
 
@@ -85,6 +89,15 @@ class Evidence:
             yield (
                 f"turned about the axes of {self.symmetry} the map correlates with itself by {self.correlation:.2f} "
                 "only, so the molecule may not have that symmetry; try --symmetry auto"
+            )
+
+    def _of_alike_views(self) -> Iterator[str]:
+        alike = self.alike
+        if alike is not None and alike.rise is not None and not alike.is_shown:
+            yield (
+                f"the map is nearly {alike.group}: its {alike.order} views look alike, {alike.told:.0%} of the "
+                f"particles tell theirs, and one unit differs (by {alike.rise} a particle); differences between its "
+                "units may be averaged out, and more particles would show them"
             )
 
     def _of_curves(self) -> Iterator[str]:

@@ -171,14 +171,14 @@ class FinalPasses:
             common=self.common + (not self.are_apart),
             solved=solved,
             fold_pass=None,
-            news=(News(env.final_stage, self.r_max, self._fraction_done(1.0), judged=self._judged(env)),),
+            news=(News(env.final_stage, self.r_max, self._fraction_done(1.0), judged=self.judged(env)),),
         )
         if not self.refined.independent:
             return dataclasses.replace(after, is_over=True)
         goes_on = self._goes_on(env, partial(likeness, start, solved.volumes, self.r_max))
         if not goes_on and not self.are_apart:
             return dataclasses.replace(after, is_over=True)
-        common = FoldMaps(env.team.once(partial(_without, env, fold_pass.sums, solved), self.maps.volumes))
+        common = FoldMaps(env.team.once(partial(maps_without, env, fold_pass.sums, solved), self.maps.volumes))
         if not self.are_apart:
             return dataclasses.replace(after, maps=common.beyond(self.maps, OVERRELAXED) if self.common else common)
         if goes_on:
@@ -191,7 +191,7 @@ class FinalPasses:
             after = dataclasses.replace(after, solved=solved, nll_before=self.nll_before)
         return dataclasses.replace(after, maps=common, are_apart=False, before=None)
 
-    def _judged(self, env: Env) -> HeldOut:
+    def judged(self, env: Env) -> HeldOut:
         """How well the pass that is done explains particles that are in none of the maps they were seen against."""
         # Without refinement maps are made of all but the held-out particles.
         others = slice(None) if self.refined.independent else env.held_out
@@ -228,7 +228,7 @@ class FinalPasses:
                 fsc = self.solved.fsc[c]
             curves.append(fsc)
             if env.settings.method == "auto":
-                solve = _solver(env, parts, of_class, fsc)
+                solve = solver_of(env, parts, of_class, fsc)
                 whole.append(env.team.once(partial(solve, mean_of(parts), of_class), of_class))
             else:
                 whole.append(of_class)
@@ -258,12 +258,12 @@ def likeness(volumes: Tensor, others: Tensor, r_max: float) -> float:
     return min(float(fsc[1 : int(r_max) + 1].mean()) for fsc in curves)
 
 
-def _without(env: Env, sums: FoldSums, solved: Solved) -> Tensor:
+def maps_without(env: Env, sums: FoldSums, solved: Solved) -> Tensor:
     """The maps of all particles without each fold of each half: (2, folds, C, box, box, box)."""
     maps = torch.zeros(2, FOLDS, *solved.volumes.shape, device=solved.volumes.device)
     for c, start in enumerate(solved.volumes):
         halves = [sums.of_half(half, c) for half in range(2)]
-        solve = _solver(env, halves, start, solved.fsc[c])
+        solve = solver_of(env, halves, start, solved.fsc[c])
         for half, fold in itertools.product(range(2), range(FOLDS)):
             maps[half, fold, c] = solve(mean_of([sums.without(half, fold, c), halves[1 - half]]), start)
     return maps
@@ -287,7 +287,7 @@ def _halves(env: Env, parts: list[Quadratic], start: Tensor) -> tuple[Tensor, Te
     return solved(env.wide_support(len(start))), env.team.same(fsc)
 
 
-def _solver(env: Env, halves: list[Quadratic], start: Tensor, fsc: Tensor) -> MStep:
+def solver_of(env: Env, halves: list[Quadratic], start: Tensor, fsc: Tensor) -> MStep:
     """What solves for maps of all particles, from the mean of both halves' statistics: empty in the solvent."""
     particle = particle_support(env, start)
     return MStep(particle, positive=False, shell_ridge=wiener_ridge(halves, fsc, particle))

@@ -83,7 +83,7 @@ class GroupSearch:
         if self.before is None:
             refining, before, _ = self.refining.held_out_nll(env, self.volume[None], self.r_max)
             return dataclasses.replace(self, refining=refining, before=before)
-        name = next_group(dict(self.outcomes))
+        name = next_group({name: trial is not None and trial.may_be_right for name, trial in self.outcomes})
         if name is None:
             return dataclasses.replace(self, is_over=True)
         volumes, correlation = impose(self.volume[None], PointGroup(name), self.r_max, env.team)
@@ -107,16 +107,15 @@ class GroupSearch:
         return max(right, key=lambda trial: (PointGroup(trial.group).order, trial.gain)) if right else None
 
 
-def next_group(outcomes: Mapping[str, Trial | None]) -> str | None:
-    """The next group that what came of others leaves possible, None where there is none left."""
+def next_group(outcomes: Mapping[str, bool]) -> str | None:
+    """The next group that others leave possible, None where there is none left; `outcomes` tells which may be right."""
     possible: set[int] = set()
     for n, needed in CYCLIC.items():
         if not possible.issuperset(needed):
             continue
         if f"C{n}" not in outcomes:
             return f"C{n}"
-        trial = outcomes[f"C{n}"]
-        if trial is not None and trial.may_be_right:
+        if outcomes[f"C{n}"]:
             possible.add(n)
     names = [f"D{n}" for n in sorted(possible) if 2 in possible]
     names += [name for name, needed in PLATONIC.items() if possible.issuperset(needed)]
