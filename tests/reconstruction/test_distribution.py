@@ -305,7 +305,7 @@ def test_two_processes_find_the_same_contrast(
 def test_only_the_first_process_prints_and_writes(outcomes: dict[int, Outcome]) -> None:
     for outcome in outcomes.values():
         assert outcome.ended.out.count("Map:  ") == 1
-        assert outcome.ended.err.count("Pass over all particles, for half maps") == 1
+        assert outcome.ended.err.count("The first map is") == 1
         numbers = [event["iteration"] for event in iterations(outcome)]
         assert numbers == list(range(1, len(numbers) + 1))
     names = [sorted(entry.name for entry in outcome.output.iterdir()) for outcome in outcomes.values()]

@@ -12,7 +12,7 @@ from hoarfrost.durations import between
 from hoarfrost.maths.rotations import random_rotations
 from hoarfrost.model.all_poses.band import BandModel
 from hoarfrost.model.images import WhitenedImages
-from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature
+from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature, sampled_r_max
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruction.forecast import (
     PRODUCTS_OF_LIKELIHOOD,
@@ -92,10 +92,12 @@ def test_epochs_shorten_it(settings: Settings) -> None:
 
 def test_products_are_so_many_a_score(settings: Settings) -> None:
     still = settings.model_copy(update={"shift_sigma_A": 0.0})
-    band = BandModel(settings.box, 6.0, PosePrior(0.0, 0.0), random_rotations(1, torch.Generator())[0])
+    diameter = settings.diameter_A / (settings.box * settings.pixel_size_A)
+    turn = random_rotations(1, torch.Generator())[0]
+    band = BandModel(settings.box, 6.0, PosePrior(0.0, 0.0), turn, diameter=diameter)
     each = band.disc.size + PRODUCTS_OF_LIKELIHOOD
     assert exact_products(6.0, still) == band.poses.orientations.n_nodes * each
-    warm = make_orientation_quadrature(WARM_SHARE * 6.0).n_nodes
+    warm = make_orientation_quadrature(sampled_r_max(WARM_SHARE * 6.0, diameter)).n_nodes
     assert exact_products(6.0, still, is_warm=True) == warm * each
 
 

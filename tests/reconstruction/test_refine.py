@@ -29,6 +29,7 @@ from hoarfrost.model.slices.operator import SliceOperator
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FOLDS, FoldMaps
+from hoarfrost.reconstruction.estimate.held_out import HeldOut
 from hoarfrost.reconstruction.estimate.sum_error import BUDGET_NATS, SumError
 from hoarfrost.reconstruction.refinement import final_passes
 from hoarfrost.reconstruction.refinement.e_step import Effort, LocalEStep, climbing_bands
@@ -193,7 +194,7 @@ def test_a_refinement_that_makes_the_map_worse_says_so(march: Any, env: Env, gai
         March.begin(env, start, "C1", Tally()),
         maps=FoldMaps.alike(volume),
         fsc=torch.zeros(1, box // 2 + 1),
-        gains=(1.0, 1.0),
+        judged=2 * (HeldOut(100.0, 1.0, 20.0, 1.0, 1.0, 0.1),),
     )
     messages = []
     while not swept.is_over:

@@ -89,7 +89,9 @@ def locked(data: SimulatedData) -> tuple[Env, FinalPasses, Tensor]:
     passes = FinalPasses.begin(env, refined, Refining.begin(env, torch.zeros(1), "C1", 0))
     fsc = torch.linspace(1, 0.5, int(R_MAX) + 1, dtype=torch.float64)[None]
     solved = Solved(start, torch.stack([start, start]), fsc)
-    passes = dataclasses.replace(passes, r_max=R_MAX, poses=poses, solved=solved, is_over=True)
+    # Orientations are known: NLL under the map, an empty one, and the map's spherical average.
+    explained = torch.tensor([100.0, 120.0, 110.0], dtype=torch.float64).repeat(N, 1)
+    passes = dataclasses.replace(passes, r_max=R_MAX, poses=poses, solved=solved, explained=explained, is_over=True)
     only = torch.zeros(N, GROUP.order, dtype=torch.float64)
     only[:, 0] = 1
     # D2 is its own inverse: the true view is as many turns away as the wrong one.
@@ -139,6 +141,15 @@ def test_the_likelihood_is_quadratic_in_the_amplitude(end: tuple[Env, FinalPasse
     direct = log_densities(env, changed, R_MAX, some, views)
     torch.testing.assert_close(compared.of_unit(env, unit), direct, atol=0.02, rtol=1e-4)
     torch.testing.assert_close(GROUP(changed), volume, atol=1e-3, rtol=0)
+
+
+def test_a_round_map_is_not_looked_at(end: tuple[Env, FinalPasses, Tensor]) -> None:
+    env, passes, _ = end
+    assert TellViews.begin(env, passes, "C1").result is None
+    explained = torch.tensor([100.0, 120.0, 101.0], dtype=torch.float64).repeat(N, 1)
+    result = TellViews.begin(env, dataclasses.replace(passes, explained=explained), "C1").result
+    assert result is not None
+    assert result.group == "C1"
 
 
 @pytest.mark.usefixtures("in_short")
