@@ -20,7 +20,6 @@ from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.model.slices.operator import even_of_half, half_of_even
 from hoarfrost.reconstruction.estimate.folds import FOLDS, FoldMaps, Folds, FoldSums
 from hoarfrost.reconstruction.estimate.m_step import MStep
-from hoarfrost.reconstruction.schedule import OVERRELAXED
 from hoarfrost.reconstruction.state.tree import plain, restored
 
 BOX, R_MAX = 24, 8.0
@@ -165,18 +164,3 @@ def test_noise_is_recognised_in_the_map_it_went_into_and_not_in_one_without_its_
     gain, error = torch.cat(seen), torch.cat(unseen).std() / math.sqrt(n)
     assert float(gain.mean()) > 3
     assert float(torch.cat(unseen).mean()) < -3 * float(error)
-
-
-def test_over_relaxed_maps_converge_in_fewer_passes_where_each_comes_a_part_of_the_way() -> None:
-    end = torch.randn(2, FOLDS, 1, 3, 3, 3, generator=torch.Generator().manual_seed(0))
-
-    def passes(times: float) -> int:
-        maps = FoldMaps(torch.zeros_like(end))
-        for n in range(100):
-            if float((maps.volumes - end).norm()) < 0.01 * float(end.norm()):
-                return n
-            # Of what is left, a pass of EM finds a fifth.
-            maps = FoldMaps(maps.volumes + 0.2 * (end - maps.volumes)).beyond(maps, times)
-        return 100
-
-    assert passes(OVERRELAXED) < 0.55 * passes(1.0) < 55

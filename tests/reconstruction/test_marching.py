@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
-import torch
 
-from hoarfrost.reconstruction.env import Env
-from hoarfrost.reconstruction.estimate.folds import FoldMaps
-from hoarfrost.reconstruction.estimate.held_out import HeldOut
-from hoarfrost.reconstruction.refinement import march as march_module
-from hoarfrost.reconstruction.refinement.march import March
-from hoarfrost.reconstruction.refinement.refining import Refining
 from hoarfrost.reconstruction.schedule import (
     CLEAR_GAIN,
     FIRST_STAGE,
     LAST_STAGE,
     LATER_STAGE,
     MOST_SWEEPS,
-    OVERRELAXED,
     REFINED_LATER_STAGE,
     Decision,
     StageControl,
@@ -34,7 +23,6 @@ from hoarfrost.reconstruction.schedule import (
     search_stage,
     share_of_sweeps,
 )
-from hoarfrost.reconstruction.state.phase import Tally
 
 PLAN = StagePlan(
     steps=(0.4, 0.1), least_iterations=20, most_iterations=1000, patience=10, check_every=5, expected_iterations=40
@@ -168,20 +156,3 @@ def test_refinement_searches_at_the_last_stage_that_images_reach_and_a_search_ca
     r_max: float, stage: int
 ) -> None:
     assert search_stage((6.0, 7.4, 9.2, 11.4), r_max) == stage
-
-
-@pytest.mark.parametrize(("sweeps", "times"), [(1, 1.0), (2, OVERRELAXED), (3, OVERRELAXED)])
-def test_sweeps_that_go_on_are_over_relaxed(monkeypatch: pytest.MonkeyPatch, sweeps: int, times: float) -> None:
-    begun: list[FoldMaps] = []
-
-    def begin(env: Env, maps: FoldMaps, r_max: float, refining: Refining) -> None:
-        begun.append(maps)
-
-    monkeypatch.setattr(march_module, "Sweep", SimpleNamespace(begin=begin))
-    seen, maps = (FoldMaps.of_halves(torch.rand(2, 1, 8, 8, 8)).resized(8) for _ in range(2))
-    judged = tuple(HeldOut(100.0, 1.0, 20.0, 1.0, 2.0**sweep, 0.1) for sweep in range(sweeps))
-    nothing: Any = None
-    march = March(nothing, math.inf, nothing, nothing, maps=maps, seen=seen, judged=judged)
-    march.step(cast(Env, SimpleNamespace(settings=SimpleNamespace(refined_r_max=(9.0,)))), Tally())
-    (from_maps,) = begun
-    torch.testing.assert_close(from_maps.volumes, seen.volumes + times * (maps.volumes - seen.volumes))

@@ -156,7 +156,8 @@ def test_passes_go_on_until_the_map_stands_still_or_the_run_is_to_end(
         return len(passes_of(env, refined)) - 1
 
     assert n_passes([0.9] * 20, march.refined) == MOST_HALF_PASSES + MOST_COMMON_PASSES
-    assert n_passes([0.9] * 20, march.refined, more=False) == 2 + 1
+    # The first of either is no measure of what the next would gain.
+    assert n_passes([0.9] * 20, march.refined, more=False) == 2 + 2
     assert n_passes([0.99, 0.9, 0.99], march.refined) == 2 + 2
     assert n_passes([0.9, 0.99, 0.99], march.refined) == 3 + 1
     assert n_passes([], dataclasses.replace(march.refined, converged=False)) == 2

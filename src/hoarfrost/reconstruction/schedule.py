@@ -81,10 +81,7 @@ LARGEST_PORTION = 10_000
 # explained better by so many nats and standard errors, or so often.
 STANDS_STILL = 0.98
 LEAST_RISE_OF_PASS, LEAST_STANDARD_ERRORS = 0.05, 2.0
-MOST_HALF_PASSES, MOST_COMMON_PASSES = 4, 6
-# Where sweeps or passes change maps slowly, the next sees maps so many times as far from the last ones as one came to.
-# What EM does in small steps converges in half as many; up to twice as far it converges at all.
-OVERRELAXED = 1.8
+MOST_HALF_PASSES, MOST_COMMON_PASSES = 4, 8
 
 
 def is_last_sweep(gains: Sequence[float]) -> bool:

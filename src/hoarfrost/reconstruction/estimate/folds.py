@@ -87,10 +87,6 @@ class FoldMaps:
         """The same maps on `box` voxels over the same length."""
         return FoldMaps(fourier_resize(self.volumes, box))
 
-    def beyond(self, before: FoldMaps, times: float) -> FoldMaps:
-        """So many times as far from the maps `before`: over-relaxed (Salakhutdinov & Roweis 2003, ICML)."""
-        return FoldMaps(before.volumes + times * (self.volumes - before.volumes))
-
 
 @dataclass(frozen=True)
 class FoldSum:

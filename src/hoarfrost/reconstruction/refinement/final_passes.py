@@ -41,7 +41,6 @@ from hoarfrost.reconstruction.schedule import (
     LEAST_STANDARD_ERRORS,
     MOST_COMMON_PASSES,
     MOST_HALF_PASSES,
-    OVERRELAXED,
     STANDS_STILL,
     r_max_of_final,
     share_of_sweeps,
@@ -180,11 +179,9 @@ class FinalPasses:
             return dataclasses.replace(after, is_over=True)
         common = FoldMaps(env.team.once(partial(maps_without, env, fold_pass.sums, solved), self.maps.volumes))
         if not self.are_apart:
-            return dataclasses.replace(after, maps=common.beyond(self.maps, OVERRELAXED) if self.common else common)
+            return dataclasses.replace(after, maps=common)
         if goes_on:
-            maps = maps_of_halves(env, fold_pass)[0]
-            maps = maps.beyond(self.maps, OVERRELAXED) if self.of_halves else maps
-            return dataclasses.replace(after, maps=maps, before=Common(solved, common))
+            return dataclasses.replace(after, maps=maps_of_halves(env, fold_pass)[0], before=Common(solved, common))
         if self.before is not None and not self._explains_more(env):
             # This pass saw worse maps than the one before, whose half maps are the better ones then.
             solved, common = self.before.solved, self.before.maps
@@ -202,12 +199,13 @@ class FinalPasses:
         """Whether a pass like the one that is done is to follow: not where its maps were `alike` before."""
         if not self.refined.converged:
             return False
+        done, most = (self.of_halves, MOST_HALF_PASSES) if self.are_apart else (self.common, MOST_COMMON_PASSES)
         if self.of_halves == 0:
             return True
-        done, most = (self.of_halves, MOST_HALF_PASSES) if self.are_apart else (self.common, MOST_COMMON_PASSES)
         if done + 1 >= most or env.team.once_number(alike) > STANDS_STILL:
             return False
-        return self._explains_more(env)
+        # The first pass of a kind sees maps of another, and is no measure of what a pass gains.
+        return done == 0 or self._explains_more(env)
 
     def _explains_more(self, env: Env) -> bool:
         """Whether particles, in none of the maps that they are seen against, are explained better than a pass ago."""

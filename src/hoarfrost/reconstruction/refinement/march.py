@@ -25,8 +25,6 @@ from hoarfrost.reconstruction.refinement.sweep import Sweep
 from hoarfrost.reconstruction.refinement.visit import Visit
 from hoarfrost.reconstruction.schedule import (
     LEAST_GROWTH,
-    LEAST_SWEEPS,
-    OVERRELAXED,
     SEARCHED_SHARE,
     is_last_sweep,
     share_of_sweeps,
@@ -63,8 +61,8 @@ class March:
     """Refinement from the maps of the starts, `given`, up to `last_r_max`.
 
     `found` are the maps at the last band limit that is done; `number` that of the one under way. There, sweeps have
-    come to `maps` and `fsc` (C, shells), the last of them from the maps `seen`; `judged` tells how well particles were
-    explained in each, and `sweep` is the one under way.
+    come to `maps` and `fsc` (C, shells); `judged` tells how well particles were explained in each, and `sweep` is the
+    one under way.
     """
 
     given: StartMaps
@@ -73,7 +71,6 @@ class March:
     found: Refined
     number: int = 0
     maps: FoldMaps | None = None
-    seen: FoldMaps | None = None
     fsc: Tensor | None = None
     judged: tuple[HeldOut, ...] = ()
     sweep: Sweep | None = None
@@ -97,10 +94,7 @@ class March:
             return self._begun(env, tally)
         if is_last_sweep([judged.beyond_sphere for judged in self.judged]):
             return self._at_next(env, self.maps)
-        maps = self.maps
-        if self.seen is not None and len(self.judged) >= LEAST_SWEEPS:
-            maps = maps.beyond(self.seen.resized(maps.box), OVERRELAXED)
-        sweep = Sweep.begin(env, maps, self._r_max(env), self.refining)
+        sweep = Sweep.begin(env, self.maps, self._r_max(env), self.refining)
         return dataclasses.replace(self, sweep=sweep, news=())
 
     def _r_max(self, env: Env) -> float:
@@ -127,7 +121,7 @@ class March:
             if not self.found.independent:
                 refining = dataclasses.replace(refining, junk=refining.junk.begun())
             return dataclasses.replace(
-                self, number=number, refining=refining, maps=self.found.maps, seen=None, fsc=None, judged=(), news=()
+                self, number=number, refining=refining, maps=self.found.maps, fsc=None, judged=(), news=()
             )
         return self._ended(env)
 
@@ -141,7 +135,6 @@ class March:
             self,
             refining=sweep.learnt(),
             maps=maps,
-            seen=sweep.fold_pass.maps,
             fsc=fsc,
             judged=(*self.judged, sweep.judged(env)),
             sweep=None,
@@ -175,7 +168,6 @@ class March:
             found=Refined(maps, r_max, True, True, self.given.gain, judged, self.judged[-1]),
             number=self.number + 1,
             maps=None,
-            seen=None,
             news=news,
         )
         assert self.fsc is not None
