@@ -186,7 +186,8 @@ class Env:
                 self.pose_prior,
                 rotation,
                 group=PointGroup(symmetry),
-                diameter=self.diameter,
+                # A search starts climbs, for which finer orientations pay.
+                diameter=1.0 if draw < 0 else self.diameter,
                 device=s.device,
                 quadrature_r_max=WARM_SHARE * s.stages_r_max[stage] if is_warm else None,
             )
