@@ -99,6 +99,8 @@ def test_products_are_so_many_a_score(settings: Settings) -> None:
     assert exact_products(6.0, still) == band.poses.orientations.n_nodes * each
     warm = make_orientation_quadrature(sampled_r_max(WARM_SHARE * 6.0, diameter)).n_nodes
     assert exact_products(6.0, still, is_warm=True) == warm * each
+    # Searches are as fine as the box asks for, whatever the diameter.
+    assert exact_products(6.0, still, is_search=True) == make_orientation_quadrature(6.0).n_nodes * each
 
 
 def test_rates_are_measured(settings: Settings) -> None:

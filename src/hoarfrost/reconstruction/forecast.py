@@ -90,12 +90,12 @@ class Forecast:
         return between(self.least_s, self.most_s)
 
 
-def exact_products(r_max: float, settings: Settings, *, is_warm: bool = False) -> int:
-    """Products of one image's sum over all poses, of those of `annealing` while noise `is_warm`."""
+def exact_products(r_max: float, settings: Settings, *, is_warm: bool = False, is_search: bool = False) -> int:
+    """Products of one image's sum over all poses, of those of `annealing` while noise `is_warm`, or of a search."""
     s = settings
     fine_to = WARM_SHARE * r_max if is_warm else r_max
     shifts = make_shift_quadrature(fine_to, s.box, s.shift_sigma_A / s.pixel_size_A, s.shift_extent_A / s.pixel_size_A)
-    diameter = s.diameter_A / (s.box * s.pixel_size_A)
+    diameter = 1.0 if is_search else s.diameter_A / (s.box * s.pixel_size_A)
     scores = make_orientation_quadrature(sampled_r_max(fine_to, diameter)).n_nodes * len(shifts.shifts_px)
     return scores * (FourierDisc(s.box, r_max).size + PRODUCTS_OF_LIKELIHOOD)
 
@@ -117,7 +117,8 @@ class _Visits:
         searched = new + SEARCHED_SHARE * (images - new)
         coefficients = math.pi * r_max**2 / 2
         evaluations = images * (visit[0] + visit[1] * coefficients) + searched * (SEARCH[0] + SEARCH[1] * coefficients)
-        products = searched * SEARCHED_SUM * exact_products(s.stages_r_max[search_stage(s.stages_r_max, r_max)], s)
+        of_search = exact_products(s.stages_r_max[search_stage(s.stages_r_max, r_max)], s, is_search=True)
+        products = searched * SEARCHED_SUM * of_search
         return evaluations * self.rates.evaluation_s + products * self.rates.product_s
 
 
