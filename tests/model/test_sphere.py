@@ -9,7 +9,7 @@ from hoarfrost.model.all_poses.band import BandModel
 from hoarfrost.model.few_poses.likelihood import LocalModel
 from hoarfrost.model.images import WhitenedImages, whiten
 from hoarfrost.model.quadrature import PosePrior
-from hoarfrost.model.sphere import log_evidence_of_spheres, spherical_slice
+from hoarfrost.model.sphere import Spheres, spherical_slice
 
 BOX, R_MAX = 32, 6.0
 PRIOR = PosePrior(1.5, 4.5)
@@ -26,6 +26,12 @@ def images(model: BandModel, n: int = 12) -> WhitenedImages:
     return whiten(packed, ctf, torch.ones(model.disc.size, dtype=torch.float64), model.disc)
 
 
+def log_evidence(
+    volumes: torch.Tensor, log_shares: torch.Tensor, seen: WhitenedImages, model: BandModel
+) -> torch.Tensor:
+    return Spheres.of(volumes, log_shares, model.disc, PRIOR, seen.ctf).log_evidence(seen)
+
+
 def lump(box: int, centre: tuple[float, float, float], width: float = 2.0) -> torch.Tensor:
     axes = torch.meshgrid(*[torch.arange(box, dtype=torch.float64) - box // 2] * 3, indexing="ij")
     squares = sum((axis - c) ** 2 for axis, c in zip(axes, centre, strict=True))
@@ -37,7 +43,7 @@ def test_a_sphere_has_the_evidence_of_the_sum_over_all_poses() -> None:
     model = band()
     sphere = 0.3 * torch.exp(-radius_grid(model.box, 3).square() / (2 * 2.5**2))
     seen = images(model)
-    found = log_evidence_of_spheres(sphere[None], torch.zeros(1), seen, model.disc, PRIOR)
+    found = log_evidence(sphere[None], torch.zeros(1), seen, model)
     # The sum over all poses has a coarser grid of shifts, which differs by some hundredths.
     assert (found - model.posterior(sphere, seen).log_evidence).abs().max() < 0.2
 
@@ -58,13 +64,13 @@ def test_the_slice_is_the_mean_of_slices_of_the_map_over_rotations() -> None:
 def test_a_mixture_of_one_map_twice_is_that_map() -> None:
     model = band()
     volume, seen = lump(model.box, (1.0, 0.0, 0.0)), images(model)
-    once = log_evidence_of_spheres(volume[None], torch.zeros(1), seen, model.disc, PRIOR)
-    twice = log_evidence_of_spheres(torch.stack([volume] * 2), torch.tensor([0.3, 0.7]).log(), seen, model.disc, PRIOR)
+    once = log_evidence(volume[None], torch.zeros(1), seen, model)
+    twice = log_evidence(torch.stack([volume] * 2), torch.tensor([0.3, 0.7]).log(), seen, model)
     assert torch.allclose(once, twice, atol=1e-5)
 
 
 def test_an_empty_map_explains_nothing() -> None:
     model = band()
     seen = images(model)
-    found = log_evidence_of_spheres(torch.zeros(1, *[model.box] * 3), torch.zeros(1), seen, model.disc, PRIOR)
+    found = log_evidence(torch.zeros(1, *[model.box] * 3), torch.zeros(1), seen, model)
     assert torch.allclose(found, seen.log_constant, atol=1e-9)

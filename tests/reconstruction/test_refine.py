@@ -37,13 +37,21 @@ from hoarfrost.reconstruction.refinement.final_passes import FinalPasses
 from hoarfrost.reconstruction.refinement.gold_standard import filtered_halves, joined_below
 from hoarfrost.reconstruction.refinement.march import March, Refined
 from hoarfrost.reconstruction.refinement.refining import Refining
+from hoarfrost.reconstruction.refinement.searches import Searches
 from hoarfrost.reconstruction.run import open_source
-from hoarfrost.reconstruction.schedule import MOST_COMMON_PASSES, MOST_HALF_PASSES
+from hoarfrost.reconstruction.schedule import (
+    LEAST_SEARCHED,
+    LEAST_SEARCHES,
+    MOST_COMMON_PASSES,
+    MOST_HALF_PASSES,
+    MOST_SEARCHED,
+)
 from hoarfrost.reconstruction.settings.options import Options
 from hoarfrost.reconstruction.starts.agreement import StartMaps
 from hoarfrost.reconstruction.state.phase import Tally
 from hoarfrost.simulation.phantom import make_phantom
 from hoarfrost.simulation.simulate import SimulatedData
+from hoarfrost.symmetry.point_group import PointGroup
 
 BOX, PIXEL_A, N = 40, 8.0, 500
 LENGTH_A = BOX * PIXEL_A
@@ -240,8 +248,9 @@ class Turned:
         constant = -data.abs().square().sum(-1).double()
         self.images = WhitenedImages(data, scale.expand(1, -1), constant)
 
-    def e_step(self, effort: Effort) -> LocalEStep:
-        coarse = BandModel(32, 5.0, self.prior, random_rotations(1, named_generator(2, "turned"))[0])
+    def e_step(self, effort: Effort, group: str = "C1") -> LocalEStep:
+        turn = random_rotations(1, named_generator(2, "turned"))[0]
+        coarse = BandModel(32, 5.0, self.prior, turn, group=PointGroup(group))
         return LocalEStep(self.volume, self.disc, coarse, self.prior, effort, named_generator(3, "turned"))
 
     def error_deg(self, modes: Modes) -> float:
@@ -261,6 +270,35 @@ def test_a_search_frees_an_image_that_is_locked_into_a_wrong_pose() -> None:
     free = e_step(problem.images, wrong, ~nowhere)
     assert problem.error_deg(free.modes) < 5
     assert float(free.log_evidence) > float(stuck.log_evidence) + 10
+    # A search tells whether it found a better pose; without one nobody knows.
+    assert free.found_elsewhere.tolist() == [1.0]
+    assert e_step(problem.images, free.modes, ~nowhere).found_elsewhere.tolist() == [0.0]
+    assert stuck.found_elsewhere.isnan().all()
+
+
+def test_poses_that_a_symmetric_map_makes_alike_are_not_elsewhere() -> None:
+    problem, everywhere = Turned(), torch.ones(1, dtype=torch.bool)
+    found = problem.e_step(Effort())(problem.images, Modes.none(1, 4), everywhere).modes
+    turned = dataclasses.replace(
+        found, rotations=found.rotations @ rotations_about_z(torch.tensor([math.pi / 2]).double())
+    )
+    for group, elsewhere in (("C1", [1.0]), ("C4", [0.0])):
+        e_step = problem.e_step(Effort(), group)
+        assert e_step._are_elsewhere(turned, found).double().tolist() == elsewhere
+
+
+def test_as_many_are_searched_for_again_as_it_pays_for() -> None:
+    searches = Searches()
+    assert searches.share == MOST_SEARCHED
+    of_hundred = torch.zeros(100)
+    for n_elsewhere, share in ((0, LEAST_SEARCHED), (4, 0.08), (50, MOST_SEARCHED)):
+        of_hundred[:n_elsewhere] = 1
+        counted = searches.counting(of_hundred[::2]).counting(of_hundred[1::2])
+        assert counted.share == MOST_SEARCHED  # that of a pass stays while it is under way
+        assert counted.learnt().share == pytest.approx(share)
+        assert counted.learnt().n_searched == 0
+    # A few tell nothing.
+    assert searches.counting(torch.zeros(LEAST_SEARCHES - 1)).learnt() == searches
 
 
 def test_the_order_of_the_bands_ends_at_the_last() -> None:

@@ -7,6 +7,10 @@ The mean of exp(−2πi k·x / n) over all rotations is sinc(2 |k| |x| / n), so 
 Every orientation gives the same slice, and the sum over poses is one over shifts.
 """
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -33,23 +37,36 @@ def spherical_slice(volume: Tensor, disc: FourierDisc) -> Tensor:
     return profile[coefficient] / disc.box
 
 
-def log_evidence_of_spheres(
-    volumes: Tensor, log_shares: Tensor, images: WhitenedImages, disc: FourierDisc, prior: PosePrior
-) -> Tensor:
-    """log p(Ĩ | V°) of b images under the spherical averages of maps (C, n, n, n) with shares: (b,) float64."""
-    shifts = make_shift_quadrature(FINER * disc.r_max, disc.box, prior.shift_sigma_px, prior.shift_extent_px)
-    device, dtype = images.data.device, images.data.dtype
-    phases = shifts.phases(disc.coordinates, disc.box).to(device, dtype)
-    log_weights = shifts.log_weights.to(device)
-    of_class = []
-    for volume, log_share in zip(volumes, log_shares.tolist(), strict=True):
-        of_slice = spherical_slice(volume, disc).to(device, images.ctf.dtype)
-        parts = []
-        for first in range(0, len(images), IMAGES_AT_ONCE):
-            part = images[slice(first, first + IMAGES_AT_ONCE)]
-            filtered = part.ctf * of_slice
-            products = ((part.data.conj() * filtered) @ phases.T).real.to(torch.float64)
-            power = filtered.square().sum(dim=1, dtype=torch.float64)
-            parts.append((2 * products + log_weights).logsumexp(dim=1) - power)
-        of_class.append(torch.cat(parts) + log_share)
-    return torch.stack(of_class, dim=1).logsumexp(dim=1) + images.log_constant
+@dataclass(frozen=True)
+class Spheres:
+    """Spherical averages V° of C maps with shares, as images up to a band limit see them.
+
+    `slices` (C, K) and `log_shares` (C,) of the maps, `phases` (S, K) and `log_weights` (S,) of the shifts.
+    """
+
+    slices: Tensor
+    log_shares: Tensor
+    phases: Tensor
+    log_weights: Tensor
+
+    @classmethod
+    def of(cls, volumes: Tensor, log_shares: Tensor, disc: FourierDisc, prior: PosePrior, like: Tensor) -> Spheres:
+        """Those of maps (C, n, n, n), on the device and with the precision of a real tensor, as images have."""
+        shifts = make_shift_quadrature(FINER * disc.r_max, disc.box, prior.shift_sigma_px, prior.shift_extent_px)
+        slices = torch.stack([spherical_slice(volume, disc) for volume in volumes])
+        phases = shifts.phases(disc.coordinates, disc.box).to(like.device, like.dtype.to_complex())
+        return cls(slices.to(like), log_shares, phases, shifts.log_weights.to(like.device))
+
+    def log_evidence(self, images: WhitenedImages) -> Tensor:
+        """log p(Ĩ | V°) of b images, (b,) float64."""
+        of_class = []
+        for of_slice, log_share in zip(self.slices, self.log_shares.tolist(), strict=True):
+            parts = []
+            for first in range(0, len(images), IMAGES_AT_ONCE):
+                part = images[slice(first, first + IMAGES_AT_ONCE)]
+                filtered = part.ctf * of_slice
+                products = ((part.data.conj() * filtered) @ self.phases.T).real.to(torch.float64)
+                power = filtered.square().sum(dim=1, dtype=torch.float64)
+                parts.append((2 * products + self.log_weights).logsumexp(dim=1) - power)
+            of_class.append(torch.cat(parts) + log_share)
+        return torch.stack(of_class, dim=1).logsumexp(dim=1) + images.log_constant

@@ -18,13 +18,13 @@ from hoarfrost.maths.seeds import named_generator
 from hoarfrost.model.all_poses.band import BandModel
 from hoarfrost.model.images import WhitenedImages
 from hoarfrost.model.quadrature import PosePrior
-from hoarfrost.model.sphere import log_evidence_of_spheres
+from hoarfrost.model.sphere import Spheres
 from hoarfrost.parallel.team import Team
 from hoarfrost.particles.sampling import split_held_out
 from hoarfrost.particles.source import ParticleSource
 from hoarfrost.reconstruction.estimate.folds import Folds
 from hoarfrost.reconstruction.estimate.held_out import HeldOut
-from hoarfrost.reconstruction.schedule import WARM_SHARE, last_stage_of_starts, search_stage
+from hoarfrost.reconstruction.schedule import WARM_SHARE, last_stage_of_starts, search_r_max
 from hoarfrost.reconstruction.settings.plan import DEFAULT_DIAMETER
 from hoarfrost.reconstruction.settings.settings import Settings
 from hoarfrost.symmetry.point_group import PointGroup
@@ -176,7 +176,7 @@ class Env:
     def band(self, stage: int, symmetry: str, *, start: int = 0, draw: int = 0, is_warm: bool = False) -> BandModel:
         """The model at a stage's band limit, turned at random by start and `draw`; coarser where `is_warm`."""
         s = self.settings
-        name = "band of a search" if draw < 0 else "warm band" if is_warm else "turned band" if draw else "band"
+        name = "warm band" if is_warm else "turned band" if draw else "band"
 
         def make() -> BandModel:
             rotation = random_rotations(1, self.generator(f"grid {stage} {draw}", start))[0]
@@ -186,8 +186,7 @@ class Env:
                 self.pose_prior,
                 rotation,
                 group=PointGroup(symmetry),
-                # A search starts climbs, for which finer orientations pay.
-                diameter=1.0 if draw < 0 else self.diameter,
+                diameter=self.diameter,
                 device=s.device,
                 quadrature_r_max=WARM_SHARE * s.stages_r_max[stage] if is_warm else None,
             )
@@ -196,7 +195,15 @@ class Env:
 
     def search_band(self, r_max: float, symmetry: str, start: int) -> BandModel:
         """The model on whose quadrature refinement at a band limit searches all poses."""
-        return self.band(search_stage(self.settings.stages_r_max, r_max), symmetry, start=start, draw=-1)
+        s, group = self.settings, PointGroup(symmetry)
+        searched_r_max = search_r_max(s.stages_r_max, r_max, group.order if group.permutes_axes else 1)
+
+        def make() -> BandModel:
+            # Orientations are those of the box, whatever the diameter: for the climbs that start there finer ones pay.
+            rotation = random_rotations(1, self.generator("grid of searches", start))[0]
+            return BandModel(s.box, searched_r_max, self.pose_prior, rotation, group=group, device=s.device)
+
+        return self.memo.get("band of a search", (searched_r_max, symmetry, start), make)
 
     def support(self, box: int) -> Tensor:
         """A ball of ones of the particle's diameter: real (box, box, box)."""
@@ -245,7 +252,7 @@ class Env:
     def sphere_nll(self, disc: FourierDisc, volumes: Tensor, log_shares: Tensor) -> Tensor:
         """NLL of each held-out particle under the spherical averages of maps (C, box, box, box): (m,)."""
         images = self.held_out_images(disc)
-        log_evidence = log_evidence_of_spheres(volumes, log_shares, images, disc, self.pose_prior)
+        log_evidence = Spheres.of(volumes, log_shares, disc, self.pose_prior, images.ctf).log_evidence(images)
         return self.team.gather(-log_evidence[:, None], len(self.held_out))[:, 0]
 
     def is_out_of_epochs(self, since_start: int) -> bool:

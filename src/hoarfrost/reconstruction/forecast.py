@@ -25,10 +25,10 @@ from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature, m
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FOLDS
 from hoarfrost.reconstruction.schedule import (
+    EXPECTED_SEARCHED,
     EXPECTED_SHARE_OF_EXACT,
     EXPECTED_SWEEPS,
     LEAST_GROWTH,
-    SEARCHED_SHARE,
     WARM_SHARE,
     last_stage_of_starts,
     plan_stage,
@@ -114,7 +114,7 @@ class _Visits:
         s = self.settings
         new = min(images, self.n - self.seen)
         self.seen += new
-        searched = new + SEARCHED_SHARE * (images - new)
+        searched = new + EXPECTED_SEARCHED * (images - new)
         coefficients = math.pi * r_max**2 / 2
         evaluations = images * (visit[0] + visit[1] * coefficients) + searched * (SEARCH[0] + SEARCH[1] * coefficients)
         of_search = exact_products(s.stages_r_max[search_stage(s.stages_r_max, r_max)], s, is_search=True)

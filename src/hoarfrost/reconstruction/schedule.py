@@ -72,8 +72,10 @@ WARM_SHARE = 2 / 3
 LEAST_SWEEPS, EXPECTED_SWEEPS, MOST_SWEEPS = 2, 3, 8
 LEAST_RISE_OF_SWEEP, LEAST_NATS_OF_SWEEP = 0.02, 0.05
 MOST_IMAGES_OF_SWEEP = 4000
-# Part of the images of a sweep or a final pass that is searched everywhere though their poses are known.
-SEARCHED_SHARE = 0.15
+# Part of the images of a sweep or a final pass that is searched everywhere though their poses are known: so many times
+# the part of those searched in the pass before that were found elsewhere, if these were enough to tell.
+LEAST_SEARCHED, MOST_SEARCHED, SEARCHES_FOR_EACH = 0.03, 0.15, 2.0
+LEAST_SEARCHES, EXPECTED_SEARCHED = 50, 0.06
 # Particles whose draws a checkpoint holds at most, at 2 kB each.
 LARGEST_PORTION = 10_000
 
@@ -112,10 +114,25 @@ def sweep_size(n_training: int) -> int:
 SEARCH_R_MAX = 9.5
 
 
+# Of sums that a symmetry makes so many times shorter, finer ones take no longer: their cost goes as this power.
+COST_POWER = 6.0
+
+
 def search_stage(stages_r_max: Sequence[float], r_max: float) -> int:
-    """The stage on whose quadrature refinement at a band limit searches all poses."""
+    """The stage on whose quadrature refinement at a band limit searches all poses, without a symmetry."""
     limit = min(r_max, SEARCH_R_MAX)
     return max((stage for stage, r in enumerate(stages_r_max) if r <= limit), default=0)
+
+
+def search_r_max(stages_r_max: Sequence[float], r_max: float, n_alike: int) -> float:
+    """The band limit that refinement at another searches all poses at, where sums leave out all but one of `n_alike`.
+
+    A band limit of its own, below that of the refinement, or that of a stage.
+    """
+    of_stage = stages_r_max[search_stage(stages_r_max, r_max)]
+    if n_alike == 1:
+        return of_stage
+    return max(of_stage, min(SEARCH_R_MAX * math.pow(n_alike, 1 / COST_POWER), r_max / LEAST_GROWTH))
 
 
 # Band limits of refinement nearer to that of the sums over all poses are left out.

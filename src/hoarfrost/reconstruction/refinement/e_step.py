@@ -56,13 +56,14 @@ class Effort:
 class LocalPosterior:
     """Of b images: `modes`, best first; `log_evidence` (b,) float64; `draws` from their posteriors.
 
-    `searched` counts the images whose poses were looked for everywhere.
+    `found_elsewhere` (b,) float64 is 1 where a search found a better pose than those known, 0 where it did not, and not
+    a number where there was none, or nothing was known.
     """
 
     modes: Modes
     log_evidence: Tensor
     draws: Draws
-    searched: int
+    found_elsewhere: Tensor
 
 
 class LocalEStep:
@@ -99,7 +100,8 @@ class LocalEStep:
 
         What is known takes part in a search too, so that no search makes an image worse off.
         """
-        search = search | ~known.log_mass.isfinite().any(dim=1)
+        is_known = known.log_mass.isfinite().any(dim=1)
+        again, search = search & is_known, search | ~is_known
         modes = known
         found = search.nonzero().squeeze(1)
         if len(found):
@@ -109,11 +111,20 @@ class LocalEStep:
             modes = known.joined(empty)
         modes = self._climb(self._levels[-1], images, modes, STEPS_FROM_BAND)
         log_evidence, draws = self._sampler(self.model, images, modes)
-        return LocalPosterior(modes, log_evidence, draws, len(found))
+        elsewhere = torch.full_like(log_evidence, math.nan)
+        elsewhere[again] = self._are_elsewhere(known[again], modes[again]).to(elsewhere)
+        return LocalPosterior(modes, log_evidence, draws, elsewhere)
 
     def skip(self, n_images: int) -> None:
         """Pass over the random numbers of so many images, whose posterior is found elsewhere."""
         self._sampler.skip(n_images)
+
+    def _are_elsewhere(self, known: Modes, modes: Modes) -> Tensor:
+        """Whether the best of the modes is more than a step of the quadrature away from all known ones, (b,)."""
+        turn = self._coarse.group.nearest(known.rotations.transpose(-1, -2) @ modes.rotations[:, :1])
+        cosine = (turn.diagonal(dim1=-2, dim2=-1).sum(dim=-1) - 1) / 2
+        near = math.cos(math.radians(self._coarse.poses.orientations.angular_step_deg))
+        return ((cosine < near) | ~known.log_mass.isfinite()).all(dim=1)
 
     def _searched(self, images: WhitenedImages) -> Modes:
         poses = self._coarse.poses

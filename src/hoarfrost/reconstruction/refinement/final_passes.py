@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import final
@@ -82,25 +81,17 @@ class Solved:
     fsc: Tensor
 
 
-@dataclass(frozen=True)
-class Common:
-    """What a pass of each half by itself came to, and the `maps` that particles would be seen against after it."""
-
-    solved: Solved
-    maps: FoldMaps
-
-
 @final
 @dataclass(frozen=True)
 class FinalPasses:
     """Passes over all particles: `of_halves` counts those of each half by itself, `common` those after them.
 
-    They came to `solved`; `are_apart` tells whether the next is of each half by itself, and `before` has what the one
-    before the last of these came to, to go back to if that is worse. `maps` are those that the next pass sees
-    particles against, and `poses` what the one under way has found. `explained` (n, 3) is how well each particle is
-    explained by the maps that it is seen against, which it is not in: its NLL under the map, an empty one, and the
-    map's spherical average; `nll_before` (n,) is the first of these in the pass before. `fold_pass` is None between
-    passes.
+    `are_apart` tells whether the next is of each half by itself, and `before` has the sums of the last of these, to go
+    back to if the next is worse. `solved` is what the last of the halves and the common ones after it came to. `maps`
+    are those that the next pass sees particles against, and `poses` what the one under way has found. `explained`
+    (n, 3) is how well each particle is explained by the maps that it is seen against, which it is not in: its NLL under
+    the map, an empty one, and the map's spherical average; `nll_before` (n,) is the first of these in the pass before.
+    `fold_pass` is None between passes.
     """
 
     maps: FoldMaps
@@ -113,7 +104,7 @@ class FinalPasses:
     of_halves: int = 0
     common: int = 0
     are_apart: bool = True
-    before: Common | None = None
+    before: FoldSums | None = None
     solved: Solved | None = None
     fold_pass: FoldPass | None = None
     n_done: int = 0
@@ -159,34 +150,30 @@ class FinalPasses:
 
     def _summed(self, env: Env, fold_pass: FoldPass) -> FinalPasses:
         """The maps that a pass comes to, and those to see particles against in the next unless they stand still."""
-        refining = dataclasses.replace(fold_pass.refining, junk=fold_pass.refining.junk.learnt())
-        start = self.maps.common
-        solved = self._solved(env, fold_pass.sums, start)
         after = dataclasses.replace(
             self,
-            refining=refining,
+            refining=fold_pass.refining.learnt(),
             nll_before=self.explained[:, 0].clone(),
             of_halves=self.of_halves + self.are_apart,
             common=self.common + (not self.are_apart),
-            solved=solved,
             fold_pass=None,
             news=(News(env.final_stage, self.r_max, self._fraction_done(1.0), judged=self.judged(env)),),
         )
-        if not self.refined.independent:
-            return dataclasses.replace(after, is_over=True)
-        goes_on = self._goes_on(env, partial(likeness, start, solved.volumes, self.r_max))
-        if not goes_on and not self.are_apart:
-            return dataclasses.replace(after, is_over=True)
-        common = FoldMaps(env.team.once(partial(maps_without, env, fold_pass.sums, solved), self.maps.volumes))
-        if not self.are_apart:
-            return dataclasses.replace(after, maps=common)
-        if goes_on:
-            return dataclasses.replace(after, maps=maps_of_halves(env, fold_pass)[0], before=Common(solved, common))
-        if self.before is not None and not self._explains_more(env):
+        sums, start, may_go_on = fold_pass.sums, self.maps.common, self._may_go_on(env)
+        if self.are_apart and may_go_on:
+            maps = maps_of_halves(env, fold_pass)[0]
+            if self.of_halves == 0 or not self._stand_still(env, maps.common):
+                return dataclasses.replace(after, maps=maps, before=sums)
+        if self.are_apart and self.before is not None and not self._explains_more(env):
             # This pass saw worse maps than the one before, whose half maps are the better ones then.
-            solved, common = self.before.solved, self.before.maps
-            after = dataclasses.replace(after, solved=solved, nll_before=self.nll_before)
-        return dataclasses.replace(after, maps=common, are_apart=False, before=None)
+            sums, after = self.before, dataclasses.replace(after, nll_before=self.nll_before)
+        solved = self._solved(env, sums, start)
+        after = dataclasses.replace(after, solved=solved, are_apart=False, before=None)
+        goes_on = self.are_apart or (may_go_on and not self._stand_still(env, solved.volumes))
+        if not self.refined.independent or not goes_on:
+            return dataclasses.replace(after, is_over=True)
+        maps = FoldMaps(env.team.once(partial(maps_without, env, sums, solved), self.maps.volumes))
+        return dataclasses.replace(after, maps=maps)
 
     def judged(self, env: Env) -> HeldOut:
         """How well the pass that is done explains particles that are in none of the maps they were seen against."""
@@ -195,17 +182,19 @@ class FinalPasses:
         nll, empty, sphere = self.explained[others].unbind(1)
         return HeldOut.of(nll, empty, sphere, env.team)
 
-    def _goes_on(self, env: Env, alike: Callable[[], float]) -> bool:
-        """Whether a pass like the one that is done is to follow: not where its maps were `alike` before."""
-        if not self.refined.converged:
+    def _may_go_on(self, env: Env) -> bool:
+        """Whether a pass like the one that is done is to follow, unless maps stand still."""
+        if not self.refined.converged or not self.refined.independent:
             return False
-        done, most = (self.of_halves, MOST_HALF_PASSES) if self.are_apart else (self.common, MOST_COMMON_PASSES)
         if self.of_halves == 0:
             return True
-        if done + 1 >= most or env.team.once_number(alike) > STANDS_STILL:
-            return False
+        done, most = (self.of_halves, MOST_HALF_PASSES) if self.are_apart else (self.common, MOST_COMMON_PASSES)
         # The first pass of a kind sees maps of another, and is no measure of what a pass gains.
-        return done == 0 or self._explains_more(env)
+        return done + 1 < most and (done == 0 or self._explains_more(env))
+
+    def _stand_still(self, env: Env, volumes: Tensor) -> bool:
+        """Whether maps (C, box, box, box) that a pass came to are those that it saw particles against."""
+        return env.team.once_number(partial(likeness, self.maps.common, volumes, self.r_max)) > STANDS_STILL
 
     def _explains_more(self, env: Env) -> bool:
         """Whether particles, in none of the maps that they are seen against, are explained better than a pass ago."""

@@ -13,14 +13,14 @@ from hoarfrost.maths.fourier import FourierDisc
 from hoarfrost.maths.seeds import generator_at
 from hoarfrost.model.few_poses.statistics import LocalStatistics
 from hoarfrost.model.quadratic import Quadratic
-from hoarfrost.model.sphere import log_evidence_of_spheres
+from hoarfrost.model.sphere import Spheres
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FoldMaps, FoldSums
 from hoarfrost.reconstruction.estimate.junk import Junk
 from hoarfrost.reconstruction.refinement.drawn import Drawn
 from hoarfrost.reconstruction.refinement.refining import Refining, batches_of
 from hoarfrost.reconstruction.refinement.visit import Visit, add_draws
-from hoarfrost.reconstruction.schedule import LARGEST_PORTION, SEARCHED_SHARE
+from hoarfrost.reconstruction.schedule import LARGEST_PORTION
 from hoarfrost.symmetry.point_group import PointGroup
 
 
@@ -64,7 +64,8 @@ class FoldPass:
         add_draws(portion.statistics, portion.e_steps, visit.images, draws)
         first, _ = env.team.bounds(len(visit.everyone))
         drawn = self.drawn.plus(draws, visit.looked_at, first, visit.images.data, env.team)
-        refining = dataclasses.replace(self.refining, junk=junk)
+        searches = self.refining.searches.counting(visit.of_all.found_elsewhere)
+        refining = dataclasses.replace(self.refining, junk=junk, searches=searches)
         if len(drawn.batches) < len(batches_of(env, members)):
             return dataclasses.replace(self, refining=refining, drawn=drawn), visit
         sizes = torch.bincount(env.folds.half[self.members], minlength=2).tolist()
@@ -86,10 +87,11 @@ class FoldPass:
         Their NLL under these maps, empty ones, and the maps' spherical averages.
         """
         half, fold, _ = self.portion(env)
-        disc, log_shares = FourierDisc(env.settings.box, self.r_max), self.refining.known.log_shares
-        volumes = self.maps.without(half, fold)
-        of_sphere = log_evidence_of_spheres(volumes, log_shares, visit.images, disc, env.pose_prior)
-        sphere = env.team.gather(-of_sphere[:, None], len(visit.everyone))
+        disc, known = FourierDisc(env.settings.box, self.r_max), self.refining.known
+        volumes, prior, like = self.maps.without(half, fold), env.pose_prior, visit.images.ctf
+        key = (self.maps.volumes, known.log_shares, half, fold, self.r_max)
+        spheres = env.memo.get("spheres", key, lambda: Spheres.of(volumes, known.log_shares, disc, prior, like))
+        sphere = env.team.gather(-spheres.log_evidence(visit.images)[:, None], len(visit.everyone))
         seen = -torch.stack([visit.of_all.log_evidence, visit.of_all.log_constant], dim=1)
         return torch.cat([seen, sphere], dim=1).cpu()
 
@@ -118,7 +120,7 @@ class _Portion:
         volumes, slices = of.maps.without(half, fold), of.coarse_slices(env, half)
         self.e_steps = of.refining.e_steps(env, volumes, of.r_max, generator, slices)
         self.disc = self.e_steps[0].model.disc
-        searched = torch.rand(len(members), generator=generator) < SEARCHED_SHARE
+        searched = torch.rand(len(members), generator=generator) < of.refining.searches.share
         self.generator = generator.get_state()
         group = PointGroup(of.refining.symmetry)
         self.statistics = [LocalStatistics(of.box, env.settings.box, v.device, group) for v in volumes]

@@ -25,7 +25,6 @@ from hoarfrost.reconstruction.refinement.sweep import Sweep
 from hoarfrost.reconstruction.refinement.visit import Visit
 from hoarfrost.reconstruction.schedule import (
     LEAST_GROWTH,
-    SEARCHED_SHARE,
     is_last_sweep,
     share_of_sweeps,
 )
@@ -155,7 +154,7 @@ class March:
     def _at_next(self, env: Env, maps: FoldMaps) -> March:
         """Checked and judged at a band limit that is done, and on to the next unless the halves no longer agree."""
         stage, r_max, common = self._stage(env), self._r_max(env), maps.common
-        refining, sum_error = self.refining.spot_checked(env, common, r_max, SEARCHED_SHARE)
+        refining, sum_error = self.refining.spot_checked(env, common, r_max, self.refining.searches.share)
         news: tuple[News, ...] = ()
         if refining.effort != self.refining.effort:
             message = f"Sums miss {-sum_error.mean:.1f} nats an image: twice as many poses are followed now"

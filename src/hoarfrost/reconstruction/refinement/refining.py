@@ -18,6 +18,7 @@ from hoarfrost.reconstruction.estimate.held_out import HeldOut
 from hoarfrost.reconstruction.estimate.junk import Junk
 from hoarfrost.reconstruction.estimate.sum_error import SumError
 from hoarfrost.reconstruction.refinement.e_step import Effort, LocalEStep, coarse_slices_of
+from hoarfrost.reconstruction.refinement.searches import Searches
 from hoarfrost.reconstruction.refinement.visit import Batch, Known, OfAll, Visit, visit_batch
 from hoarfrost.reconstruction.schedule import sweep_size
 
@@ -33,7 +34,8 @@ class Refining:
     """What is `known` of the particles and of `junk`, the `effort` of E-steps, and all that is drawn at random.
 
     `generator` (bytes,) is the state that draws follow from, `queue` (m,) holds the particles whose turn is next,
-    `symmetry` the point group of the maps. Quadratures are turned as for random start `start`.
+    `symmetry` the point group of the maps. Quadratures are turned as for random start `start`. `searches` tells how
+    many known particles are searched for again.
     """
 
     known: Known
@@ -43,6 +45,7 @@ class Refining:
     symmetry: str
     start: int
     effort: Effort = Effort()
+    searches: Searches = Searches()
 
     @classmethod
     def begin(cls, env: Env, log_shares: Tensor, symmetry: str, start: int) -> Refining:
@@ -124,6 +127,10 @@ class Refining:
         searched = torch.rand(len(members), generator=generator) < share
         found = [visit.of_all for visit in after.visits(env, e_steps, members, searched)]
         return dataclasses.replace(after, generator=generator.get_state()), found
+
+    def learnt(self) -> Refining:
+        """After a pass, with what it tells of junk and of searches."""
+        return dataclasses.replace(self, junk=self.junk.learnt(), searches=self.searches.learnt())
 
     def next_members(self, env: Env) -> tuple[Refining, Tensor]:
         """The particles of the next sweep: all there are to train on, or as many as a sweep takes of those left."""

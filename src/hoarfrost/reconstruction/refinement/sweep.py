@@ -65,9 +65,8 @@ class Sweep:
 
     def learnt(self) -> Refining:
         """What is known after the sweep."""
-        refining = self.fold_pass.refining
-        known = refining.known.with_shares(torch.cat(self.probability))
-        return dataclasses.replace(refining, junk=refining.junk.learnt(), known=known)
+        refining = self.fold_pass.refining.learnt()
+        return dataclasses.replace(refining, known=refining.known.with_shares(torch.cat(self.probability)))
 
     def solved(self, env: Env) -> tuple[FoldMaps, Tensor]:
         """New maps, filtered by how far each shell of each half can be trusted, and the halves' FSC, (C, shells)."""

@@ -80,11 +80,13 @@ class OfAll:
     """What is known of all images of a batch, (n, …) float64, whichever process visited them.
 
     `joint` (n, C) is log π_c p(Ĩ | V_c), −∞ for classes that were not looked at; `squares` (n, C) the sum over modes of
-    their squared shares; `log_constant` (n,) is log p(Ĩ | 0) and `log_junk` (n,) log p(Ĩ | junk) less that.
+    their squared shares; `elsewhere` (n, C) is `LocalPosterior.found_elsewhere`; `log_constant` (n,) is log p(Ĩ | 0)
+    and `log_junk` (n,) log p(Ĩ | junk) less that.
     """
 
     joint: Tensor
     squares: Tensor
+    elsewhere: Tensor
     log_constant: Tensor
     log_junk: Tensor
 
@@ -102,6 +104,12 @@ class OfAll:
     def ess(self) -> Tensor:
         """Effective number of modes, (n,)."""
         return 1 / (self.probability.square() * self.squares).sum(dim=1)
+
+    @property
+    def found_elsewhere(self) -> Tensor:
+        """`elsewhere` of the particles that were searched for again, under the class that each is most likely in."""
+        of_class = self.elsewhere.gather(1, self.joint.argmax(dim=1, keepdim=True)).squeeze(1)
+        return of_class[~of_class.isnan()]
 
     @property
     def lead(self) -> Tensor:
@@ -168,20 +176,22 @@ def visit_batch(e_steps: list[LocalEStep], known: Known, batch: Batch, team: Tea
     first, last = team.bounds(len(everyone))
     indices = everyone[first:last]
     views: list[ClassView | None] = []
-    own, squares, counts = [], [], []
+    own, squares, elsewhere, counts = [], [], [], []
     for c, e_step in enumerate(e_steps):
         looked_at = (known.probability[everyone, c] > LEAST_CLASS_PROBABILITY) | batch.searched
         counts.append(int(looked_at.sum()))
         e_step.skip(int(looked_at[:first].sum()))
-        view, log_evidence = _view(e_step, known.modes[c], batch, indices, looked_at[first:last], first)
+        view, log_evidence, found = _view(e_step, known.modes[c], batch, indices, looked_at[first:last], first)
         e_step.skip(int(looked_at[last:].sum()))
         views.append(view)
         own.append(log_evidence + known.log_shares[c].to(log_evidence.device))
         modes = known.modes[c][indices]
         squares.append(modes.share().square().sum(dim=1).to(torch.float64))
+        elsewhere.append(found)
         known.modes[c][everyone] = team.gather_rows(modes, len(everyone))
     own_junk = junk.evidence(images, e_steps[0].model.disc)
-    of_share = OfAll(torch.stack(own, dim=1), torch.stack(squares, dim=1), images.log_constant, own_junk.log_ratio)
+    joint, of_squares, of_searches = (torch.stack(each, dim=1) for each in (own, squares, elsewhere))
+    of_share = OfAll(joint, of_squares, of_searches, images.log_constant, own_junk.log_ratio)
     of_all = team.gather_rows(of_share, len(everyone))
     known.probability[everyone] = of_all.probability.cpu()
     return Visit(everyone, of_all, indices, images, of_share.joint, views, tuple(counts), own_junk)
@@ -189,16 +199,21 @@ def visit_batch(e_steps: list[LocalEStep], known: Known, batch: Batch, team: Tea
 
 def _view(
     e_step: LocalEStep, memory: ModeMemory, batch: Batch, indices: Tensor, looked_at: Tensor, first: int
-) -> tuple[ClassView | None, Tensor]:
-    """Those of the share (b,) that are `looked_at` under a class, and log p(Ĩ | V_c) (b,), −∞ of the others."""
+) -> tuple[ClassView | None, Tensor, Tensor]:
+    """Those of the share (b,) that are `looked_at` under a class, log p(Ĩ | V_c) (b,), and what searches found (b,).
+
+    The second is −∞ of the others, the third not a number.
+    """
     device = batch.images.data.device
     log_evidence = torch.full((len(indices),), -math.inf, dtype=torch.float64, device=device)
+    elsewhere = torch.full_like(log_evidence, math.nan)
     rows = looked_at.nonzero().squeeze(1)
     if not len(rows):
-        return None, log_evidence
+        return None, log_evidence, elsewhere
     chosen, here = indices[rows], rows.to(device)
     searched = batch.searched[first : first + len(indices)][rows].to(device)
     posterior: LocalPosterior = e_step(batch.images[here], memory[chosen], searched)
     memory[chosen] = posterior.modes
     log_evidence[here] = posterior.log_evidence.to(device)
-    return ClassView(here, posterior), log_evidence
+    elsewhere[here] = posterior.found_elsewhere.to(device)
+    return ClassView(here, posterior), log_evidence, elsewhere
