@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from hoarfrost.errors import DataError
-from hoarfrost.evaluation.views import Views, half_sphere, has_views, measure_views, read_views
+from hoarfrost.evaluation.views import (
+    Views,
+    half_sphere,
+    has_views,
+    measure_views,
+    read_views,
+    share_on_circle,
+    views_of,
+)
 from hoarfrost.io.fsc_star import FscCurves, write_fsc
 from hoarfrost.io.mrc import write_stack
 from hoarfrost.io.particles_star import read_particles
@@ -27,6 +35,21 @@ def seen_from(views: Tensor) -> Tensor:
     helper = torch.tensor([0.3, -0.5, 0.8], dtype=torch.float64).expand_as(views)
     x = torch.nn.functional.normalize(torch.linalg.cross(helper, views), dim=1)
     return torch.stack([x, torch.linalg.cross(views, x), views], dim=1)
+
+
+@pytest.mark.parametrize(("kappa", "least", "most"), [(0.0, 0.17, 0.2), (-3.0, 0.33, 0.37)])
+def test_the_share_on_a_great_circle_of_even_and_of_side_views(kappa: float, least: float, most: float) -> None:
+    axis = torch.nn.functional.normalize(torch.tensor([0.6, 0.0, 0.8], dtype=torch.float64), dim=0)
+    assert least <= share_on_circle(watson(2000, kappa, axis)) <= most
+
+
+def test_a_cyclic_group_keeps_views_on_the_circle_about_its_axis_and_a_round_one_does_not() -> None:
+    x, y, _ = torch.eye(3, dtype=torch.float64)
+    angles = torch.linspace(0, 6, 400, dtype=torch.float64)[:, None]
+    around = seen_from(angles.cos() * x + angles.sin() * y)
+    assert share_on_circle(views_of(around)) == share_on_circle(views_of(around, "C7")) == 1
+    assert share_on_circle(views_of(around, "O")) < 0.55
+    assert share_on_circle(views_of(around[:0])) == 0
 
 
 def watson(n: int, kappa: float, axis: Tensor) -> Tensor:

@@ -29,6 +29,12 @@ def doubts_of(judged: HeldOut | None) -> tuple[str, ...]:
     return Evidence(judged=judged).doubts()
 
 
+def test_views_on_a_great_circle_are_told() -> None:
+    assert Evidence(on_circle=0.5).doubts() == ()
+    (doubt,) = Evidence(on_circle=0.62).doubts()
+    assert doubt.startswith("62% of the particles are seen from within 10° of one great circle")
+
+
 def test_starts_that_do_not_agree_and_epochs_that_ran_out_are_told() -> None:
     agree = StartsResult((3.0, 2.0), (None, 48.0), (True, True), 0)
     lonely = StartsResult((3.0, 1.0, 2.0), (None, 90.0, 80.0), (True, False, False), 0)

@@ -199,9 +199,10 @@ class Env:
         searched_r_max = search_r_max(s.stages_r_max, r_max, group.order if group.permutes_axes else 1)
 
         def make() -> BandModel:
-            # Orientations are those of the box, whatever the diameter: for the climbs that start there finer ones pay.
             rotation = random_rotations(1, self.generator("grid of searches", start))[0]
-            return BandModel(s.box, searched_r_max, self.pose_prior, rotation, group=group, device=s.device)
+            return BandModel(
+                s.box, searched_r_max, self.pose_prior, rotation, group=group, diameter=self.diameter, device=s.device
+            )
 
         return self.memo.get("band of a search", (searched_r_max, symmetry, start), make)
 

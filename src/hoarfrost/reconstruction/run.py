@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hoarfrost.errors import StoppedError, UsageError
+from hoarfrost.evaluation.views import JUNK_ABOVE, share_on_circle, views_of
 from hoarfrost.io.atomic import check_names
 from hoarfrost.io.posed_star import check_can_be_posed
 from hoarfrost.maths.seeds import named_generator
@@ -190,6 +191,7 @@ def _finished(run: Run, env: Env, output: Path, observer: Observer) -> RunResult
         gain_before=refined.gain_before,
         halves=[of_class.halves for of_class in final.maps],
         alike=run.alike,
+        on_circle=share_on_circle(views_of(final.poses.rotations[final.poses.junk <= JUNK_ABOVE], settings.symmetry)),
     )
     against = evidence.doubts()
     run = run.telling(env, [News(env.final_stage, r_max, 1.0, doubts=against)])

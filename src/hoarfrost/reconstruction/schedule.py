@@ -68,9 +68,9 @@ GRADIENT_STAGE = StagePlan(
 WARM_SHARE = 2 / 3
 
 # Sweeps per band limit: 2 to 8. They stop when what the map explains of an image beyond its spherical average, where
-# orientations tell, rises by less than 2 %, or by what noise would do.
+# orientations tell, rises by less than 5 %, or by what noise would do.
 LEAST_SWEEPS, EXPECTED_SWEEPS, MOST_SWEEPS = 2, 3, 8
-LEAST_RISE_OF_SWEEP, LEAST_NATS_OF_SWEEP = 0.02, 0.05
+LEAST_RISE_OF_SWEEP, LEAST_NATS_OF_SWEEP = 0.05, 0.05
 MOST_IMAGES_OF_SWEEP = 4000
 # Part of the images of a sweep or a final pass that is searched everywhere though their poses are known: so many times
 # the part of those searched in the pass before that were found elsewhere, if these were enough to tell.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from hoarfrost.evaluation.half_maps import HalfMapFSC
+from hoarfrost.evaluation.views import CIRCLE_DEG
 from hoarfrost.reconstruction.estimate.held_out import HeldOut
 from hoarfrost.reconstruction.starts.agreement import StartsResult
 from hoarfrost.reconstruction.symmetry.alike import Alike
@@ -14,6 +15,8 @@ from hoarfrost.reconstruction.symmetry.alike import Alike
 LEAST_BEYOND_SPHERE = 1.2
 # Right maps turned about axes that they have correlate by 0.94 and more.
 LEAST_CORRELATION = 0.85
+# Even views have 0.17 there, side views of a long particle 0.3 to 0.5, those of maps that came out warped 0.6 and more.
+MOST_ON_CIRCLE = 0.55
 # FSC of two shells that counts as none, and of three further out that counts as some.
 NONE_LEFT, BACK = 0.05, 0.3
 # Any two halves agree in the shells before.
@@ -28,7 +31,8 @@ class Evidence:
     itself about the axes of the `symmetry` that was asked for. `judged` tells how well maps explain particles that they
     are not made from, in nats an image, and `refined` that of the held-out ones after refinement, which were explained
     by `gain_before` before it. `halves` tell how well the half maps of each class agree, and `alike` what was found of
-    views that a map without symmetry makes alike.
+    views that a map without symmetry makes alike; `on_circle` is the share of the particles seen from near one great
+    circle (`evaluation.views.share_on_circle`).
     """
 
     starts: StartsResult = StartsResult()
@@ -40,6 +44,7 @@ class Evidence:
     gain_before: float | None = None
     halves: Sequence[HalfMapFSC] = ()
     alike: Alike | None = None
+    on_circle: float = 0.0
 
     def doubts(self) -> tuple[str, ...]:
         """What speaks against the maps, each with what to do, without a full stop."""
@@ -50,6 +55,7 @@ class Evidence:
             *self._of_refinement(),
             *self._of_symmetry(),
             *self._of_alike_views(),
+            *self._of_views(),
             *self._of_curves(),
         )
 
@@ -98,6 +104,14 @@ class Evidence:
                 f"the map is nearly {alike.group}: its {alike.order} views look alike, {alike.told:.0%} of the "
                 f"particles tell theirs, and one unit differs (by {alike.rise} a particle); differences between its "
                 "units may be averaged out, and more particles would show them"
+            )
+
+    def _of_views(self) -> Iterator[str]:
+        if self.on_circle > MOST_ON_CIRCLE:
+            yield (
+                f"{self.on_circle:.0%} of the particles are seen from within {CIRCLE_DEG:.0f}° of one great circle; "
+                "only their likeness puts such views in order, so the map may be warped about the circle's axis though "
+                "half maps agree; compare it with that of another --seed, and add views from elsewhere"
             )
 
     def _of_curves(self) -> Iterator[str]:

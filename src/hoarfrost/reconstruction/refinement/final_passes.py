@@ -34,7 +34,7 @@ from hoarfrost.reconstruction.refinement.fold_pass import FoldPass
 from hoarfrost.reconstruction.refinement.march import Refined
 from hoarfrost.reconstruction.refinement.poses import Poses
 from hoarfrost.reconstruction.refinement.refining import Refining
-from hoarfrost.reconstruction.refinement.sweep import maps_of_halves, particle_support
+from hoarfrost.reconstruction.refinement.sweep import half_maps, maps_of_halves, particle_support
 from hoarfrost.reconstruction.schedule import (
     LEAST_RISE_OF_PASS,
     LEAST_STANDARD_ERRORS,
@@ -161,8 +161,9 @@ class FinalPasses:
         )
         sums, start, may_go_on = fold_pass.sums, self.maps.common, self._may_go_on(env)
         if self.are_apart and may_go_on:
-            maps = maps_of_halves(env, fold_pass)[0]
-            if self.of_halves == 0 or not self._stand_still(env, maps.common):
+            halves = half_maps(env, fold_pass)
+            if self.of_halves == 0 or not self._stand_still(env, halves.mean(dim=0)):
+                maps, _ = maps_of_halves(env, fold_pass, halves)
                 return dataclasses.replace(after, maps=maps, before=sums)
         if self.are_apart and self.before is not None and not self._explains_more(env):
             # This pass saw worse maps than the one before, whose half maps are the better ones then.

@@ -70,36 +70,51 @@ class Sweep:
 
     def solved(self, env: Env) -> tuple[FoldMaps, Tensor]:
         """New maps, filtered by how far each shell of each half can be trusted, and the halves' FSC, (C, shells)."""
-        return maps_of_halves(env, self.fold_pass)
+        return maps_of_halves(env, self.fold_pass, half_maps(env, self.fold_pass))
 
 
-def maps_of_halves(env: Env, fold_pass: FoldPass) -> tuple[FoldMaps, Tensor]:
-    """Maps that each half asks for after a pass, filtered by the FSC of the halves, and that FSC, (C, shells)."""
+def half_maps(env: Env, fold_pass: FoldPass) -> Tensor:
+    """The maps that each half asks for after a pass, (2, C, box, box, box)."""
+    start = fold_pass.maps.resized(fold_pass.box).volumes.mean(dim=1)
+
+    def solved() -> Tensor:
+        halves = []
+        for half, of_half in enumerate(start):
+            solve = _solvers(env, of_half)
+            maps = [solve[c](fold_pass.sums.of_half(half, c), of_class) for c, of_class in enumerate(of_half)]
+            halves.append(torch.stack(maps))
+        return torch.stack(halves)
+
+    return env.team.once(solved, start)
+
+
+def maps_of_halves(env: Env, fold_pass: FoldPass, halves: Tensor) -> tuple[FoldMaps, Tensor]:
+    """The `half_maps` after a pass without each fold, filtered by the FSC of the halves, and that FSC, (C, shells)."""
     start = fold_pass.maps.resized(fold_pass.box).volumes
-    like = torch.cat([start[:, :1], start], dim=1)
-    maps = env.team.once(partial(_solved, env, fold_pass.sums, start), like)
-    halves, maps = maps[:, 0], maps[:, 1:]
+    maps = env.team.once(partial(_without_folds, env, fold_pass.sums, start, halves), start)
     fsc = env.team.same(fsc_of_halves(halves))
     lowest = env.settings.stages_r_max[0]
     joined = [joined_below(filtered_halves(maps[:, fold], fsc), lowest) for fold in range(FOLDS)]
     return FoldMaps(env.team.same(torch.stack(joined, dim=1))), fsc
 
 
-def _solved(env: Env, sums: FoldSums, start: Tensor) -> Tensor:
-    """The maps that sums ask for: (2, 1 + folds, C, box, box, box), of each half and of it without each fold.
-
-    They are empty where those that they `start` from, (2, folds, C, box, box, box), show solvent: of the noise in a
-    ball most is there. Each half has a mask of its own, which tells it nothing of the other.
-    """
-    maps = []
-    for half, of_half in enumerate(start.mean(dim=1)):
-        solve = [MStep(particle_support(env, of_class), positive=False) for of_class in of_half]
-        whole = [solve[c](sums.of_half(half, c), of_class) for c, of_class in enumerate(of_half)]
-        maps.append(torch.stack(whole))
+def _without_folds(env: Env, sums: FoldSums, start: Tensor, halves: Tensor) -> Tensor:
+    """The maps that sums ask for without each fold of each half, from those with it: (2, folds, C, box, box, box)."""
+    maps = torch.empty_like(start)
+    for half, of_half in enumerate(halves):
+        solve = _solvers(env, start[half].mean(dim=0))
         for fold in range(FOLDS):
-            without = [solve[c](sums.without(half, fold, c), of_class) for c, of_class in enumerate(whole)]
-            maps.append(torch.stack(without))
-    return torch.stack(maps).view(2, 1 + FOLDS, *start.shape[2:])
+            for c, of_class in enumerate(of_half):
+                maps[half, fold, c] = solve[c](sums.without(half, fold, c), of_class)
+    return maps
+
+
+def _solvers(env: Env, volumes: Tensor) -> list[MStep]:
+    """What solves for the maps of a half, which are empty where those before (C, box, box, box) show solvent.
+
+    Of the noise in a ball most is there. Each half has a mask of its own, which tells it nothing of the other.
+    """
+    return [MStep(particle_support(env, volume), positive=False) for volume in volumes]
 
 
 def particle_support(env: Env, volume: Tensor) -> Tensor:
