@@ -94,7 +94,7 @@ SETS = {
         "apoferritin, a shell that is smooth at low resolution; run with its symmetry",
         whole(APOFERRITIN),
         168.0,
-        {"better": 1.0, "low": 0.1},
+        {"better": 0.3, "low": 0.03},
         symmetry="O",
         true_symmetry="O",
         is_hollow=True,
