@@ -157,12 +157,20 @@ def test_refinement_searches_at_the_last_stage_that_images_reach_and_a_search_ca
     r_max: float, stage: int
 ) -> None:
     assert search_stage((6.0, 7.4, 9.2, 11.4), r_max) == stage
-    assert search_r_max((6.0, 7.4, 9.2, 11.4), r_max, 1) == (6.0, 7.4, 9.2, 11.4)[stage]
+    assert search_r_max((6.0, 7.4, 9.2, 11.4), r_max, 1, 0.5) == (6.0, 7.4, 9.2, 11.4)[stage]
 
 
 @pytest.mark.parametrize(
-    ("r_max", "n_alike", "searched"),
-    [(31.0, 24, 9.5 * 24 ** (1 / 6)), (12.1, 24, 11.0), (31.0, 4, 9.5 * 4 ** (1 / 6)), (6.0, 24, 6.0)],
+    ("r_max", "n_alike", "diameter", "searched"),
+    [
+        (31.0, 24, 1.0, 9.5 * 24 ** (1 / 6)),
+        (31.0, 24, 0.5, 9.5 * (24 * 8) ** (1 / 6)),
+        (12.1, 24, 1.0, 11.0),
+        (31.0, 4, 1.2, 9.5 * 4 ** (1 / 6)),
+        (6.0, 24, 0.5, 6.0),
+    ],
 )
-def test_sums_that_a_symmetry_shortens_are_searched_finer(r_max: float, n_alike: int, searched: float) -> None:
-    assert search_r_max((6.0, 7.4, 9.2, 11.4), r_max, n_alike) == pytest.approx(searched)
+def test_sums_that_a_symmetry_shortens_are_searched_finer(
+    r_max: float, n_alike: int, diameter: float, searched: float
+) -> None:
+    assert search_r_max((6.0, 7.4, 9.2, 11.4), r_max, n_alike, diameter) == pytest.approx(searched)

@@ -160,7 +160,7 @@ def test_passes_go_on_until_the_map_stands_still_or_the_run_is_to_end(
     def n_passes(likeness: list[float], refined: Refined, more: bool = True) -> int:
         values = iter(likeness)
         monkeypatch.setattr(final_passes, "likeness", lambda volumes, others, r_max: next(values))
-        monkeypatch.setattr(FinalPasses, "_explains_more", lambda self, env: more)
+        monkeypatch.setattr(FinalPasses, "_explains_more", lambda self, env, least: more)
         return len(passes_of(env, refined)) - 1
 
     assert n_passes([0.9] * 20, march.refined) == MOST_HALF_PASSES + MOST_COMMON_PASSES
@@ -176,12 +176,12 @@ def test_a_pass_that_explains_particles_surely_better_is_followed_by_another(mar
     passes = passes_of(env, march.refined)[-1]
     n = len(passes.explained)
     spread = torch.linspace(-1, 1, n, dtype=torch.float64)
-    for rise, follows in ((0.5, True), (0.03, False), (-0.5, False)):
+    for rise, least, follows in ((0.5, 0.1, True), (0.05, 0.1, False), (0.05, 0.02, True), (-0.5, 0.02, False)):
         before = passes.explained[:, 0] + rise + 0.1 * spread
-        assert dataclasses.replace(passes, nll_before=before)._explains_more(env) is follows
+        assert dataclasses.replace(passes, nll_before=before)._explains_more(env, least) is follows
     # By less than two standard errors of the mean.
     before = passes.explained[:, 0] + 0.2 + n**0.5 * spread
-    assert not dataclasses.replace(passes, nll_before=before)._explains_more(env)
+    assert not dataclasses.replace(passes, nll_before=before)._explains_more(env, 0.02)
 
 
 def test_maps_are_alike_where_their_shells_are() -> None:

@@ -196,7 +196,7 @@ class Env:
     def search_band(self, r_max: float, symmetry: str, start: int) -> BandModel:
         """The model on whose quadrature refinement at a band limit searches all poses."""
         s, group = self.settings, PointGroup(symmetry)
-        searched_r_max = search_r_max(s.stages_r_max, r_max, group.order if group.permutes_axes else 1)
+        searched_r_max = search_r_max(s.stages_r_max, r_max, group.order if group.permutes_axes else 1, self.diameter)
 
         def make() -> BandModel:
             rotation = random_rotations(1, self.generator("grid of searches", start))[0]

@@ -80,10 +80,11 @@ LEAST_SEARCHES, EXPECTED_SEARCHED = 50, 0.06
 LARGEST_PORTION = 10_000
 
 # Final passes go on until the mean FSC of a map with the one before exceeds the first number, or particles are not
-# explained better by so many nats and standard errors, or so often.
+# explained better by so many nats and standard errors, or so often. Passes of each half by itself end sooner: maps of all
+# particles get better when those of halves do not any more.
 STANDS_STILL = 0.98
-LEAST_RISE_OF_PASS, LEAST_STANDARD_ERRORS = 0.05, 2.0
-MOST_HALF_PASSES, MOST_COMMON_PASSES = 4, 8
+LEAST_RISE_OF_HALF_PASS, LEAST_RISE_OF_PASS, LEAST_STANDARD_ERRORS = 0.1, 0.02, 2.0
+MOST_HALF_PASSES, MOST_COMMON_PASSES = 4, 16
 
 
 def is_last_sweep(gains: Sequence[float]) -> bool:
@@ -124,15 +125,17 @@ def search_stage(stages_r_max: Sequence[float], r_max: float) -> int:
     return max((stage for stage, r in enumerate(stages_r_max) if r <= limit), default=0)
 
 
-def search_r_max(stages_r_max: Sequence[float], r_max: float, n_alike: int) -> float:
+def search_r_max(stages_r_max: Sequence[float], r_max: float, n_alike: int, diameter: float) -> float:
     """The band limit that refinement at another searches all poses at, where sums leave out all but one of `n_alike`.
 
-    A band limit of its own, below that of the refinement, or that of a stage.
+    A band limit of its own, below that of the refinement, or that of a stage. A particle's `diameter` as a share of the
+    box makes sums shorter too, as its cube.
     """
     of_stage = stages_r_max[search_stage(stages_r_max, r_max)]
     if n_alike == 1:
         return of_stage
-    return max(of_stage, min(SEARCH_R_MAX * math.pow(n_alike, 1 / COST_POWER), r_max / LEAST_GROWTH))
+    shorter = n_alike / min(1.0, diameter) ** 3
+    return max(of_stage, min(SEARCH_R_MAX * math.pow(shorter, 1 / COST_POWER), r_max / LEAST_GROWTH))
 
 
 # Band limits of refinement nearer to that of the sums over all poses are left out.

@@ -36,6 +36,7 @@ from hoarfrost.reconstruction.refinement.poses import Poses
 from hoarfrost.reconstruction.refinement.refining import Refining
 from hoarfrost.reconstruction.refinement.sweep import half_maps, maps_of_halves, particle_support
 from hoarfrost.reconstruction.schedule import (
+    LEAST_RISE_OF_HALF_PASS,
     LEAST_RISE_OF_PASS,
     LEAST_STANDARD_ERRORS,
     MOST_COMMON_PASSES,
@@ -165,7 +166,7 @@ class FinalPasses:
             if self.of_halves == 0 or not self._stand_still(env, halves.mean(dim=0)):
                 maps, _ = maps_of_halves(env, fold_pass, halves)
                 return dataclasses.replace(after, maps=maps, before=sums)
-        if self.are_apart and self.before is not None and not self._explains_more(env):
+        if self.are_apart and self.before is not None and not self._explains_more(env, LEAST_RISE_OF_PASS):
             # This pass saw worse maps than the one before, whose half maps are the better ones then.
             sums, after = self.before, dataclasses.replace(after, nll_before=self.nll_before)
         solved = self._solved(env, sums, start)
@@ -191,17 +192,21 @@ class FinalPasses:
             return True
         done, most = (self.of_halves, MOST_HALF_PASSES) if self.are_apart else (self.common, MOST_COMMON_PASSES)
         # The first pass of a kind sees maps of another, and is no measure of what a pass gains.
-        return done + 1 < most and (done == 0 or self._explains_more(env))
+        least = LEAST_RISE_OF_HALF_PASS if self.are_apart else LEAST_RISE_OF_PASS
+        return done + 1 < most and (done == 0 or self._explains_more(env, least))
 
     def _stand_still(self, env: Env, volumes: Tensor) -> bool:
         """Whether maps (C, box, box, box) that a pass came to are those that it saw particles against."""
         return env.team.once_number(partial(likeness, self.maps.common, volumes, self.r_max)) > STANDS_STILL
 
-    def _explains_more(self, env: Env) -> bool:
-        """Whether particles, in none of the maps that they are seen against, are explained better than a pass ago."""
+    def _explains_more(self, env: Env, least: float) -> bool:
+        """Whether particles, in none of the maps that they are seen against, are better explained than a pass ago.
+
+        By `least` nats, and by what is no chance.
+        """
         rise = self.nll_before - self.explained[:, 0]
-        least = max(LEAST_RISE_OF_PASS, LEAST_STANDARD_ERRORS * float(rise.std()) / len(rise) ** 0.5)
-        return bool(env.team.same(rise.mean()[None])[0] > least)
+        by_chance = LEAST_STANDARD_ERRORS * float(rise.std()) / len(rise) ** 0.5
+        return bool(env.team.same(rise.mean()[None])[0] > max(least, by_chance))
 
     def _solved(self, env: Env, sums: FoldSums, start: Tensor) -> Solved:
         """The maps (C, box, box, box) of all particles; of halves that are apart theirs too, and their FSC."""
