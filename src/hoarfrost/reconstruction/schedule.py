@@ -80,7 +80,7 @@ LEAST_SEARCHES, EXPECTED_SEARCHED = 50, 0.06
 LARGEST_PORTION = 10_000
 
 # Final passes go on until the mean FSC of a map with the one before exceeds the first number, or particles are not
-# explained better by so many nats and standard errors, or so often. Passes of each half by itself end sooner: maps of all
+# explained better by so many nats and standard errors, or so often. Those of each half end sooner: maps of all
 # particles get better when those of halves do not any more.
 STANDS_STILL = 0.98
 LEAST_RISE_OF_HALF_PASS, LEAST_RISE_OF_PASS, LEAST_STANDARD_ERRORS = 0.1, 0.02, 2.0
