@@ -111,7 +111,7 @@ class LocalEStep:
             modes = known.joined(empty)
         modes = self._climb(self._levels[-1], images, modes, STEPS_FROM_BAND)
         log_evidence, draws = self._sampler(self.model, images, modes)
-        elsewhere = torch.full_like(log_evidence, math.nan)
+        elsewhere = torch.full_like(modes.log_mass[:, 0], math.nan, dtype=torch.float64)
         elsewhere[again] = self._are_elsewhere(known[again], modes[again]).to(elsewhere)
         return LocalPosterior(modes, log_evidence, draws, elsewhere)
 

@@ -124,7 +124,10 @@ def exact_bytes(r_max: float, box: int, classes: int = 1) -> int:
 
 
 def refining_bytes(r_max: float) -> int:
-    """What refinement takes at a band limit: grids of the statistics, of the map's transform, and sums of all folds."""
+    """What refinement takes at a band limit: grids of the statistics, of the map's transform, and sums of all folds.
+
+    Of two passes there are sums: of the one under way, and of the one before it.
+    """
     n = box_of(r_max)
-    sums = 2 * FOLDS * 4 * ((2 * n) ** 3 // 2 + n**3)
+    sums = 2 * 2 * FOLDS * 4 * ((2 * n) ** 3 // 2 + n**3)
     return BYTES_PER_GRID_POINT * (4 * n) ** 3 + BYTES_PER_SAMPLED_POINT * (2 * n + 6) ** 3 + sums
