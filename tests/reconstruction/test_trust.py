@@ -3,8 +3,12 @@
 import pytest
 import torch
 
+from hoarfrost.maths.rotations import random_rotations
+from hoarfrost.maths.seeds import named_generator
 from hoarfrost.parallel.team import Team
 from hoarfrost.reconstruction.estimate.held_out import HeldOut
+from hoarfrost.reconstruction.refinement.poses import Poses
+from hoarfrost.reconstruction.run import share_on_circle_of
 from hoarfrost.reconstruction.starts.agreement import StartsResult
 from hoarfrost.reconstruction.trust import Evidence, comes_back
 
@@ -33,6 +37,21 @@ def test_views_on_a_great_circle_are_told() -> None:
     assert Evidence(on_circle=0.5).doubts() == ()
     (doubt,) = Evidence(on_circle=0.62).doubts()
     assert doubt.startswith("62% of the particles are seen from within 10° of one great circle")
+
+
+@pytest.mark.parametrize(("n", "told"), [(300, True), (150, False)])
+def test_the_class_that_is_seen_from_a_circle_counts_if_it_has_enough_particles(n: int, told: bool) -> None:
+    generator = named_generator(0, "circle")
+    even = random_rotations(400, generator)
+    x, y, _ = torch.eye(3, dtype=torch.float64)
+    angles = torch.linspace(0, 6, n, dtype=torch.float64)[:, None]
+    around = random_rotations(n, generator)
+    around[:, 2] = angles.cos() * x + angles.sin() * y
+    poses = Poses.none(400 + n, 2)
+    poses.rotations.copy_(torch.cat([even, around]))
+    poses.class_probability[:400, 0] = 1
+    poses.class_probability[400:, 1] = 1
+    assert (share_on_circle_of(poses, "C1") == 1) is told
 
 
 def test_starts_that_do_not_agree_and_epochs_that_ran_out_are_told() -> None:

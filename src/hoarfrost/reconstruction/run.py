@@ -33,6 +33,7 @@ from hoarfrost.reconstruction.forecast import Forecast, fraction_done_of, measur
 from hoarfrost.reconstruction.observer import Observer
 from hoarfrost.reconstruction.phases import Run
 from hoarfrost.reconstruction.refinement.final_passes import FinalPasses
+from hoarfrost.reconstruction.refinement.poses import Poses
 from hoarfrost.reconstruction.result import ClassResult, RunResult
 from hoarfrost.reconstruction.same_run import describe_data
 from hoarfrost.reconstruction.settings.memory import GB
@@ -48,6 +49,8 @@ from hoarfrost.reconstruction.watch.live import Live
 
 # Noise alone looks like a speck in one image of a hundred.
 WORTH_SAYING = 0.03
+# Of fewer particles maps are poor, and draw most views to a few.
+LEAST_TO_TELL = 200
 IMAGES_PER_CHECK = 256
 
 
@@ -169,6 +172,14 @@ def _checkpoints(
     )
 
 
+def share_on_circle_of(poses: Poses, symmetry: str) -> float:
+    """That of the class whose particles lie most on a great circle; zero of classes with few particles."""
+    best, is_there = poses.class_probability.argmax(dim=1), poses.junk <= JUNK_ABOVE
+    of_classes = (poses.rotations[is_there & (best == c)] for c in range(poses.class_probability.shape[1]))
+    enough = (rotations for rotations in of_classes if len(rotations) >= LEAST_TO_TELL)
+    return max((share_on_circle(views_of(rotations, symmetry)) for rotations in enough), default=0.0)
+
+
 def _finished(run: Run, env: Env, output: Path, observer: Observer) -> RunResult:
     assert isinstance(run.phase, FinalPasses)
     env = env.narrowed(run.diameter_A)
@@ -191,7 +202,7 @@ def _finished(run: Run, env: Env, output: Path, observer: Observer) -> RunResult
         gain_before=refined.gain_before,
         halves=[of_class.halves for of_class in final.maps],
         alike=run.alike,
-        on_circle=share_on_circle(views_of(final.poses.rotations[final.poses.junk <= JUNK_ABOVE], settings.symmetry)),
+        on_circle=share_on_circle_of(final.poses, settings.symmetry),
     )
     against = evidence.doubts()
     run = run.telling(env, [News(env.final_stage, r_max, 1.0, doubts=against)])
