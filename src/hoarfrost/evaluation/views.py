@@ -107,10 +107,15 @@ def measure_views(rotations: Tensor, sine: float, symmetry: str = "C1") -> Views
     views = views_of(rotations, symmetry)
     sine = min(max(sine, LEAST_EXPECTED / len(views)), MOST_SINE)
     directions = half_sphere(N_DIRECTIONS)
-    counts = torch.zeros(N_DIRECTIONS, dtype=torch.float64)
+    return Views(views, directions, _near_circles(views, directions, sine) / (sine * len(views)))
+
+
+def _near_circles(views: Tensor, directions: Tensor, sine: float) -> Tensor:
+    """How many views (m, 3) are as near to the great circle across each direction (u, 3): (u,) float64."""
+    counts = torch.zeros(len(directions), dtype=torch.float64)
     for part in torch.split(views, VIEWS_PER_PRODUCT):
         counts += ((part @ directions.T).abs() <= sine).sum(dim=0)
-    return Views(views, directions, counts / (sine * len(views)))
+    return counts
 
 
 def views_of(rotations: Tensor, symmetry: str = "C1") -> Tensor:
@@ -122,9 +127,7 @@ def views_of(rotations: Tensor, symmetry: str = "C1") -> Tensor:
 
 def share_on_circle(views: Tensor) -> float:
     """The share of views (m, 3) within `CIRCLE_DEG` of one great circle: 17 % of even ones; zero where m is."""
-    sine, counts = math.sin(math.radians(CIRCLE_DEG)), torch.zeros(N_DIRECTIONS)
-    for part in torch.split(views, VIEWS_PER_PRODUCT):
-        counts += ((part @ half_sphere(N_DIRECTIONS).T).abs() <= sine).sum(dim=0)
+    counts = _near_circles(views, half_sphere(N_DIRECTIONS), math.sin(math.radians(CIRCLE_DEG)))
     return float(counts.max()) / max(1, len(views))
 
 

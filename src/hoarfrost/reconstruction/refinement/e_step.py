@@ -21,7 +21,7 @@ from hoarfrost.model.all_poses.marginal import likely_poses
 from hoarfrost.model.few_poses.draws import Draws
 from hoarfrost.model.few_poses.importance import PoseSampler
 from hoarfrost.model.few_poses.likelihood import LocalModel
-from hoarfrost.model.few_poses.modes import Modes, modes_of_quadrature
+from hoarfrost.model.few_poses.modes import Modes, modes_of_quadrature, pose_differences
 from hoarfrost.model.images import WhitenedImages
 from hoarfrost.model.quadrature import PosePrior
 
@@ -121,10 +121,11 @@ class LocalEStep:
 
     def _are_elsewhere(self, known: Modes, modes: Modes) -> Tensor:
         """Whether the best of the modes is more than a step of the quadrature away from all known ones, (b,)."""
-        turn = self._coarse.group.nearest(known.rotations.transpose(-1, -2) @ modes.rotations[:, :1])
-        cosine = (turn.diagonal(dim1=-2, dim2=-1).sum(dim=-1) - 1) / 2
-        near = math.cos(math.radians(self._coarse.poses.orientations.angular_step_deg))
-        return ((cosine < near) | ~known.log_mass.isfinite()).all(dim=1)
+        rotations, shifts_px = modes.rotations[:, :1], modes.shifts_px[:, :1]
+        group, step_deg = self._coarse.group, self._coarse.poses.orientations.angular_step_deg
+        apart = pose_differences(known.rotations.unsqueeze(2), known.shifts_px.unsqueeze(2), rotations, shifts_px, group)
+        is_far = torch.linalg.vector_norm(apart[:, :, 0, :3], dim=-1) > math.radians(step_deg)
+        return torch.all(is_far | ~known.log_mass.isfinite(), dim=1)
 
     def _searched(self, images: WhitenedImages) -> Modes:
         poses = self._coarse.poses
