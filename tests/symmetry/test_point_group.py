@@ -15,6 +15,7 @@ from hoarfrost.model.quadrature import PosePrior, in_plane_angles, make_orientat
 from hoarfrost.model.slices.operator import SliceOperator
 from hoarfrost.simulation.phantom import make_phantom
 from hoarfrost.symmetry.axes import Axes, find_axes, in_frame
+from hoarfrost.symmetry.field_average import permuted_sum, summed_about_z, summed_anywhere
 from hoarfrost.symmetry.point_group import PointGroup
 
 BOX, R_MAX = 28, 11.4
@@ -57,6 +58,25 @@ def test_a_group_has_its_order_and_is_closed(name: str, order: int) -> None:
     assert len(group.cosets) * len(group.permutations) == order
     made = (group.cosets[:, None] @ group.permutations).reshape(-1, 9)
     assert float(torch.cdist(group.rotations.reshape(-1, 9), made).amin(dim=1).max()) < 1e-6
+
+
+@pytest.mark.parametrize(("name", "copies"), [("C4", 2), ("D4", 3), ("T", 4), ("O", 5), ("I", 4)])
+def test_permutations_are_summed_along_a_chain_of_subgroups(name: str, copies: int) -> None:
+    group = PointGroup(name)
+    volume = limited_noise(1)
+    at_once, step_by_step = permuted_sum(volume, group.permutations), volume
+    for turns in group.permuting_steps:
+        step_by_step = permuted_sum(step_by_step, turns)
+    assert relative(step_by_step, at_once) < 1e-6
+    assert sum(len(turns) - 1 for turns in group.permuting_steps) == copies
+
+
+@pytest.mark.parametrize("name", ["C3", "D7"])
+def test_turns_about_z_go_plane_by_plane_to_the_same(name: str) -> None:
+    turns, volume = PointGroup(name).cosets, blobs(some_centres())
+    by_planes, in_space = (summed(volume, turns, 0.4 * BOX) for summed in (summed_about_z, summed_anywhere))
+    inside = radius_grid(BOX, 3) <= 0.4 * BOX
+    assert relative(by_planes * inside, in_space * inside) < 1e-3
 
 
 @pytest.mark.parametrize("name", ["", "C", "C0", "D", "D100", "C-1", "7", "O2", "Td", "C1.5", "auto"])

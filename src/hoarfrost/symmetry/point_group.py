@@ -7,13 +7,10 @@ A map V has the symmetry of a group G of rotations where V(g x) = V(x) for each 
 projects onto such maps, orthogonally. For a symmetric V and S applied to b and to the kernel of T, the normal operator,
 Vᵀ T V − 2 bᵀ V stays what it is: with both averaged, the M-step's least squares are those under the constraint.
 
-A rotation that takes the voxel grid to itself (all of D2, D4, T and O) only permutes voxels, and is exact. Between the
-others f is interpolated: it is band-limited, so after an FFT onto twice as fine a grid a Kaiser–Bessel window of four
-points an axis does it, the dual of `nufft.sampler`. With H the permutations in G, and G = ∪ c H, the average over H
-comes first and leaves one interpolation for each coset c but the first: 6 for D7, 4 for I.
+Some rotations take the voxel grid to itself: all of D2, D4, T and O do. With H those in G, and G = ∪ c H, the sum over
+H comes first, and leaves one interpolation for each coset c but the first: 6 for D7, 4 for I (`field_average`).
 """
 
-import math
 import re
 from functools import cached_property
 
@@ -23,16 +20,18 @@ from torch import Tensor
 
 from hoarfrost.errors import UsageError
 from hoarfrost.maths.fourier import centred_window, radius_grid
-from hoarfrost.nufft.torch import POINTS_PER_CHUNK, WindowTaps, weighted_rows
-from hoarfrost.nufft.window import KaiserBessel, WindowedGrid
+from hoarfrost.symmetry.field_average import (
+    MARGIN_VOXELS,
+    are_about_z,
+    permuted_sum,
+    summed_about_z,
+    summed_anywhere,
+)
 
 LARGEST_FOLD = 99
-WIDTH, OVERSAMPLING = 4, 2
-# A field is faded to zero at the grid's faces, as an FFT takes it for periodic and a jump there would ring inside. The
-# fade begins MARGIN beyond the wanted radius, and at FLAT at the latest, both as fractions of half the grid.
-MARGIN = 0.1
-FLAT = 0.85
 EXACT = 1e-9
+# Rotations no further apart, in the norm of their difference, are one.
+SAME = 1e-6
 
 
 class PointGroup:
@@ -74,13 +73,21 @@ class PointGroup:
     @cached_property
     def cosets(self) -> Tensor:
         """c, one rotation of each coset c H, identity first: (order / h, 3, 3)."""
-        found = self.rotations[:1]
-        for rotation in self.rotations:
-            # rotation = c h has h = cᵀ rotation.
-            candidates = (found.transpose(1, 2) @ rotation).flatten(1)
-            if float(torch.cdist(candidates, self.permutations.flatten(1)).min()) > 1e-6:
-                found = torch.cat([found, rotation.unsqueeze(0)])
-        return found
+        return _cosets(self.rotations, self.permutations)
+
+    @cached_property
+    def permuting_steps(self) -> list[Tensor]:
+        """Sums that make up the one over H, one after the other: 5 copies of a field are added under O, not 23.
+
+        Each is over the cosets of a subgroup in a larger one, from the identity to H.
+        """
+        steps, known = [], self.rotations[:1]
+        while len(known) < len(self.permutations):
+            others = self.permutations[~_holds(known, self.permutations)]
+            larger = min((_generated(known, other) for other in others), key=len)
+            steps.append(_cosets(larger, known))
+            known = larger
+        return steps
 
     def __call__(self, volume: Tensor) -> Tensor:
         """S V of a real volume (n, n, n), zero beyond n // 2 voxels from the origin."""
@@ -97,43 +104,14 @@ class PointGroup:
         """
         if self.order == 1:
             return field
-        n, device = field.shape[-1], field.device
-        margin = WIDTH // OVERSAMPLING
-        index = (radius_grid(n, 3, device) <= min(radius, n / 2 - margin)).flatten().nonzero().squeeze(1)
-        place = torch.stack([index % n, index // n % n, index // n**2], dim=1) - n // 2
-        field = self._over_permutations(field)
-        values = field.flatten()[index]
+        n = field.shape[-1]
+        radius = min(radius, n / 2 - MARGIN_VOXELS)
+        for turns in self.permuting_steps:
+            field = permuted_sum(field, turns)
         if len(self.cosets) > 1:
-            grid = _finer_grid(_faded(field, radius))
-            finer = WindowedGrid(OVERSAMPLING * n, OVERSAMPLING, KaiserBessel(WIDTH, OVERSAMPLING))
-            taps = WindowTaps(finer, device=device)
-            for coset in self.cosets[1:].to(device):
-                for first in range(0, len(index), POINTS_PER_CHUNK):
-                    chunk = slice(first, first + POINTS_PER_CHUNK)
-                    # Rows x cᵀ … are (c x)ᵀ; cᵀ x is wanted.
-                    points = (place[chunk].to(coset.dtype) @ coset).to(torch.float32)
-                    sums = weighted_rows(grid.view(-1, 1), *taps(points))
-                    values[chunk] += sums.squeeze(1).to(values.dtype)
-            values /= len(self.cosets)
-        result = torch.zeros_like(field).flatten()
-        result[index] = values
-        return result.view(n, n, n)
-
-    def _over_permutations(self, field: Tensor) -> Tensor:
-        """The average over H alone; exact where the grid has a voxel opposite each, beyond the face at −n / 2."""
-        total = torch.zeros_like(field)
-        for rotation in self.permutations.to(torch.int64).tolist():
-            # f(gᵀ x): the axis x of the result is, up to its sign, that axis of f on which g's row x is not zero.
-            axes, flips, shifts = [0, 0, 0], [], []
-            for row in range(3):
-                column = next(c for c in range(3) if rotation[row][c] != 0)
-                axes[2 - row] = 2 - column
-                if rotation[row][column] < 0:
-                    flips.append(2 - row)
-                    shifts.append(1 - field.shape[-1] % 2)
-            moved = field.permute(axes)
-            total += moved.flip(flips).roll(shifts, flips) if flips else moved
-        return total / len(self.permutations)
+            summed = summed_about_z if are_about_z(self.cosets) else summed_anywhere
+            field = summed(field, self.cosets[1:], radius)
+        return field * ((radius_grid(n, 3, field.device) <= radius) / self.order)
 
     def nearest(self, turns: Tensor) -> Tensor:
         """Of the equivalents t g of rotations t (…, 3, 3), those by the smallest angle: (…, 3, 3).
@@ -148,30 +126,28 @@ class PointGroup:
         return turns @ group[traces.argmax(dim=-1)]
 
 
-def _faded(field: Tensor, radius: float) -> Tensor:
-    half = field.shape[-1] / 2
-    flat = min(radius / half + MARGIN, FLAT)
-    share = ((radius_grid(field.shape[-1], 3, field.device) / half - flat) / (1 - flat)).clamp(0, 1)
-    return field * (0.5 + 0.5 * torch.cos(math.pi * share)).to(field.dtype)
+def _holds(rotations: Tensor, others: Tensor) -> Tensor:
+    """Which of the others (m, 3, 3) are among the rotations (k, 3, 3): (m,) bool."""
+    return torch.cdist(others.flatten(1), rotations.flatten(1)).amin(dim=1) <= SAME
 
 
-def _finer_grid(field: Tensor) -> Tensor:
-    """The field (n, n, n), n even, on a grid twice as fine, divided by the window's transform: (2n, 2n, 2n) float32.
+def _cosets(group: Tensor, subgroup: Tensor) -> Tensor:
+    """c, one rotation of each coset c H of a subgroup H (h, 3, 3), identity first: (order / h, 3, 3)."""
+    found = group[:1]
+    for rotation in group:
+        # rotation = c h has h = cᵀ rotation.
+        if not _holds(subgroup, found.transpose(1, 2) @ rotation).any():
+            found = torch.cat([found, rotation.unsqueeze(0)])
+    return found
 
-    Only half of the spectrum is held, which matters for fine maps.
-    """
-    n = field.shape[-1]
-    fine, half = OVERSAMPLING * n, n // 2
-    spectrum = torch.fft.rfftn(torch.fft.ifftshift(field.to(torch.float32)))
-    window = KaiserBessel(WIDTH, OVERSAMPLING)
-    frequency = torch.fft.fftfreq(n, dtype=torch.float64) / OVERSAMPLING
-    gain = (OVERSAMPLING / window.transform(frequency)).to(field.device, torch.float32)
-    spectrum *= gain[:, None, None] * gain[None, :, None] * gain[None, None, : half + 1]
-    finer = torch.zeros(fine, fine, n + 1, dtype=spectrum.dtype, device=field.device)
-    # Frequencies 0 … n/2 − 1 and −n/2 + 1 … −1; nothing is known at Nyquist.
-    low, high = slice(0, half), slice(1 - half, None)
-    for z in (low, high):
-        for y in (low, high):
-            finer[z, y, :half] = spectrum[z, y, :half]
-    grid: Tensor = torch.fft.fftshift(torch.fft.irfftn(finer, s=(fine, fine, fine)))
-    return grid
+
+def _generated(subgroup: Tensor, rotation: Tensor) -> Tensor:
+    """The smallest group of permutations with a subgroup (h, 3, 3) and a rotation (3, 3), identity first."""
+    found = torch.cat([subgroup, rotation.unsqueeze(0)])
+    while True:
+        products = (found[:, None] @ found).flatten(0, 1).flatten(1)
+        # In descending order the identity is the first.
+        grown: Tensor = torch.unique(products, dim=0).flip(0).view(-1, 3, 3)
+        if len(grown) == len(found):
+            return grown
+        found = grown
