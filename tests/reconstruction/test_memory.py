@@ -12,15 +12,16 @@ import pytest
 
 from hoarfrost.errors import UsageError
 from hoarfrost.io.mrc import write_stack
+from hoarfrost.reconstruction.schedule import USUAL_LAST_R_MAX
 from hoarfrost.reconstruction.settings.memory import (
     GB,
     MemoryPlan,
+    affordable_r_max,
     default_budget,
     machine_memory,
     parse_memory,
     plan_memory,
 )
-from hoarfrost.reconstruction.settings.plan import LARGEST_REFINED_R_MAX
 
 BOX, N_IMAGES = 16, 40
 
@@ -39,15 +40,15 @@ def test_what_is_no_size_is_told(text: str) -> None:
         parse_memory(text)
 
 
-def plan(n: int, budget: int | None = None, last: float = 31.0) -> MemoryPlan:
+def plan(n: int, budget: int | None = None, last: float = 31.0, box: int = 128) -> MemoryPlan:
     return plan_memory(
-        box=128, n_particles=n, stages_r_max=(6.0, 7.43, 9.2, 11.4), refined_r_max=(15.0, last), budget=budget
+        box=box, n_particles=n, stages_r_max=(6.0, 7.43, 9.2, 11.4), refined_r_max=(15.0, last), budget=budget
     )
 
 
 def test_the_default_holds_all_that_is_planned_for() -> None:
     assert 0 < default_budget() <= min(2 * GB, machine_memory() / 2)
-    for last in (20.0, 31.0, LARGEST_REFINED_R_MAX):
+    for last in (20.0, 31.0, USUAL_LAST_R_MAX):
         assert plan(200_000, 2 * GB, last).expected_bytes <= 2 * GB
 
 
@@ -83,6 +84,19 @@ def test_too_small_a_budget_is_refused_with_what_would_do() -> None:
         plan(50_000, parse_memory("300MB"))
     enough = str(told.value).split("need ")[1].split(";")[0]
     assert plan(50_000, parse_memory(enough)).cache_bytes >= 0
+
+
+def test_refinement_goes_as_far_as_memory_does() -> None:
+    def afforded(budget: int, box: int = 256) -> float:
+        return affordable_r_max(box=box, n_particles=20_000, exact_r_max=11.4, budget=budget)
+
+    assert afforded(100 * GB) == 127
+    # Half the budget for little less detail: what is asked for grows as the cube of the band limit.
+    assert 36 < afforded(4 * GB) < afforded(8 * GB) < 127
+    assert plan(20_000, 4 * GB, afforded(4 * GB), box=256).needed_bytes <= 4 * GB
+    # What most data come to is asked for in any case, and refused where it is too much.
+    assert afforded(GB // 2) == USUAL_LAST_R_MAX
+    assert afforded(GB // 2, box=64) == 31
 
 
 def write_rows(folder: Path, n: int) -> Path:

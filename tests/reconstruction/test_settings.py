@@ -17,7 +17,7 @@ from hoarfrost.particles.contrast import Contrast
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruction.settings import plan
 from hoarfrost.reconstruction.settings.options import Options, RecordedOptions
-from hoarfrost.reconstruction.settings.plan import DEFAULT_LAST_EXACT_R_MAX, LARGEST_REFINED_R_MAX, resolve
+from hoarfrost.reconstruction.settings.plan import DEFAULT_LAST_EXACT_R_MAX, resolve
 from hoarfrost.reconstruction.settings.settings import Settings
 
 
@@ -156,8 +156,9 @@ def test_band_limits_grow_step_by_step_to_the_one_asked_for(max_resolution_A: fl
     if max_resolution_A is not None:
         assert bands[-1] == pytest.approx(320 / max_resolution_A, abs=1e-3)
         assert settings.stages_r_max[-1] == pytest.approx(min(bands[-1], DEFAULT_LAST_EXACT_R_MAX), abs=1e-3)
+    else:
+        assert bands[-1] == box / 2 - 1
     assert bands[0] <= 6
-    assert bands[-1] <= LARGEST_REFINED_R_MAX
     for limits in (bands, settings.stages_r_max):
         assert all(1 < b / a < 1.5 for a, b in itertools.pairwise(limits))
 

@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from hoarfrost.maths.compiled import is_compiled
-from hoarfrost.maths.fourier import padded_fft3_centred
+from hoarfrost.maths.fourier import centred_window
 from hoarfrost.nufft import torch as by_torch
 from hoarfrost.nufft.cpu import sums as by_cpu
 from hoarfrost.nufft.window import KaiserBessel, WindowedGrid
 
 # Fourier pixels by which more is known than asked for, so that rounding loses no point at the reach itself.
 KNOWN_BEYOND_REACH = 0.01
+# Points of a grid that are transformed at a time: a fine map's is too large to be copied whole.
+POINTS_PER_SLAB = 1 << 20
 
 
 class SpectrumSampler:
@@ -39,11 +41,10 @@ class SpectrumSampler:
         # The grid is periodic; a margin of copies saves wrapping every index.
         half = min(grid_box // 2, math.ceil(oversampling * self._known_to)) + width
         around = torch.arange(grid_box // 2 - half, grid_box // 2 + half + 1, device=volumes.device) % grid_box
-        self.values = torch.empty(len(around) ** 3, 2 * len(volumes), device=volumes.device)
+        values = torch.empty(*(len(around),) * 3, len(volumes), dtype=torch.complex64, device=volumes.device)
         for c, volume in enumerate(volumes):
-            grid = padded_fft3_centred(volume * gain3, grid_box).to(torch.complex64)
-            padded = torch.view_as_real(grid[around][:, around][:, :, around])
-            self.values[:, 2 * c : 2 * c + 2] = padded.view(-1, 2)
+            _put_spectrum((volume * gain3).to(torch.float32), grid_box, around, values[..., c])
+        self.values = torch.view_as_real(values).view(-1, 2 * len(volumes))
         self._taps = by_torch.WindowTaps(WindowedGrid(len(around), oversampling, window), device=volumes.device)
         self._sum_about = by_cpu.sum_about if is_compiled(self.values) else by_torch.sum_about
 
@@ -67,3 +68,26 @@ class SpectrumSampler:
         poses are expanded by `model.few_poses.cpu`.
         """
         return torch.view_as_complex(by_torch.expand_about(points, self.values, self._taps, self._known_to))
+
+
+def _put_spectrum(volume: Tensor, box: int, around: Tensor, out: Tensor) -> None:
+    """The transform of a volume (n, n, n) zero-padded to `box`, of which `around` (m,) is wanted: `out` (m, m, m).
+
+    The origin is at box // 2. FFTs go along the last axis, as memory runs, and leave out rows that are zero.
+    """
+    n, m = len(volume), len(around)
+    # Where the wanted points are before the origin is moved to the middle.
+    wanted = (around - box // 2) % box
+
+    def transformed(rows: Tensor) -> Tensor:
+        padded = torch.fft.ifftshift(centred_window(rows, box, dims=1), dim=-1)
+        spectrum: Tensor = torch.fft.fft(padded).index_select(-1, wanted)
+        return spectrum
+
+    along_x_y = torch.empty(n, m, m, dtype=out.dtype, device=out.device)
+    step = max(1, POINTS_PER_SLAB // (box * m))
+    for z in range(0, n, step):
+        along_x = transformed(volume[z : z + step])
+        along_x_y[z : z + step] = transformed(along_x.transpose(1, 2)).transpose(1, 2)
+    for y in range(0, m, step):
+        out[:, y : y + step] = transformed(along_x_y[:, y : y + step].permute(1, 2, 0)).permute(2, 0, 1)

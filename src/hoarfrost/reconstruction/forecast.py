@@ -27,8 +27,10 @@ from hoarfrost.reconstruction.estimate.folds import FOLDS
 from hoarfrost.reconstruction.schedule import (
     EXPECTED_SEARCHED,
     EXPECTED_SHARE_OF_EXACT,
+    EXPECTED_SHARE_OF_FINE,
     EXPECTED_SWEEPS,
     LEAST_GROWTH,
+    USUAL_LAST_R_MAX,
     WARM_SHARE,
     last_stage_of_starts,
     plan_stage,
@@ -82,9 +84,10 @@ class Forecast:
     def of(cls, settings: Settings, usual: Rates, fastest: Rates) -> "Forecast":
         """From the rates of a machine as it usually is, and at its fastest."""
         stages_s = expected_seconds(settings, usual)
+        at_fastest_s = total_seconds(settings, expected_seconds(settings, fastest, share_of_fine=0.0))
+        to_the_end_s = total_seconds(settings, expected_seconds(settings, usual, share_of_fine=1.0))
         total_s = total_seconds(settings, stages_s)
-        at_fastest_s = total_seconds(settings, expected_seconds(settings, fastest))
-        return cls(tuple(stages_s), total_s, LEAST_OF_FASTEST * at_fastest_s, MOST_OF_USUAL * total_s)
+        return cls(tuple(stages_s), total_s, LEAST_OF_FASTEST * at_fastest_s, MOST_OF_USUAL * to_the_end_s)
 
     def __str__(self) -> str:
         return between(self.least_s, self.most_s)
@@ -122,8 +125,11 @@ class _Visits:
         return evaluations * self.rates.evaluation_s + products * self.rates.product_s
 
 
-def expected_seconds(settings: Settings, rates: Rates) -> list[float]:
-    """Of each stage of sums over all poses, of each of refinement, and last of the final passes."""
+def expected_seconds(settings: Settings, rates: Rates, *, share_of_fine: float = EXPECTED_SHARE_OF_FINE) -> list[float]:
+    """Of each stage of sums over all poses, of each of refinement, and last of the final passes.
+
+    Of refinement beyond `USUAL_LAST_R_MAX` such a share counts.
+    """
     s = settings
     n_training = s.n_particles - s.held_out
     allowed = math.inf if s.epochs is None else s.epochs * n_training
@@ -145,21 +151,28 @@ def expected_seconds(settings: Settings, rates: Rates) -> list[float]:
     swept = [r_max for r_max in s.refined_r_max if r_max >= first]
     # The last is left to the final passes.
     swept = swept[:-1] or swept
+    usual = last
     for r_max in s.refined_r_max:
-        is_swept = allowed > 0 and r_max in swept
+        is_swept, is_usual = allowed > 0 and r_max in swept, r_max <= USUAL_LAST_R_MAX
         images = EXPECTED_SWEEPS * sweep_size(n_training) if is_swept else 0
         allowed -= images
         last = r_max if allowed > 0 or images else last
+        usual = last if is_usual else usual
         maps = 2 * (1 + FOLDS) * s.classes * EXPECTED_SWEEPS * _map_evaluations(r_max) if images else 0
         visits = known.seconds(images, r_max, VISIT)
         judged = _Visits(s.held_out, s, rates).seconds(s.held_out if images else 0, r_max, VISIT)
-        seconds.append(visits + judged + maps * rates.evaluation_s)
-    last = last if s.refined_r_max else s.stages_r_max[-1]
+        seconds.append((1 if is_usual else share_of_fine) * (visits + judged + maps * rates.evaluation_s))
     passes = EXPECTED_SWEEPS if s.refined_r_max else 1
-    everyone = dataclasses.replace(known, n=s.n_particles)
-    visits = everyone.seconds(passes * s.n_particles, last, VISIT_OF_FINAL)
-    maps = passes * (3 + 2 * FOLDS) * s.classes * _map_evaluations(last)
-    return [*seconds, visits + maps * rates.evaluation_s]
+
+    def final_seconds(r_max: float) -> float:
+        everyone = dataclasses.replace(known, n=s.n_particles)
+        visits = everyone.seconds(passes * s.n_particles, r_max, VISIT_OF_FINAL)
+        maps = passes * (3 + 2 * FOLDS) * s.classes * _map_evaluations(r_max)
+        return visits + maps * rates.evaluation_s
+
+    if not s.refined_r_max:
+        return [*seconds, final_seconds(s.stages_r_max[-1])]
+    return [*seconds, share_of_fine * final_seconds(last) + (1 - share_of_fine) * final_seconds(usual)]
 
 
 def expected_starts(settings: Settings) -> int:

@@ -241,6 +241,11 @@ def what_is_known(env: Env, contrast: Contrast, forecast: Forecast) -> list[str]
         messages.append(
             f"Specks that stand out from the noise are blanked out, in about {source.dust_share:.0%} of the images"
         )
+    if env.settings.is_short_of_memory:
+        messages.append(
+            f"Finer detail than {env.settings.max_resolution_A:.1f} Å would take more than the memory that is allowed; "
+            "if the half maps agree to there, give more with --memory"
+        )
     return [*messages, forecast_line(forecast, env.settings)]
 
 

@@ -158,6 +158,9 @@ LEAST_GAIN_TO_REFINE = 8.0
 # Part of the sums over all poses beyond those that refinement searches with, which only some data need.
 EXPECTED_SHARE_OF_EXACT = 0.3
 
+# Part of refinement beyond this band limit, in Fourier pixels, which only some data come to.
+USUAL_LAST_R_MAX, EXPECTED_SHARE_OF_FINE = 36.0, 0.3
+
 
 def r_max_of_final(r_max: float, refined_r_max: Sequence[float]) -> float:
     """The band limit of the final passes after a refinement that ended at r_max: a step of its march beyond.

@@ -97,7 +97,7 @@ class PointGroup:
         return centred_window(self.average(centred_window(volume, 2 * n), n / 2), n).contiguous()
 
     def average(self, field: Tensor, radius: float) -> Tensor:
-        """S f of a real field (n, n, n) up to `radius` voxels from the origin, zero beyond; the radius is below n / 2.
+        """S f of a real field (n, n, n) up to `radius` voxels from the origin, n / 2 at most, and zero beyond.
 
         Right for fields without content at the grid's Nyquist frequency, to 1e-3 of their norm; what lies beyond 85 %
         of n / 2 is faded out, unless all rotations are permutations.
@@ -105,10 +105,10 @@ class PointGroup:
         if self.order == 1:
             return field
         n = field.shape[-1]
-        radius = min(radius, n / 2 - MARGIN_VOXELS)
         for turns in self.permuting_steps:
             field = permuted_sum(field, turns)
-        if len(self.cosets) > 1:
+        if not self.permutes_axes:
+            radius = min(radius, n / 2 - MARGIN_VOXELS)
             summed = summed_about_z if are_about_z(self.cosets) else summed_anywhere
             field = summed(field, self.cosets[1:], radius)
         return field * ((radius_grid(n, 3, field.device) <= radius) / self.order)

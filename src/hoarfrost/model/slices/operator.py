@@ -46,8 +46,8 @@ class AdjointGrid:
 
     def volume(self, table: Tensor) -> Tensor:
         """Σ Pᵀ s, real (box, box, box), of slices' values spread onto the grid, complex (G³,)."""
-        # A field that is to be turned has to be known beyond the volume's corners.
-        kept = self.box if self._group.order == 1 else 2 * self.box
+        # A field that is to be interpolated has to be known beyond the volume's corners.
+        kept = self.box if self._group.permutes_axes else 2 * self.box
         field = _as_stored(self._about_origin(table, kept)) * centred_window(self.gain, kept)
         return centred_window(self._group.average(field, self.box / 2), self.box) / self.image_box
 

@@ -21,6 +21,8 @@ from hoarfrost.model.slices.operator import apply_normal, transform_normal_kerne
 # μ as a part of the largest curvature. Weaker ridges let the map grow and fit the noise sooner.
 RIDGE = 1e-3
 ITERATIONS = 12
+# Maps without a fold are solved for from the one with it, which is near.
+ITERATIONS_WITHOUT_FOLD = 6
 TOLERANCE = 1e-3
 # An FSC is not trusted beyond these.
 LEAST_FSC, MOST_FSC = 0.02, 0.999

@@ -15,7 +15,7 @@ from hoarfrost.model.all_poses.band import box_of
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FOLDS, FoldMaps, FoldSums
 from hoarfrost.reconstruction.estimate.held_out import HeldOut
-from hoarfrost.reconstruction.estimate.m_step import MStep
+from hoarfrost.reconstruction.estimate.m_step import ITERATIONS, ITERATIONS_WITHOUT_FOLD, MStep
 from hoarfrost.reconstruction.refinement.fold_pass import FoldPass
 from hoarfrost.reconstruction.refinement.gold_standard import filtered_halves, fsc_of_halves, joined_below
 from hoarfrost.reconstruction.refinement.refining import Refining
@@ -102,19 +102,19 @@ def _without_folds(env: Env, sums: FoldSums, start: Tensor, halves: Tensor) -> T
     """The maps that sums ask for without each fold of each half, from those with it: (2, folds, C, box, box, box)."""
     maps = torch.empty_like(start)
     for half, of_half in enumerate(halves):
-        solve = _solvers(env, start[half].mean(dim=0))
+        solve = _solvers(env, start[half].mean(dim=0), ITERATIONS_WITHOUT_FOLD)
         for fold in range(FOLDS):
             for c, of_class in enumerate(of_half):
                 maps[half, fold, c] = solve[c](sums.without(half, fold, c), of_class)
     return maps
 
 
-def _solvers(env: Env, volumes: Tensor) -> list[MStep]:
+def _solvers(env: Env, volumes: Tensor, iterations: int = ITERATIONS) -> list[MStep]:
     """What solves for the maps of a half, which are empty where those before (C, box, box, box) show solvent.
 
     Of the noise in a ball most is there. Each half has a mask of its own, which tells it nothing of the other.
     """
-    return [MStep(particle_support(env, volume), positive=False) for volume in volumes]
+    return [MStep(particle_support(env, volume), positive=False, iterations=iterations) for volume in volumes]
 
 
 def particle_support(env: Env, volume: Tensor) -> Tensor:

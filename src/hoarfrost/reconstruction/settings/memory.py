@@ -13,10 +13,11 @@ from hoarfrost.errors import UsageError
 from hoarfrost.maths.fourier import FourierDisc
 from hoarfrost.model.all_poses.band import box_of
 from hoarfrost.model.all_poses.marginal import SCORES_PER_TILE
+from hoarfrost.model.few_poses.statistics import statistics_box
 from hoarfrost.model.quadrature import make_orientation_quadrature
 from hoarfrost.particles.cache import record_size
 from hoarfrost.reconstruction.estimate.folds import FOLDS
-from hoarfrost.reconstruction.schedule import search_stage
+from hoarfrost.reconstruction.schedule import USUAL_LAST_R_MAX, search_stage
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kMGT]?)(i?)B?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -117,6 +118,29 @@ def plan_memory(
     return plan
 
 
+def affordable_r_max(*, box: int, n_particles: int, exact_r_max: float, budget: int | None, classes: int = 1) -> float:
+    """The finest band limit of refinement that there is memory for: in the budget, or in half of the machine's memory.
+
+    Nyquist at most, and at least what `plan_memory` refuses if it has to. Sums over all poses go up to `exact_r_max`.
+    """
+    given = int(DEFAULT_SHARE_OF_MACHINE * machine_memory()) if budget is None else budget
+    nyquist = box / 2 - 1
+    r_max = nyquist
+    while r_max > min(USUAL_LAST_R_MAX, nyquist):
+        plan = plan_memory(
+            box=box,
+            n_particles=n_particles,
+            stages_r_max=(min(exact_r_max, r_max),),
+            refined_r_max=(r_max,),
+            budget=None,
+            classes=classes,
+        )
+        if plan.needed_bytes <= given:
+            break
+        r_max -= 1
+    return max(r_max, min(USUAL_LAST_R_MAX, nyquist))
+
+
 def exact_bytes(r_max: float, box: int, classes: int = 1) -> int:
     """What sums over all poses take at a band limit: slices of all base orientations, and what is made with them."""
     points = make_orientation_quadrature(r_max).n_base * FourierDisc(box, r_max).size
@@ -130,4 +154,4 @@ def refining_bytes(r_max: float) -> int:
     """
     n = box_of(r_max)
     sums = 2 * 2 * FOLDS * 4 * ((2 * n) ** 3 // 2 + n**3)
-    return BYTES_PER_GRID_POINT * (4 * n) ** 3 + BYTES_PER_SAMPLED_POINT * (2 * n + 6) ** 3 + sums
+    return BYTES_PER_GRID_POINT * statistics_box(n) ** 3 + BYTES_PER_SAMPLED_POINT * (2 * n + 6) ** 3 + sums

@@ -33,8 +33,8 @@ class ParticleOptions(OptionsModel):
     )
     max_resolution_A: float | None = option(
         None,
-        "Finest detail to use, in Å. By default a 36th of the box, or Nyquist if that is coarser. Refinement stops "
-        "earlier where finer detail no longer helps to explain particles that were held out.",
+        "Finest detail to use, in Å. By default Nyquist, or the finest that memory allows. Refinement stops earlier "
+        "where its half maps no longer agree.",
         gt=0,
         source="data",
     )

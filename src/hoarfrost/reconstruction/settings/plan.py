@@ -14,7 +14,7 @@ from hoarfrost.particles.outline import measure_diameter_A
 from hoarfrost.particles.preprocess import MASK_EDGE_PX
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruction.estimate.folds import FOLDS
-from hoarfrost.reconstruction.settings.memory import default_budget, parse_memory, plan_memory
+from hoarfrost.reconstruction.settings.memory import affordable_r_max, default_budget, parse_memory, plan_memory
 from hoarfrost.reconstruction.settings.options import Options, RecordedOptions
 from hoarfrost.reconstruction.settings.provenance import sources_of
 from hoarfrost.reconstruction.settings.settings import Settings
@@ -26,9 +26,8 @@ STAGE_FACTOR = 1.24
 # Exact sums over all poses cost about r_max⁶; beyond the second number also more memory than a laptop has.
 DEFAULT_LAST_EXACT_R_MAX = 11.4
 LARGEST_EXACT_R_MAX = 14.0
-# Refinement takes longer steps; beyond the second number its grids would take the run past 2 GB.
+# Refinement takes longer steps.
 REFINING_FACTOR = 1.33
-LARGEST_REFINED_R_MAX = 36.0
 DEFAULT_DIAMETER = 0.85  # of the box, where images do not tell; and the most that is taken from them
 # Of the diameter that images show: the mask is to lose nothing of a particle.
 ROOM = 1.1
@@ -70,8 +69,11 @@ def resolve(stack: ParticleStack, options: Options, *, output: Path, processes: 
     box = _working_box(stack, lengths_A) if cuts else image_box
     length_A = box * stack.pixel_size_A
     held_out, batch_size, usual = _counts(options, n, path)
-    stages, refined = _bands(box, length_A, options.max_resolution_A, refines=options.method == "auto")
     budget = None if options.memory is None else parse_memory(options.memory)
+    affordable = affordable_r_max(
+        box=box, n_particles=n, exact_r_max=DEFAULT_LAST_EXACT_R_MAX, budget=budget, classes=options.classes
+    )
+    stages, refined = _bands(box, length_A, options.max_resolution_A, affordable if options.method == "auto" else None)
     bands = {"stages_r_max": stages, "refined_r_max": refined}
     plan = plan_memory(box=box, n_particles=n, **bands, budget=budget, classes=options.classes)
     from_data = {
@@ -158,15 +160,16 @@ def _counts(options: Options, n: int, path: Path) -> tuple[int, int, int]:
 
 
 def _bands(
-    box: int, length_A: float, max_resolution_A: float | None, *, refines: bool
+    box: int, length_A: float, max_resolution_A: float | None, affordable: float | None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Band limits in Fourier pixels, to the finest that was asked for: of sums over all poses, and of refinement.
 
-    Both begin at the first; a run goes over from the one to the other as soon as the images know their poses.
+    Both begin at the first; a run goes over from the one to the other as soon as the images know their poses. Unless
+    asked for, refinement goes as far as is `affordable`; None where there is no refinement.
     """
-    nyquist = box / 2 - 1
-    largest = min(LARGEST_REFINED_R_MAX if refines else LARGEST_EXACT_R_MAX, nyquist)
-    last = largest if refines else min(DEFAULT_LAST_EXACT_R_MAX, nyquist)
+    nyquist, refines = box / 2 - 1, affordable is not None
+    largest = nyquist if refines else min(LARGEST_EXACT_R_MAX, nyquist)
+    last = min(DEFAULT_LAST_EXACT_R_MAX, nyquist) if affordable is None else affordable
     if max_resolution_A is not None:
         last = length_A / max_resolution_A
         if last > largest + 1e-9:

@@ -51,6 +51,12 @@ class Settings(RecordedOptions):
     torch_version: str
     sources: dict[str, Source]
 
+    @property
+    def is_short_of_memory(self) -> bool:
+        """Whether refinement is to end before Nyquist though the user asked for no coarser detail."""
+        ends = bool(self.refined_r_max) and self.sources["max_resolution_A"] != "user"
+        return ends and self.refined_r_max[-1] < self.box / 2 - 1 - 1e-3
+
     def with_contrast(self, contrast: Contrast) -> "Settings":
         """The same settings with the contrast that was found, or asked for."""
         return self.model_copy(update={"contrast": contrast.name, "contrast_z": contrast.z})
