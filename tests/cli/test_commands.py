@@ -9,10 +9,13 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hoarfrost.cli import main, summary
 from hoarfrost.evaluation.options import EvaluateOptions
+from hoarfrost.io.guinier_star import GuinierCurves, write_guinier
+from hoarfrost.reconstruction.result import RunResult
 from hoarfrost.reconstruction.starts.agreement import StartsResult
 from hoarfrost.reporting import report as run_report
 from hoarfrost.reporting import run_pictures
@@ -41,6 +44,7 @@ def replace(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, Any], Calls]
 
 CLASS = SimpleNamespace(
     map_path=Path("run/map.mrc"),
+    sharpened_path=Path("run/map_sharpened.mrc"),
     folder=Path("run"),
     halves=SimpleNamespace(
         resolution_A=38.24,
@@ -111,6 +115,20 @@ def test_reconstruct_leaves_every_choice_to_the_verb(
     assert "2 min 34 s" in out
     assert "chimerax run/view.cxc" in out
     assert "still improving" not in out
+
+
+def test_a_sharpened_map_is_told_with_its_b_factor(tmp_path: Path) -> None:
+    none = np.zeros(0)
+    path = tmp_path / "map_sharpened.mrc"
+    path.touch()
+    write_guinier(tmp_path / "guinier.star", GuinierCurves(none, none, none, intercept=1.0, b_factor_A2=91.6))
+    of_class = SimpleNamespace(**vars(CLASS) | {"folder": tmp_path, "sharpened_path": path})
+    views = SimpleNamespace(summary=lambda: "even")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(summary, "has_views", lambda folder: True)
+        patch.setattr(summary, "read_views", lambda folder: views)
+        lines = list(summary.summary(RunResult(**vars(RESULT) | {"classes": (of_class,)})))
+    assert f"Sharpened:  {path}, B-factor -92 Å²" in lines
 
 
 @pytest.mark.usefixtures("drawn")

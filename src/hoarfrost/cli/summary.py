@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from hoarfrost.evaluation.views import has_views, read_views
+from hoarfrost.io.guinier_star import read_b_factor_A2
 
 if TYPE_CHECKING:
     from hoarfrost.evaluation.half_maps import HalfMapFSC
@@ -59,6 +60,9 @@ def _of_class(of_class: ClassResult, result: RunResult) -> Iterator[str]:
         yield f"            (half maps {apart} agree that far: their FSC does not fall to 0.143)"
     else:
         yield from _resolution(halves, curve, apart)
+    if of_class.sharpened_path.is_file():
+        b_factor_A2 = read_b_factor_A2(of_class.folder / "guinier.star")
+        yield f"Sharpened:  {of_class.sharpened_path}, B-factor {-b_factor_A2:.0f} Å²"
     pictures = f"Pictures:   {of_class.folder / 'slices.png'}, "
     if not has_views(of_class.folder):
         yield "Views:      none; no particle shows this map more probably than another, or than nothing"

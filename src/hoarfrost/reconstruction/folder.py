@@ -14,16 +14,19 @@ import numpy as np
 from torch import Tensor
 
 from hoarfrost.errors import UsageError
+from hoarfrost.evaluation.sharpen import sharpen
 from hoarfrost.io.atomic import is_leftover, is_of_job, write_text_atomically, writing_to
 from hoarfrost.io.columns import SIGN_COLUMN
 from hoarfrost.io.folders import check_output as check_folder
 from hoarfrost.io.fsc_star import COLUMNS, FscCurves, write_fsc
+from hoarfrost.io.guinier_star import GuinierCurves, write_guinier
 from hoarfrost.io.mrc import write_volume
 from hoarfrost.io.noise_star import NoiseSpectra, write_noise
 from hoarfrost.io.posed_star import write_posed_particles
 from hoarfrost.maths.fourier import centred_window
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruction.refinement.final_passes import ClassMaps, FinalMaps
+from hoarfrost.reconstruction.result import SHARPENED
 from hoarfrost.reconstruction.settings.settings import Settings
 from hoarfrost.reconstruction.state.store import FOLDER as CHECKPOINTS
 from hoarfrost.reconstruction.state.store import CheckpointFolder
@@ -34,9 +37,9 @@ from hoarfrost.reconstruction.watch.matches import Matches, write_matches
 
 # What a run folder may hold, pictures included: --overwrite replaces these and refuses a folder that holds others.
 FILES = (
-    "map.mrc", "view.cxc", "half1.mrc", "half2.mrc", "mask.mrc", "fsc.star", "particles.star", "matches.star",
-    "matches.mrcs", "noise.star", "starts.json", "events.jsonl", "config.toml", "state.json", "slices.png",
-    "matches.png", "fsc.png", "orientations.png", "report.html",
+    "map.mrc", "map_sharpened.mrc", "guinier.star", "view.cxc", "half1.mrc", "half2.mrc", "mask.mrc", "fsc.star",
+    "particles.star", "matches.star", "matches.mrcs", "noise.star", "starts.json", "events.jsonl", "config.toml",
+    "state.json", "slices.png", "matches.png", "fsc.png", "orientations.png", "report.html",
 )  # fmt: skip
 # The last result to be written.
 RESULTS_ARE_THERE = "particles.star"
@@ -87,7 +90,7 @@ def _results_bytes(settings: Settings) -> int:
     """What the results take at least: maps, matches, and the particles' rows."""
     with contextlib.suppress(OSError):
         rows = Path(settings.particles).stat().st_size
-        return settings.classes * 4 * (4 * settings.image_box**3 + 8 * settings.image_box**2) + rows
+        return settings.classes * 4 * (5 * settings.image_box**3 + 8 * settings.image_box**2) + rows
     return 0
 
 
@@ -156,6 +159,13 @@ def _write_maps(folder: Path, maps: ClassMaps, settings: Settings) -> None:
         band_limit_A=halves.band_limit_A,
     )
     write_fsc(folder / "fsc.star", curves)
+    sharpened = sharpen(*maps.half_volumes, halves)
+    if sharpened is not None:
+        _write_map(folder / SHARPENED, sharpened.volume, settings)
+        line = sharpened.guinier
+        by_shell = {name: getattr(line, name).numpy() for name in ("squared", "log_amplitude", "weighted")}
+        plot = GuinierCurves(**by_shell, intercept=line.intercept, b_factor_A2=line.b_factor_A2)
+        write_guinier(folder / "guinier.star", plot)
 
 
 def _write_map(path: Path, volume: Tensor, settings: Settings) -> None:

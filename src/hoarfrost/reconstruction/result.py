@@ -8,6 +8,8 @@ from hoarfrost.reconstruction.estimate.held_out import HeldOut
 from hoarfrost.reconstruction.settings.settings import Settings
 from hoarfrost.reconstruction.starts.agreement import StartsResult
 
+SHARPENED = "map_sharpened.mrc"
+
 
 @dataclass(frozen=True)
 class ClassResult:
@@ -20,6 +22,11 @@ class ClassResult:
     map_path: Path
     halves: HalfMapFSC
     share: float
+
+    @property
+    def sharpened_path(self) -> Path:
+        """The sharpened map, which there is of a map with detail beyond about 8 Å."""
+        return self.folder / SHARPENED
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,7 @@ def _finished(run: Run, env: Env, output: Path, observer: Observer) -> RunResult
     settings = env.settings.model_copy(update={"symmetry": run.symmetry})
     junk, r_max = float(final.poses.junk.mean()), final.maps[0].halves.r_max
     if junk > WORTH_SAYING:
-        message = f"About {junk:.0%} of the images hold nothing that the map explains"
+        message = f"About {junk:.0%} of the images count for little: noise, or an unknown object, explains them better"
         run = run.telling(env, [News(env.final_stage, r_max, message=message)])
         observer.after(run, env)
     if env.team.is_first:

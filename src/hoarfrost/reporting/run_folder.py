@@ -12,6 +12,7 @@ import numpy as np
 from hoarfrost.errors import DataError, UsageError
 from hoarfrost.evaluation.views import Views, has_views, read_views
 from hoarfrost.io.fsc_star import FscCurves, read_fsc
+from hoarfrost.io.guinier_star import read_b_factor_A2
 from hoarfrost.io.star import read_star
 from hoarfrost.io.star_columns import Floats, Integers, float_column, integer_column
 from hoarfrost.io.star_optics import particle_table
@@ -51,6 +52,12 @@ class Structure:
     def curves(self) -> FscCurves | None:
         """The FSC of the half maps."""
         return read_fsc(self.folder / "fsc.star") if self.finished else None
+
+    @cached_property
+    def b_factor_A2(self) -> float | None:
+        """The B-factor of the sharpened map, None where there is no such map."""
+        path = self.folder / "guinier.star"
+        return read_b_factor_A2(path) if self.finished and path.is_file() else None
 
     @cached_property
     def views(self) -> Views | None:

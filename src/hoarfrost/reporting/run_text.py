@@ -51,6 +51,8 @@ def facts(run: RunFolder, *, going_on: bool) -> Iterator[tuple[str, str]]:
         yield "Resolution (FSC 0.143)", f"{curves.resolution_A:.1f} Å" if curves.is_reached else not_reached
     elif run.events:
         yield "Detail in use so far", f"{run.events[-1]['resolution_A']:.1f} Å"
+    if run.structures[0].b_factor_A2 is not None:
+        yield "B-factor of the sharpened map", f"{-run.structures[0].b_factor_A2:.0f} Å²"
     if run.judged:
         yield "Gain over an empty map", gain(run.judged[-1])
         if run.judged[-1].get("nll_gain_beyond_sphere") is not None:
@@ -90,7 +92,8 @@ def warnings(run: RunFolder) -> Iterator[str]:
         if (last["nll_gain"] or 0.0) < CLEAR_GAIN * error:
             yield "The map explains particles that were held out hardly better than an empty map does."
     if run.particles is not None and run.particles.junk.mean() > MUCH_JUNK:
-        yield f"{run.particles.junk.mean():.0%} of the images are likely to hold nothing that the map explains."
+        junk = run.particles.junk.mean()
+        yield f"{junk:.0%} of the images count for little: noise, or an unknown object, explains them better."
     for structure in run.structures:
         if structure.views is not None and not structure.views.even:
             of_class = f" of class {structure.number + 1}" if len(run.structures) > 1 else ""

@@ -28,12 +28,12 @@ def test_differences_are_the_steps_that_were_made() -> None:
     shifts_px = torch.randn(2, 2, 2, generator=generator, dtype=torch.float64)
     step = torch.randn(2, 2, 5, generator=generator, dtype=torch.float64) * 0.3
     turned = rotations @ rotations_from_vectors(step[..., :3].reshape(-1, 3)).view(2, 2, 3, 3)
-    apart = pose_differences(rotations.unsqueeze(2), shifts_px.unsqueeze(2), turned, shifts_px + step[..., 3:])
+    apart = pose_differences(rotations, shifts_px, turned, shifts_px + step[..., 3:])
     own = apart.diagonal(dim1=1, dim2=2).permute(0, 2, 1)
     torch.testing.assert_close(own, step.float(), rtol=1e-4, atol=1e-5)
     # Half a turn is far away, not near.
     half = rotations @ rotations_from_vectors(torch.tensor([[math.pi, 0.0, 0.0]], dtype=torch.float64))
-    apart = pose_differences(rotations.unsqueeze(2), shifts_px.unsqueeze(2), half, shifts_px)
+    apart = pose_differences(rotations, shifts_px, half, shifts_px)
     assert float(apart[..., :3].norm(dim=-1).diagonal(dim1=1, dim2=2).min()) > 3
 
 

@@ -11,6 +11,7 @@ random, with its own weights. A draw by weight would be no more accurate, and wo
 poses, so that no two machines would agree.
 """
 
+import dataclasses
 import math
 
 import torch
@@ -26,14 +27,19 @@ from hoarfrost.symmetry.point_group import PointGroup
 
 # s: wider than the normal approximation, so that no part of the posterior is seen too rarely.
 SPREAD = 1.2
+# Points of an image for each mode of its posterior.
+POINTS_PER_MODE = 16
 
 
 class PoseSampler:
-    """Draws `n_points` points about the modes of each image, of which `n_drawn` go on as `Draws`.
+    """Draws up to `n_points` points about the modes of each image, of which up to `n_drawn` go on as `Draws`.
 
-    Both are powers of two, or the Sobol sequence would lose its balance. Of a map with the symmetry of `group` each
-    mode stands for as many as the group has rotations. The proposal is the mean over all of them: they do not overlap,
-    so that near a mode it is q over their number, and one of them is sampled for all.
+    Both are powers of two, or the Sobol sequence would lose its balance. An image whose posterior has a few modes takes
+    `POINTS_PER_MODE` for each of them: the first points of its block of the sequence, which are balanced too.
+
+    Of a map with the symmetry of `group` each mode stands for as many as the group has rotations. The proposal is the
+    mean over all of them: they do not overlap, so that near a mode it is q over their number, and one of them is
+    sampled for all.
     """
 
     def __init__(
@@ -56,24 +62,47 @@ class PoseSampler:
 
     def __call__(self, model: LocalModel, images: WhitenedImages, modes: Modes) -> tuple[Tensor, Draws]:
         """log p(Ĩ | V) of b images, (b,) float64, and draws from their posteriors. Each needs one mode at least."""
-        b, m, device = len(images), self.n_points, images.data.device
-        share = modes.share()
+        b, device = len(images), images.data.device
+        uniform, normals = self._uniform(b).to(device), self._normals(b).to(device)
+        n_points = self._points_for(modes.share())
+        log_evidence = torch.empty(b, dtype=torch.float64, device=device)
+        draws = []
+        for m in sorted(set(n_points.tolist())):
+            rows = (n_points == m).nonzero().squeeze(1)
+            log_evidence[rows], of_rows = self._sampled(
+                model, images[rows], modes[rows], uniform[rows], normals[rows, :m]
+            )
+            draws.append(dataclasses.replace(of_rows, image=rows[of_rows.image]))
+        return log_evidence, Draws.cat(draws)
+
+    def _points_for(self, share: Tensor) -> Tensor:
+        """Points for each image, (b,) int64: a power of two, by the effective number of its modes (b, c)."""
+        wanted = POINTS_PER_MODE / share.square().sum(dim=1)
+        # Rounding is not to double the points of an image with one mode.
+        return torch.exp2((wanted.log2() - 1e-3).ceil()).to(torch.int64).clamp(max=self.n_points)
+
+    def _sampled(
+        self, model: LocalModel, images: WhitenedImages, modes: Modes, uniform: Tensor, normals: Tensor
+    ) -> tuple[Tensor, Draws]:
+        """The same of images that take m points each, from deviates (b, 2) and (b, m, 5)."""
+        (b, m, _), device, share = normals.shape, images.data.device, modes.share()
         # Every mode gets points in proportion to its mass, a random remainder decided by one number an image.
-        first, second = torch.split(self._uniform(b).to(device), 1, dim=1)
+        first, second = torch.split(uniform, 1, dim=1)
+        n_drawn = min(self.n_drawn, m)
         # Dealt out so that any `n_drawn` points that follow each other see all modes; odd, so that none comes twice.
-        strata = torch.arange(m, device=device) * (m // self.n_drawn | 1) % m
+        strata = torch.arange(m, device=device) * (m // n_drawn | 1) % m
         steps = (strata + first.to(share.dtype)) / m
         chosen = torch.searchsorted(share.cumsum(dim=1).contiguous(), steps).clamp(max=share.shape[1] - 1)
         rows = torch.arange(b, device=device).unsqueeze(1)
         root = torch.linalg.cholesky(torch.linalg.inv(modes.precision) * SPREAD**2)
-        step = torch.einsum("bmxy,bmy->bmx", root[rows, chosen], self._normals(b).to(device))
+        step = torch.einsum("bmxy,bmy->bmx", root[rows, chosen], normals)
         turn = rotations_from_vectors(step[..., :3].reshape(-1, 3).to(torch.float64)).view(b, m, 3, 3)
         rotations = modes.rotations[rows, chosen] @ turn
         shifts_px = modes.shifts_px[rows, chosen] + step[..., 3:].to(torch.float64)
         log_target = model.log_density(images, rotations, shifts_px).to(torch.float64)
         log_weight = log_target - self._log_proposal(modes, root, share, rotations, shifts_px)
         log_evidence = images.log_constant + torch.logsumexp(log_weight, dim=1) - math.log(m)
-        return log_evidence, self._draw(log_weight, rotations, shifts_px, second)
+        return log_evidence, _drawn(log_weight, rotations, shifts_px, second, n_drawn)
 
     def _uniform(self, b: int) -> Tensor:
         """Two uniform deviates an image, (b, 2) float64."""
@@ -87,19 +116,18 @@ class PoseSampler:
 
     def _log_proposal(self, modes: Modes, root: Tensor, share: Tensor, rotations: Tensor, shifts_px: Tensor) -> Tensor:
         """log q at points (b, M): float64."""
-        apart = pose_differences(
-            modes.rotations.unsqueeze(2), modes.shifts_px.unsqueeze(2), rotations, shifts_px, self._group
-        )
+        apart = pose_differences(modes.rotations, modes.shifts_px, rotations, shifts_px, self._group)
         squared = torch.einsum("bcmx,bcxy,bcmy->bcm", apart, modes.precision / SPREAD**2, apart)
         log_scale = root.diagonal(dim1=-2, dim2=-1).log().sum(-1) + POSE_SIZE / 2 * math.log(2 * math.pi)
         parts = (share.log() - log_scale).unsqueeze(2) - squared / 2
         return torch.logsumexp(parts.to(torch.float64), dim=1) - math.log(self._group.order)
 
-    def _draw(self, log_weight: Tensor, rotations: Tensor, shifts_px: Tensor, chance: Tensor) -> Draws:
-        """The points of one part of the sequence for each image; `chance` (b, 1) says which."""
-        b, n, device = len(log_weight), self.n_drawn, log_weight.device
-        part = (chance * (self.n_points // n)).long()
-        point = (part * n + torch.arange(n, device=device)).flatten()
-        image = torch.arange(b, device=device).repeat_interleave(n)
-        share = torch.softmax(log_weight[image, point].view(b, n), dim=1).flatten()
-        return Draws(image, rotations[image, point], shifts_px[image, point], share.to(torch.float32))
+
+def _drawn(log_weight: Tensor, rotations: Tensor, shifts_px: Tensor, chance: Tensor, n: int) -> Draws:
+    """The n points of one part of the sequence for each image; `chance` (b, 1) says which."""
+    (b, m), device = log_weight.shape, log_weight.device
+    part = (chance * (m // n)).long()
+    point = (part * n + torch.arange(n, device=device)).flatten()
+    image = torch.arange(b, device=device).repeat_interleave(n)
+    share = torch.softmax(log_weight[image, point].view(b, n), dim=1).flatten()
+    return Draws(image, rotations[image, point], shifts_px[image, point], share.to(torch.float32))

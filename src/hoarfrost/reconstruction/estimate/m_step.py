@@ -16,7 +16,8 @@ from hoarfrost.maths.fourier import radius_grid
 from hoarfrost.maths.shells import filter_shells as filter_shells
 from hoarfrost.maths.shells import shell_means, shells_of_half_spectrum
 from hoarfrost.model.quadratic import Quadratic
-from hoarfrost.model.slices.operator import apply_normal, transform_normal_kernel
+from hoarfrost.model.slices.normal import SupportedNormal
+from hoarfrost.model.slices.operator import transform_normal_kernel
 
 # μ as a part of the largest curvature. Weaker ridges let the map grow and fit the noise sooner.
 RIDGE = 1e-3
@@ -44,8 +45,8 @@ class MStep:
 
     def __call__(self, quadratic: Quadratic, current: Tensor) -> Tensor:
         """The map (box, box, box) that averaged statistics ask for."""
-        spectrum = transform_normal_kernel(quadratic.kernel)
-        ridge = RIDGE * spectrum.max()
+        normal = SupportedNormal(quadratic.kernel, self.support)
+        ridge = RIDGE * float(transform_normal_kernel(quadratic.kernel).max())
         curvature = mean_curvature(quadratic.kernel, self.support) + ridge
         shells = None
         if self.shell_ridge is not None:
@@ -62,12 +63,12 @@ class MStep:
 
         def solve(start: Tensor, free: Tensor) -> Tensor:
             return conjugate_gradients(
-                lambda v: free * (apply_normal(spectrum, v) + regularise(v)),
+                lambda v: free * (normal(v) + regularise(v)),
                 free * quadratic.linear,
                 start * free,
                 lambda v: free * torch.fft.irfftn(torch.fft.rfftn(v) / curvature, s=v.shape),
                 iterations=self.iterations,
-                least_curvature=float(ridge),
+                least_curvature=ridge,
             )
 
         volume = solve(current, self.support)
@@ -85,10 +86,13 @@ def mean_curvature(kernel: Tensor, support: Tensor) -> Tensor:
     """
     n = support.shape[0]
     diameter = 2 * float((3 * support.sum() / (4 * math.pi)) ** (1 / 3))
-    distance = (radius_grid(2 * n, 3, support.device) / diameter).clamp(max=1)
-    taper = (1 - 1.5 * distance + 0.5 * distance**3).to(kernel.dtype)
-    # Every second frequency of the doubled box is one of the box.
-    return transform_normal_kernel(kernel * taper)[::2, ::2, ::2].clamp(min=0)
+    distance = (radius_grid(2 * n, 3, support.device).to(kernel.dtype) / diameter).clamp_(max=1)
+    tapered = torch.fft.ifftshift(kernel * (1 - 1.5 * distance + 0.5 * distance**3))
+    # Every second frequency of the doubled box is one of the box: that of the kernel with its ends folded in.
+    for axis in range(3):
+        tapered = tapered.narrow(axis, 0, n) + tapered.narrow(axis, n, n)
+    curvature: Tensor = torch.fft.rfftn(tapered).real
+    return curvature.clamp(min=0)
 
 
 def wiener_ridge(halves: list[Quadratic], fsc: Tensor, support: Tensor) -> Tensor:

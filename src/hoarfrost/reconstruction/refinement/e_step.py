@@ -123,9 +123,7 @@ class LocalEStep:
         """Whether the best of the modes is more than a step of the quadrature away from all known ones, (b,)."""
         rotations, shifts_px = modes.rotations[:, :1], modes.shifts_px[:, :1]
         group, step_deg = self._coarse.group, self._coarse.poses.orientations.angular_step_deg
-        apart = pose_differences(
-            known.rotations.unsqueeze(2), known.shifts_px.unsqueeze(2), rotations, shifts_px, group
-        )
+        apart = pose_differences(known.rotations, known.shifts_px, rotations, shifts_px, group)
         is_far = torch.linalg.vector_norm(apart[:, :, 0, :3], dim=-1) > math.radians(step_deg)
         return torch.all(is_far | ~known.log_mass.isfinite(), dim=1)
 
