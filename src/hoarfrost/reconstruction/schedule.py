@@ -162,13 +162,20 @@ EXPECTED_SHARE_OF_EXACT = 0.3
 USUAL_LAST_R_MAX, EXPECTED_SHARE_OF_FINE = 36.0, 0.3
 
 
-def r_max_of_final(r_max: float, refined_r_max: Sequence[float]) -> float:
+# The final map reaches so many times as far as the half maps of refinement agree: about a step of the march.
+REACH_OF_FINAL = 1.33
+
+
+def r_max_of_final(r_max: float, refined_r_max: Sequence[float], agree_to: float) -> float:
     """The band limit of the final passes after a refinement that ended at r_max: a step of its march beyond.
 
     Half maps cease to agree where refinement ends, but the map of all particles holds more. For that reason refinement
-    leaves out the last of its band limits.
+    leaves out the last of its band limits. Where half maps `agree_to` less than r_max, the step begins there, or at the
+    band limit before, where they agreed.
     """
-    return next((finer for finer in refined_r_max if finer > r_max), r_max)
+    finer = next((finer for finer in refined_r_max if finer > r_max), r_max)
+    before = max((coarser for coarser in refined_r_max if coarser < r_max), default=r_max)
+    return min(finer, REACH_OF_FINAL * max(before, agree_to))
 
 
 def plan_stage(

@@ -70,6 +70,11 @@ class PointGroup:
         """Whether every rotation takes the grid of voxels to itself, so that sums over poses need an nth of them."""
         return self.order == len(self.permutations)
 
+    @property
+    def room(self) -> float:
+        """Sides of a volume over which a field has to be known for its average to be right within the volume."""
+        return 1.0 if self.permutes_axes else 1.5 if are_about_z(self.cosets) else 2.0
+
     @cached_property
     def cosets(self) -> Tensor:
         """c, one rotation of each coset c H, identity first: (order / h, 3, 3)."""

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
+from hoarfrost.maths.fourier import FourierDisc
 from hoarfrost.maths.rotations import rotations_from_vectors
 from hoarfrost.model.few_poses.draws import POSE_SIZE, Draws
 from hoarfrost.model.few_poses.likelihood import LocalModel
@@ -29,13 +30,17 @@ from hoarfrost.symmetry.point_group import PointGroup
 SPREAD = 1.2
 # Points of an image for each mode of its posterior.
 POINTS_PER_MODE = 16
+# Poses of a posterior that is sharp: one mode, in which slices move by less than half a Fourier pixel, and phases by
+# less than half a radian, at the band limit.
+FEWEST_DRAWN, ONE_MODE, SHARP = 4, 0.99, 0.5
 
 
 class PoseSampler:
     """Draws up to `n_points` points about the modes of each image, of which up to `n_drawn` go on as `Draws`.
 
     Both are powers of two, or the Sobol sequence would lose its balance. An image whose posterior has a few modes takes
-    `POINTS_PER_MODE` for each of them: the first points of its block of the sequence, which are balanced too.
+    `POINTS_PER_MODE` for each of them: the first points of its block of the sequence, which are balanced too. Where an
+    image's only mode is sharp `FEWEST_DRAWN` go on.
 
     Of a map with the symmetry of `group` each mode stands for as many as the group has rotations. The proposal is the
     mean over all of them: they do not overlap, so that near a mode it is q over their number, and one of them is
@@ -65,12 +70,14 @@ class PoseSampler:
         b, device = len(images), images.data.device
         uniform, normals = self._uniform(b).to(device), self._normals(b).to(device)
         n_points = self._points_for(modes.share())
+        n_drawn = torch.where(_are_sharp(modes, model.disc), FEWEST_DRAWN, self.n_drawn).clamp(max=self.n_drawn)
+        n_drawn = torch.minimum(n_drawn, n_points)
         log_evidence = torch.empty(b, dtype=torch.float64, device=device)
         draws = []
-        for m in sorted(set(n_points.tolist())):
-            rows = (n_points == m).nonzero().squeeze(1)
+        for m, n in sorted(set(zip(n_points.tolist(), n_drawn.tolist(), strict=True))):
+            rows = ((n_points == m) & (n_drawn == n)).nonzero().squeeze(1)
             log_evidence[rows], of_rows = self._sampled(
-                model, images[rows], modes[rows], uniform[rows], normals[rows, :m]
+                model, images[rows], modes[rows], uniform[rows], normals[rows, :m], n
             )
             draws.append(dataclasses.replace(of_rows, image=rows[of_rows.image]))
         return log_evidence, Draws.cat(draws)
@@ -82,13 +89,12 @@ class PoseSampler:
         return torch.exp2((wanted.log2() - 1e-3).ceil()).to(torch.int64).clamp(max=self.n_points)
 
     def _sampled(
-        self, model: LocalModel, images: WhitenedImages, modes: Modes, uniform: Tensor, normals: Tensor
+        self, model: LocalModel, images: WhitenedImages, modes: Modes, uniform: Tensor, normals: Tensor, n_drawn: int
     ) -> tuple[Tensor, Draws]:
         """The same of images that take m points each, from deviates (b, 2) and (b, m, 5)."""
         (b, m, _), device, share = normals.shape, images.data.device, modes.share()
         # Every mode gets points in proportion to its mass, a random remainder decided by one number an image.
         first, second = torch.split(uniform, 1, dim=1)
-        n_drawn = min(self.n_drawn, m)
         # Dealt out so that any `n_drawn` points that follow each other see all modes; odd, so that none comes twice.
         strata = torch.arange(m, device=device) * (m // n_drawn | 1) % m
         steps = (strata + first.to(share.dtype)) / m
@@ -121,6 +127,15 @@ class PoseSampler:
         log_scale = root.diagonal(dim1=-2, dim2=-1).log().sum(-1) + POSE_SIZE / 2 * math.log(2 * math.pi)
         parts = (share.log() - log_scale).unsqueeze(2) - squared / 2
         return torch.logsumexp(parts.to(torch.float64), dim=1) - math.log(self._group.order)
+
+
+def _are_sharp(modes: Modes, disc: FourierDisc) -> Tensor:
+    """Whether an image has one mode, so narrow that at the band limit all its poses see the same, (b,) bool."""
+    variance = torch.linalg.inv(modes.precision[:, 0]).diagonal(dim1=1, dim2=2)
+    turned_px = variance[:, :3].sum(dim=1).sqrt() * disc.r_max
+    phase = variance[:, 3:].sum(dim=1).sqrt() * (2 * math.pi * disc.r_max / disc.box)
+    are_sharp: Tensor = (modes.share()[:, 0] > ONE_MODE) & (turned_px < SHARP) & (phase < SHARP)
+    return are_sharp
 
 
 def _drawn(log_weight: Tensor, rotations: Tensor, shifts_px: Tensor, chance: Tensor, n: int) -> Draws:

@@ -5,6 +5,7 @@ the transform of a Kaiser–Bessel window, pad it, transform it, and sum each wa
 points weighted by the window (Fessler & Sutton 2003; β after Beatty 2005). `docs/slices.md` has the measured error.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -46,8 +47,9 @@ class AdjointGrid:
 
     def volume(self, table: Tensor) -> Tensor:
         """Σ Pᵀ s, real (box, box, box), of slices' values spread onto the grid, complex (G³,)."""
-        # A field that is to be interpolated has to be known beyond the volume's corners.
-        kept = self.box if self._group.permutes_axes else 2 * self.box
+        # A field that is to be interpolated has to be known beyond the ball in the volume's box.
+        room = self._group.room
+        kept = self.box if room == 1 else 2 * math.ceil(room * self.box / 2)
         field = _as_stored(self._about_origin(table, kept)) * centred_window(self.gain, kept)
         return centred_window(self._group.average(field, self.box / 2), self.box) / self.image_box
 

@@ -115,7 +115,9 @@ class FinalPasses:
     @classmethod
     def begin(cls, env: Env, refined: Refined, refining: Refining) -> FinalPasses:
         """From where refinement ended."""
-        r_max = r_max_of_final(refined.r_max, env.settings.refined_r_max) if refined.independent else refined.r_max
+        r_max = refined.r_max
+        if refined.independent:
+            r_max = r_max_of_final(r_max, env.settings.refined_r_max, refined.agree_to)
         box = box_of(r_max) if refined.independent else refined.maps.box
         thorough = dataclasses.replace(refining, effort=refining.effort.thorough())
         poses = Poses.none(env.settings.n_particles, env.settings.classes)

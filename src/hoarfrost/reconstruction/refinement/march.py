@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import final
 
+import torch
 from torch import Tensor
 
 from hoarfrost.evaluation.half_maps import FSC_THRESHOLD
@@ -43,6 +44,7 @@ class Refined:
     `converged` is False where the epochs that the user allows left out work that the plan had. `gain_before` is the
     held-out one of the maps that refinement began with, and `judged` how well its last ones explain those particles;
     `swept` is how well the maps before the last sweep explain the particles of that, without the fold of each.
+    `agree_to` is how far the half maps of any class agree, in Fourier pixels, where they do not up to `r_max`.
     """
 
     maps: FoldMaps
@@ -52,6 +54,7 @@ class Refined:
     gain_before: float
     judged: HeldOut | None = None
     swept: HeldOut | None = None
+    agree_to: float = math.inf
 
 
 @final
@@ -176,7 +179,8 @@ class March:
             return after
         message = f"Half maps refined apart do not agree at {env.length_A / r_max:.1f} Å: no more detail"
         told = News(stage, r_max, message=message, left_out=LeftOut("up to the last", stage + 1))
-        return dataclasses.replace(after, number=len(env.settings.refined_r_max), news=(*news, told))
+        found = dataclasses.replace(after.found, agree_to=_agree_to(self.fsc, last))
+        return dataclasses.replace(after, found=found, number=len(env.settings.refined_r_max), news=(*news, told))
 
     def _ended(self, env: Env) -> March:
         news: tuple[News, ...] = ()
@@ -197,6 +201,13 @@ class March:
             return None
         matches = partial(known.matches, env.training, env.settings.pixel_size_A)
         return Shown(self._r_max(env), lambda: maps.common, known.log_shares, matches)
+
+
+def _agree_to(fsc: Tensor, last: int) -> float:
+    """The last shell, `last` at most, about which the FSC (C, shells) of any class is no less than 0.143."""
+    smooth = torch.nn.functional.avg_pool1d(fsc[:, : last + 1].unsqueeze(1), 2 * EDGE_SHELLS + 1, stride=1).squeeze(1)
+    above = (smooth.amax(dim=0) >= FSC_THRESHOLD).nonzero()
+    return float(above[-1] + EDGE_SHELLS) if len(above) else 0.0
 
 
 def _begun_with(env: Env, given: StartMaps) -> FoldMaps:
