@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -245,6 +246,28 @@ def test_draws_are_poses_of_the_posterior() -> None:
     apart = torch.cat([vector, moved], dim=1)
     squared = torch.einsum("mx,mxy,my->m", apart, modes.precision[draws.image, 0].double(), apart)
     assert float((squared * draws.share).sum() / 40) == pytest.approx(5, rel=0.25)
+
+
+def test_points_are_spent_where_the_posterior_asks_for_them() -> None:
+    problem = Problem(12, 4.0)
+    sharp = modes_at(problem)
+    modes = dataclasses.replace(sharp, precision=sharp.precision * 1e-2)
+
+    def counts(sampler: PoseSampler, modes: Modes) -> list[int]:
+        _, draws = sampler(problem.model, problem.images, modes)
+        return torch.bincount(draws.image, minlength=12).tolist()
+
+    generator = named_generator(0, "points")
+    every = counts(PoseSampler(64, 64, generator), modes)
+    assert every == [64] * 12
+    assert counts(PoseSampler(64, 64, generator, points_per_mode=16), modes) == [16] * 12
+    # A second mode of the same mass takes as many points again.
+    other = dataclasses.replace(modes, rotations=random_rotations(12, generator)[:, None])
+    two = modes.joined(other)
+    assert counts(PoseSampler(64, 64, generator, points_per_mode=16), two) == [32] * 12
+    # Where poses are told to a part of a Fourier pixel few of them stand for all.
+    assert counts(PoseSampler(64, 64, generator), sharp) == [4] * 12
+    assert counts(PoseSampler(64, 2, generator), sharp) == [2] * 12
 
 
 @pytest.mark.parametrize("kernels", [cpu, by_torch])

@@ -28,8 +28,6 @@ from hoarfrost.symmetry.point_group import PointGroup
 
 # s: wider than the normal approximation, so that no part of the posterior is seen too rarely.
 SPREAD = 1.2
-# Points of an image for each mode of its posterior.
-POINTS_PER_MODE = 16
 # Poses of a posterior that is sharp: one mode, in which slices move by less than half a Fourier pixel, and phases by
 # less than half a radian, at the band limit.
 FEWEST_DRAWN, ONE_MODE, SHARP = 4, 0.99, 0.5
@@ -39,8 +37,8 @@ class PoseSampler:
     """Draws up to `n_points` points about the modes of each image, of which up to `n_drawn` go on as `Draws`.
 
     Both are powers of two, or the Sobol sequence would lose its balance. An image whose posterior has a few modes takes
-    `POINTS_PER_MODE` for each of them: the first points of its block of the sequence, which are balanced too. Where an
-    image's only mode is sharp `FEWEST_DRAWN` go on.
+    `points_per_mode` for each of them, a power of two, unless that is None: the first points of its block of the
+    sequence, which are balanced too. Where an image's only mode is sharp `FEWEST_DRAWN` go on.
 
     Of a map with the symmetry of `group` each mode stands for as many as the group has rotations. The proposal is the
     mean over all of them: they do not overlap, so that near a mode it is q over their number, and one of them is
@@ -48,9 +46,15 @@ class PoseSampler:
     """
 
     def __init__(
-        self, n_points: int, n_drawn: int, generator: torch.Generator, group: PointGroup | None = None
+        self,
+        n_points: int,
+        n_drawn: int,
+        generator: torch.Generator,
+        group: PointGroup | None = None,
+        points_per_mode: int | None = None,
     ) -> None:
         self.n_points, self.n_drawn = n_points, n_drawn
+        self._points_per_mode = points_per_mode or n_points
         self._group = group or PointGroup()
         seeds = torch.randint(2**31, (2,), generator=generator).tolist()
         self._generator = torch.Generator().manual_seed(seeds[0])
@@ -84,7 +88,7 @@ class PoseSampler:
 
     def _points_for(self, share: Tensor) -> Tensor:
         """Points for each image, (b,) int64: a power of two, by the effective number of its modes (b, c)."""
-        wanted = POINTS_PER_MODE / share.square().sum(dim=1)
+        wanted = self._points_per_mode / share.square().sum(dim=1)
         # Rounding is not to double the points of an image with one mode.
         return torch.exp2((wanted.log2() - 1e-3).ceil()).to(torch.int64).clamp(max=self.n_points)
 

@@ -6,8 +6,9 @@ then fixed at zero and the rest is solved once more (projected conjugate gradien
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ from hoarfrost.maths.shells import shell_means, shells_of_half_spectrum
 from hoarfrost.model.quadratic import Quadratic
 from hoarfrost.model.slices.normal import SupportedNormal
 from hoarfrost.model.slices.operator import transform_normal_kernel
+from hoarfrost.parallel.threads import each
+
+Number = TypeVar("Number")
 
 # μ as a part of the largest curvature. Weaker ridges let the map grow and fit the noise sooner.
 RIDGE = 1e-3
@@ -25,6 +29,8 @@ ITERATIONS = 12
 # Maps without a fold are solved for from the one with it, which is near.
 ITERATIONS_WITHOUT_FOLD = 6
 TOLERANCE = 1e-3
+# Voxels along a side of maps that are solved for at the same time: each takes 0.1 GB then, which grows as the cube.
+LARGEST_AT_ONCE = 72
 # An FSC is not trusted beyond these.
 LEAST_FSC, MOST_FSC = 0.02, 0.999
 
@@ -76,6 +82,16 @@ class MStep:
             return volume
         free = self.support * (volume > 0)
         return solve(volume, free).clamp(min=0)
+
+
+def solve_each(solve: Callable[[Number], Tensor], numbers: Sequence[Number], box: int, device: torch.device) -> Tensor:
+    """The maps of `box` voxels that `solve` gives for each of the numbers, stacked: a core has a map of its own.
+
+    Cores that share a small map wait for each other most of the time. Large ones would not fit in memory side by side.
+    """
+    if box > LARGEST_AT_ONCE:
+        return torch.stack([solve(number) for number in numbers])
+    return torch.stack(each(solve, numbers, device))
 
 
 def mean_curvature(kernel: Tensor, support: Tensor) -> Tensor:

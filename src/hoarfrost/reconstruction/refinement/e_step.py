@@ -35,13 +35,15 @@ STEPS_FROM_BAND = 3
 class Effort:
     """How much of the posterior is followed: modes taken from the quadrature, and the least share that keeps one.
 
-    `n_points` poses are sampled for each image, of which `n_drawn` make the statistics.
+    Up to `n_points` poses are sampled for each image, `points_per_mode` for each of its modes, of which `n_drawn` make
+    the statistics.
     """
 
     most_modes: int = 16
     least_share: float = 1e-3
     n_points: int = 16
     n_drawn: int = 4
+    points_per_mode: int = 16
 
     def thorough(self) -> Effort:
         """With all points for the statistics."""
@@ -88,7 +90,7 @@ class LocalEStep:
             LocalModel(fourier_resize(volume, box_of(r)), FourierDisc(disc.box, r), prior)
             for r in climbing_bands(coarse.r_max, disc.r_max)
         ]
-        self._sampler = PoseSampler(effort.n_points, effort.n_drawn, generator, coarse.group)
+        self._sampler = PoseSampler(effort.n_points, effort.n_drawn, generator, coarse.group, effort.points_per_mode)
 
     @property
     def model(self) -> LocalModel:

@@ -13,11 +13,11 @@ is an upper bound of what independent halves would show.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from dataclasses import dataclass
 from functools import partial
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +29,7 @@ from hoarfrost.model.quadratic import Quadratic, mean_of
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FOLDS, FoldMaps, FoldSums
 from hoarfrost.reconstruction.estimate.held_out import HeldOut
-from hoarfrost.reconstruction.estimate.m_step import ITERATIONS_WITHOUT_FOLD, MStep, wiener_ridge
+from hoarfrost.reconstruction.estimate.m_step import ITERATIONS_WITHOUT_FOLD, MStep, solve_each, wiener_ridge
 from hoarfrost.reconstruction.refinement.fold_pass import FoldPass
 from hoarfrost.reconstruction.refinement.march import Refined
 from hoarfrost.reconstruction.refinement.poses import Poses
@@ -238,8 +238,8 @@ class FinalPasses:
         order = shares.argsort(descending=True, stable=True)
         maps = []
         for c in order.tolist():
-            each = self.solved.volumes[c], *self.solved.half_volumes[:, c]
-            whole, *halves = (fourier_resize(m.cpu().to(torch.float64), s.box, self.r_max) for m in each)
+            solved = self.solved.volumes[c], *self.solved.half_volumes[:, c]
+            whole, *halves = (fourier_resize(m.cpu().to(torch.float64), s.box, self.r_max) for m in solved)
             phases = env.generator("phases of half maps" + (f" of class {c}" if c else ""))
             agreement = compare_half_maps(halves[0], halves[1], s.pixel_size_A, self.r_max, phases)
             maps.append(ClassMaps(whole, (halves[0], halves[1]), agreement, float(shares[c])))
@@ -259,9 +259,17 @@ def maps_without(env: Env, sums: FoldSums, solved: Solved) -> Tensor:
     for c, start in enumerate(solved.volumes):
         halves = [sums.of_half(half, c) for half in range(2)]
         solve = dataclasses.replace(solver_of(env, halves, start, solved.fsc[c]), iterations=ITERATIONS_WITHOUT_FOLD)
-        for half, fold in itertools.product(range(2), range(FOLDS)):
-            maps[half, fold, c] = solve(mean_of([sums.without(half, fold, c), halves[1 - half]]), start)
+        without = partial(_without, sums, halves, solve, start, c)
+        found = solve_each(without, [*np.ndindex(2, FOLDS)], len(start), start.device)
+        maps[:, :, c] = found.view(2, FOLDS, *start.shape)
     return maps
+
+
+def _without(
+    sums: FoldSums, halves: list[Quadratic], solve: MStep, start: Tensor, c: int, number: tuple[int, int]
+) -> Tensor:
+    half, fold = number
+    return solve(mean_of([sums.without(half, fold, c), halves[1 - half]]), start)
 
 
 def _halves(env: Env, parts: list[Quadratic], start: Tensor) -> tuple[Tensor, Tensor]:
@@ -275,7 +283,8 @@ def _halves(env: Env, parts: list[Quadratic], start: Tensor) -> tuple[Tensor, Te
     def solved(support: Tensor) -> Tensor:
         solve = MStep(support, positive=False)
         return env.team.once(
-            lambda: torch.stack([solve(part, nothing) for part in parts]), torch.stack([nothing, nothing])
+            lambda: solve_each(lambda part: solve(part, nothing), parts, len(start), start.device),
+            torch.stack([nothing, nothing]),
         )
 
     fsc = fourier_shell_correlation(*solved(particle_support(env, start)))

@@ -25,7 +25,7 @@ from hoarfrost.reconstruction.schedule import sweep_size
 BATCH_SIZE = 100
 # A spot check looks at so many particles, each searched for everywhere, with hardly a mode dropped.
 SPOT_CHECKED = 16
-THOROUGH = Effort(most_modes=48, least_share=1e-5, n_points=128)
+THOROUGH = Effort(most_modes=48, least_share=1e-5, n_points=128, points_per_mode=128)
 
 
 @final

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from hoarfrost.model.all_poses.band import box_of
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FOLDS, FoldMaps, FoldSums
 from hoarfrost.reconstruction.estimate.held_out import HeldOut
-from hoarfrost.reconstruction.estimate.m_step import ITERATIONS, ITERATIONS_WITHOUT_FOLD, MStep
+from hoarfrost.reconstruction.estimate.m_step import ITERATIONS, ITERATIONS_WITHOUT_FOLD, MStep, solve_each
 from hoarfrost.reconstruction.refinement.fold_pass import FoldPass
 from hoarfrost.reconstruction.refinement.gold_standard import filtered_halves, fsc_of_halves, joined_below
 from hoarfrost.reconstruction.refinement.refining import Refining
@@ -78,12 +79,13 @@ def half_maps(env: Env, fold_pass: FoldPass) -> Tensor:
     start = fold_pass.maps.resized(fold_pass.box).volumes.mean(dim=1)
 
     def solved() -> Tensor:
-        halves = []
-        for half, of_half in enumerate(start):
-            solve = _solvers(env, of_half)
-            maps = [solve[c](fold_pass.sums.of_half(half, c), of_class) for c, of_class in enumerate(of_half)]
-            halves.append(torch.stack(maps))
-        return torch.stack(halves)
+        solve = [_solvers(env, of_half) for of_half in start]
+
+        def of(number: tuple[int, int]) -> Tensor:
+            half, c = number
+            return solve[half][c](fold_pass.sums.of_half(half, c), start[half, c])
+
+        return solve_each(of, [*np.ndindex(start.shape[:2])], fold_pass.box, start.device).view_as(start)
 
     return env.team.once(solved, start)
 
@@ -100,13 +102,13 @@ def maps_of_halves(env: Env, fold_pass: FoldPass, halves: Tensor) -> tuple[FoldM
 
 def _without_folds(env: Env, sums: FoldSums, start: Tensor, halves: Tensor) -> Tensor:
     """The maps that sums ask for without each fold of each half, from those with it: (2, folds, C, box, box, box)."""
-    maps = torch.empty_like(start)
-    for half, of_half in enumerate(halves):
-        solve = _solvers(env, start[half].mean(dim=0), ITERATIONS_WITHOUT_FOLD)
-        for fold in range(FOLDS):
-            for c, of_class in enumerate(of_half):
-                maps[half, fold, c] = solve[c](sums.without(half, fold, c), of_class)
-    return maps
+    solve = [_solvers(env, of_half.mean(dim=0), ITERATIONS_WITHOUT_FOLD) for of_half in start]
+
+    def without(number: tuple[int, int, int]) -> Tensor:
+        half, fold, c = number
+        return solve[half][c](sums.without(half, fold, c), halves[half, c])
+
+    return solve_each(without, [*np.ndindex(start.shape[:3])], start.shape[-1], start.device).view_as(start)
 
 
 def _solvers(env: Env, volumes: Tensor, iterations: int = ITERATIONS) -> list[MStep]:

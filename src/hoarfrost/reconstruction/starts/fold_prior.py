@@ -18,6 +18,7 @@ from torch import Tensor
 
 from hoarfrost.maths.fsc import fourier_shell_correlation
 from hoarfrost.model.quadratic import Quadratic, mean_of
+from hoarfrost.parallel.threads import each
 from hoarfrost.reconstruction.estimate.m_step import MStep, wiener_ridge
 
 # How many times the Wiener ridge holds down each shell.
@@ -28,10 +29,11 @@ def ridges_of_folds(folds: Sequence[Quadratic], support: Tensor) -> Tensor:
     """μ of each class and shell, (C, support's box // 2 + 1), from what two folds or more say of each class."""
     solve, nothing = MStep(support, positive=False), torch.zeros_like(support)
     halves = [mean_of(folds[i::2]) for i in range(2)]
-    ridges = []
-    for of_class in range(len(halves[0].linear)):
+
+    def ridge(of_class: int) -> Tensor:
         parts = [half[of_class] for half in halves]
         # From nothing, or what both start from would be found in both.
         fsc = fourier_shell_correlation(*(solve(part, nothing) for part in parts))
-        ridges.append(SHARED_POSES * wiener_ridge(parts, fsc, support))
-    return torch.stack(ridges)
+        return SHARED_POSES * wiener_ridge(parts, fsc, support)
+
+    return torch.stack(each(ridge, range(len(halves[0].linear)), support.device))

@@ -15,7 +15,7 @@ from hoarfrost.model.all_poses.mixture import log_shares_of
 from hoarfrost.model.quadratic import Quadratic
 from hoarfrost.optim.online_em import OnlineEM, Statistics
 from hoarfrost.reconstruction.estimate.junk import Junk
-from hoarfrost.reconstruction.estimate.m_step import MStep
+from hoarfrost.reconstruction.estimate.m_step import MStep, solve_each
 from hoarfrost.reconstruction.starts.annealing import Annealing
 from hoarfrost.reconstruction.starts.fold_prior import ridges_of_folds
 from hoarfrost.reconstruction.starts.method import Ground, Minibatch, StepReport
@@ -238,11 +238,12 @@ class OnlineMethod:
 
     def _solved(self, ground: Ground, statistics: Statistics) -> Tensor:
         quadratic = Quadratic(*statistics[:2])
-        maps = []
-        for c, start in enumerate(self.seen):
+
+        def solved(c: int) -> Tensor:
             ridge = None if self.ridges is None else self.ridges[c]
-            maps.append(MStep(ground.support, self.positive, ridge)(quadratic[c], start))
-        found = torch.stack(maps)
+            return MStep(ground.support, self.positive, ridge)(quadratic[c], self.seen[c])
+
+        found = solve_each(solved, range(len(self.seen)), self.seen.shape[-1], self.seen.device)
         return found if bool(found.isfinite().all()) else self.seen
 
 
