@@ -26,8 +26,6 @@ Number = TypeVar("Number")
 # μ as a part of the largest curvature. Weaker ridges let the map grow and fit the noise sooner.
 RIDGE = 1e-3
 ITERATIONS = 12
-# Maps without a fold are solved for from the one with it, which is near.
-ITERATIONS_WITHOUT_FOLD = 6
 TOLERANCE = 1e-3
 # Voxels along a side of maps that are solved for at the same time: each takes 0.1 GB then, which grows as the cube.
 LARGEST_AT_ONCE = 72

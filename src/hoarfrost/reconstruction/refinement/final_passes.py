@@ -29,7 +29,7 @@ from hoarfrost.model.quadratic import Quadratic, mean_of
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FOLDS, FoldMaps, FoldSums
 from hoarfrost.reconstruction.estimate.held_out import HeldOut
-from hoarfrost.reconstruction.estimate.m_step import ITERATIONS_WITHOUT_FOLD, MStep, solve_each, wiener_ridge
+from hoarfrost.reconstruction.estimate.m_step import MStep, solve_each, wiener_ridge
 from hoarfrost.reconstruction.refinement.fold_pass import FoldPass
 from hoarfrost.reconstruction.refinement.march import Refined
 from hoarfrost.reconstruction.refinement.poses import Poses
@@ -258,7 +258,7 @@ def maps_without(env: Env, sums: FoldSums, solved: Solved) -> Tensor:
     maps = torch.zeros(2, FOLDS, *solved.volumes.shape, device=solved.volumes.device)
     for c, start in enumerate(solved.volumes):
         halves = [sums.of_half(half, c) for half in range(2)]
-        solve = dataclasses.replace(solver_of(env, halves, start, solved.fsc[c]), iterations=ITERATIONS_WITHOUT_FOLD)
+        solve = solver_of(env, halves, start, solved.fsc[c])
         without = partial(_without, sums, halves, solve, start, c)
         found = solve_each(without, [*np.ndindex(2, FOLDS)], len(start), start.device)
         maps[:, :, c] = found.view(2, FOLDS, *start.shape)

@@ -16,7 +16,7 @@ from hoarfrost.model.all_poses.band import box_of
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FOLDS, FoldMaps, FoldSums
 from hoarfrost.reconstruction.estimate.held_out import HeldOut
-from hoarfrost.reconstruction.estimate.m_step import ITERATIONS, ITERATIONS_WITHOUT_FOLD, MStep, solve_each
+from hoarfrost.reconstruction.estimate.m_step import MStep, solve_each
 from hoarfrost.reconstruction.refinement.fold_pass import FoldPass
 from hoarfrost.reconstruction.refinement.gold_standard import filtered_halves, fsc_of_halves, joined_below
 from hoarfrost.reconstruction.refinement.refining import Refining
@@ -102,7 +102,7 @@ def maps_of_halves(env: Env, fold_pass: FoldPass, halves: Tensor) -> tuple[FoldM
 
 def _without_folds(env: Env, sums: FoldSums, start: Tensor, halves: Tensor) -> Tensor:
     """The maps that sums ask for without each fold of each half, from those with it: (2, folds, C, box, box, box)."""
-    solve = [_solvers(env, of_half.mean(dim=0), ITERATIONS_WITHOUT_FOLD) for of_half in start]
+    solve = [_solvers(env, of_half.mean(dim=0)) for of_half in start]
 
     def without(number: tuple[int, int, int]) -> Tensor:
         half, fold, c = number
@@ -111,12 +111,12 @@ def _without_folds(env: Env, sums: FoldSums, start: Tensor, halves: Tensor) -> T
     return solve_each(without, [*np.ndindex(start.shape[:3])], start.shape[-1], start.device).view_as(start)
 
 
-def _solvers(env: Env, volumes: Tensor, iterations: int = ITERATIONS) -> list[MStep]:
+def _solvers(env: Env, volumes: Tensor) -> list[MStep]:
     """What solves for the maps of a half, which are empty where those before (C, box, box, box) show solvent.
 
     Of the noise in a ball most is there. Each half has a mask of its own, which tells it nothing of the other.
     """
-    return [MStep(particle_support(env, volume), positive=False, iterations=iterations) for volume in volumes]
+    return [MStep(particle_support(env, volume), positive=False) for volume in volumes]
 
 
 def particle_support(env: Env, volume: Tensor) -> Tensor:
