@@ -29,14 +29,12 @@ EDGE_SHELLS = 2
 class Guinier:
     """The line of a Guinier plot. By shell, (shells,) float64: `squared` s² in 1/Å², `log_amplitude` ln F, `weighted`.
 
-    `weighted` is ln(F C); both are −∞ where nothing is left. `fitted` (shells,) bool tells which shells the line was
-    fitted to, `intercept` a, and `b_factor_A2` B.
+    `weighted` is ln(F C); both are −∞ where nothing is left. `intercept` is a, `b_factor_A2` B.
     """
 
     squared: Tensor
     log_amplitude: Tensor
     weighted: Tensor
-    fitted: Tensor
     intercept: float
     b_factor_A2: float
 
@@ -76,7 +74,7 @@ def fit_line(squared: Tensor, amplitude: Tensor, correlation: Tensor, resolution
         return None
     x, y = squared[fitted], weighted[fitted]
     slope = float(((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum())
-    return Guinier(squared, amplitude.log(), weighted, fitted, float(y.mean()) - slope * float(x.mean()), -4 * slope)
+    return Guinier(squared, amplitude.log(), weighted, float(y.mean()) - slope * float(x.mean()), -4 * slope)
 
 
 def _amplitudes(volume: Tensor) -> Tensor:

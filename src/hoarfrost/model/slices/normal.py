@@ -1,7 +1,5 @@
 """The normal operator Σ Pᵀ W P between volumes that are zero outside a support."""
 
-from collections.abc import Sequence
-
 import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
@@ -45,5 +43,5 @@ class SupportedNormal:
 def _extent(support: Tensor, axis: int) -> slice:
     """From the first to the last index along an axis at which there is something."""
     others = [other for other in range(3) if other != axis]
-    there: Sequence[int] = support.bool().any(dim=others[1]).any(dim=others[0]).nonzero().flatten().tolist()
+    there: list[int] = support.bool().any(dim=others[1]).any(dim=others[0]).nonzero().flatten().tolist()
     return slice(there[0], there[-1] + 1) if there else slice(0, 1)

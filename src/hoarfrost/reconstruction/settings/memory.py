@@ -125,20 +125,20 @@ def affordable_r_max(*, box: int, n_particles: int, exact_r_max: float, budget: 
     """
     given = int(DEFAULT_SHARE_OF_MACHINE * machine_memory()) if budget is None else budget
     nyquist = box / 2 - 1
+    usual = min(USUAL_LAST_R_MAX, nyquist)
+    plan = plan_memory(
+        box=box,
+        n_particles=n_particles,
+        stages_r_max=(min(exact_r_max, usual),),
+        refined_r_max=(usual,),
+        budget=None,
+        classes=classes,
+    )
+    room = given - plan.needed_bytes + classes * refining_bytes(usual)
     r_max = nyquist
-    while r_max > min(USUAL_LAST_R_MAX, nyquist):
-        plan = plan_memory(
-            box=box,
-            n_particles=n_particles,
-            stages_r_max=(min(exact_r_max, r_max),),
-            refined_r_max=(r_max,),
-            budget=None,
-            classes=classes,
-        )
-        if plan.needed_bytes <= given:
-            break
+    while r_max > usual and classes * refining_bytes(r_max) > room:
         r_max -= 1
-    return max(r_max, min(USUAL_LAST_R_MAX, nyquist))
+    return max(r_max, usual)
 
 
 def exact_bytes(r_max: float, box: int, classes: int = 1) -> int:
