@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
     "inspect": ("inspection.inspect", ("particles.star",)),
     "reconstruct": ("reconstruction.run", ("particles.star", "run")),
+    "refine": ("reconstruction.run", ("particles.star", "run")),
     "resume": ("reconstruction.resume", ("run",)),
     "simulate": ("simulation.simulate", ("map.mrc", "out")),
     "evaluate": ("evaluation.evaluate", ("map.mrc", "truth.mrc")),

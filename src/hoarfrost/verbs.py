@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hoarfrost.evaluation.options import CompareOptions, EvaluateOptions, FlipOptions, SymmetriseOptions
 from hoarfrost.io.convert_options import ConvertOptions
 from hoarfrost.options import DeviceName, takes
-from hoarfrost.reconstruction.settings.options import InspectOptions, Options, ResumeOptions
+from hoarfrost.reconstruction.settings.options import InspectOptions, Options, RefineOptions, ResumeOptions
 from hoarfrost.simulation.options import Simulation
 from hoarfrost.study.options import StudyOptions
 
@@ -79,6 +79,34 @@ def reconstruct(particles: str | Path, output: str | Path, options: Options) -> 
         stop, and did; one of several processes that is lost.
     """
     from hoarfrost.reconstruction.run import reconstruct as run
+
+    return run(Path(particles), Path(output), options)
+
+
+@takes(RefineOptions)
+def refine(particles: str | Path, output: str | Path, options: RefineOptions) -> RunResult:
+    """Refine particles from the poses in their file, or from a map, to the final map.
+
+    The file of another program, or of a run, will do. Halves that it tells are kept apart as they were. Frame and hand
+    stay those of the poses, or of the map.
+
+    Parameters
+    ----------
+    particles
+        RELION STAR file (3.0, 3.1, 4 or 5) or cryoSPARC's .cs file of the particles, with CTF parameters, and with
+        poses unless a map is given.
+    output
+        Folder to make for the run, with the files that reconstruct writes.
+    options
+        {options}
+
+    Raises
+    ------
+    UsageError, DataError, StoppedError, LostProcessError
+        Options that make no sense, an output that exists, or neither poses nor a map; particles or a map that cannot be
+        used; a run that was asked to stop, and did; one of several processes that is lost.
+    """
+    from hoarfrost.reconstruction.run import refine as run
 
     return run(Path(particles), Path(output), options)
 

@@ -60,7 +60,7 @@ RESULT = SimpleNamespace(
     output=Path("run"),
     classes=(CLASS,),
     particles_path=Path("run/particles.star"),
-    settings=SimpleNamespace(symmetry="C1", epochs=None),
+    settings=SimpleNamespace(symmetry="C1", epochs=None, initial="random"),
     independent_halves=False,
     converged=True,
     doubts=(),

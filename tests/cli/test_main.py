@@ -18,6 +18,7 @@ from hoarfrost.errors import DataError, UsageError
 COMMANDS = [
     "inspect",
     "reconstruct",
+    "refine",
     "resume",
     "simulate",
     "evaluate",
@@ -58,6 +59,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 COMPLETE = {
     "inspect": "p.star",
     "reconstruct": "p.star -o run",
+    "refine": "p.star -o run",
     "resume": "run",
     "evaluate": "map.mrc --reference truth.mrc",
     "report": "run",

@@ -62,6 +62,10 @@ SLOW = {
         ("reconstruct", "particles.star", "-o", "new", *SHORT), in_folder("new", *MAPS), in_folder("new", *PICTURES),
         False, EPOCHS_SPENT,
     ),
+    "refine": Verb(
+        ("refine", "posed.star", "-o", "refined", "--epochs", "0.3", "--threads", "1"), in_folder("refined", *MAPS),
+        in_folder("refined", *PICTURES), False,
+    ),
     "inspect -o": Verb(
         ("inspect", "particles.star", "-o", "seen", "--threads", "1"), ("seen/inspect.json",),
         in_folder("seen", "montage.png", "noise.png", "ctf.png"),

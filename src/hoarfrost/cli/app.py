@@ -9,6 +9,7 @@ SUMMARIES = {
     "inspect": "Look at particles before a reconstruction: every parameter and its source, what looks wrong, time "
     "and memory.",
     "reconstruct": "Reconstruct a 3D map from particle images, with no starting model.",
+    "refine": "Refine particles from the poses in their file, or from a map, to the final map.",
     "resume": "Go on with a reconstruction that was stopped or killed, from its last checkpoint, to the same result.",
     "simulate": "Simulate particle images of a map or several, by the forward model that reconstruct inverts.",
     "evaluate": "Compare a map with a reference: align over rotations, both hands and shifts, then tell FSC and "

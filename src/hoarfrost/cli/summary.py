@@ -44,6 +44,10 @@ def summary(result: RunResult) -> Iterator[str]:
     if len(shown) == 1:
         shown = [result.output / "view.cxc"]
     yield f"Open it with: chimerax {' '.join(str(path) for path in shown)}"
+    if result.settings.initial != "random":
+        yield "(or any viewer of MRC maps: Coot, PyMOL, 3dmod). Frame and hand are those that the"
+        yield "run began with."
+        return
     yield "(or any viewer of MRC maps: Coot, PyMOL, 3dmod). Images alone do not tell the"
     yield "hand: the map may be the mirror image of the molecule. In ChimeraX,"
     yield '"volume flip #1" shows the other hand, and hoarfrost flip writes it.'

@@ -53,7 +53,7 @@ def file_parameters(table: ParticleTable) -> Iterator[Parameter]:
     )
     numbers_A = {"pixel_size_A": table.pixel_size_A}
     yield Parameter(FILE, "Pixel size", f"{table.pixel_size_A:.5g} Å", source.pixel_size(), numbers_A)
-    poses = "in the file; reconstruct does not use them" if table.has_poses else "none"
+    poses = "in the file; refine begins at them, reconstruct does not" if table.has_poses else "none"
     yield Parameter(FILE, "Poses", poses, source.of("rlnAngleRot"), {"has_poses": table.has_poses})
 
 

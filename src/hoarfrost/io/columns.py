@@ -5,7 +5,7 @@ refinement found, and is replaced by what this one found, or dropped. A column t
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 Fate = Literal["kept", "replaced", "dropped"]
@@ -32,6 +32,10 @@ _DROPPED = _names(
     "OriginZ OriginZAngst OriginZPrior OriginZPriorAngst "
     "AngleRotFlipRatio AngleTiltFlipRatio AnglePsiFlipRatio AnglePsiFlip IsFlip"
 )
+HALF_COLUMN = "rlnRandomSubset"
+"""The half of the particles, 1 or 2, that one is in."""
+POSE_COLUMNS = _names("AngleRot AngleTilt AnglePsi OriginX OriginY OriginXAngst OriginYAngst")
+"""What tells the pose of a particle."""
 _OF_CLASSES = re.compile(r"hoarfrostClassProbability[0-9]+")
 
 
@@ -47,12 +51,13 @@ def earlier(columns: Iterable[str]) -> list[str]:
     return [name for name in columns if fate_of(name) != "kept"]
 
 
-def told_of_earlier(columns: Iterable[str]) -> str | None:
+def told_of_earlier(columns: Iterable[str], taken_over: Collection[str] = ()) -> str | None:
     """One sentence on the columns of an earlier refinement that a run does not take over; None without any."""
-    found = earlier(columns)
+    found = [name for name in earlier(columns) if name not in taken_over]
     if not found:
         return None
-    return f"The file tells of an earlier refinement, and the run takes none of it over: {', '.join(found)}"
+    begins = "does not take over" if taken_over else "takes none of it over"
+    return f"The file tells of an earlier refinement, and the run {begins}: {', '.join(found)}"
 
 
 # cryoSPARC's fields, by the columns that are made of them.

@@ -13,7 +13,7 @@ from hoarfrost.io.cs_particles import read_cs_particles, signs
 from hoarfrost.io.image_names import check_datadir, find_stack, found_none, parse_image_name
 from hoarfrost.io.mrc import ImageStack
 from hoarfrost.io.star import StarFile, StarTable, read_star
-from hoarfrost.io.star_columns import Floats, Integers, float_column, text_column
+from hoarfrost.io.star_columns import Floats, Integers, float_column, integer_column, refuse_rows, text_column
 from hoarfrost.io.star_optics import ParticleOptics, particle_table, read_optics
 from hoarfrost.maths.rotations import rotations_from_relion_deg
 
@@ -60,6 +60,20 @@ class ParticleTable:
     def has_poses(self) -> bool:
         """Whether the file has angles, sensible or not."""
         return particle_table(self.star).columns.keys() >= ANGLES
+
+    @property
+    def halves(self) -> Integers | None:
+        """The half, 0 or 1, that each particle is in, int64 (n,), or None unless there are particles of both.
+
+        Raises DataError for a half that is neither 1 nor 2.
+        """
+        particles = particle_table(self.star)
+        if "rlnRandomSubset" not in particles.columns:
+            return None
+        halves = integer_column(self.star.path, particles, "rlnRandomSubset")
+        is_bad = (halves != 1) & (halves != 2)
+        refuse_rows(self.star.path, is_bad, "1 or 2 in rlnRandomSubset", lambda row: str(halves[row]))
+        return halves - 1 if len(np.unique(halves)) == 2 else None
 
     @property
     def rotations(self) -> Floats | None:

@@ -1,6 +1,6 @@
 """The particle images of a STAR file, read a minibatch at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import final
@@ -57,6 +57,12 @@ class ParticleStack:
         return None if poses is None else (torch.from_numpy(poses[0]), torch.from_numpy(poses[1]))
 
     @property
+    def halves(self) -> Tensor | None:
+        """The half, 0 or 1, that the file puts each particle in, int64 (n,); None where it does not tell both."""
+        halves = self.table.halves
+        return None if halves is None else torch.from_numpy(halves)
+
+    @property
     def has_signs(self) -> bool:
         """Whether the file tells that some images have to be inverted."""
         return bool((self._signs < 0).any())
@@ -79,9 +85,9 @@ class ParticleStack:
             first[row] = of
         return ParticleStack(self.table, first)
 
-    def remarks(self) -> list[str]:
-        """What a user is told before a run: warnings, copies of images, columns that the run does not take over."""
-        earlier = told_of_earlier(particle_table(self.table.star).columns)
+    def remarks(self, taken_over: Collection[str] = ()) -> list[str]:
+        """What a user is told before a run: warnings, copies of images, columns that are not among those taken over."""
+        earlier = told_of_earlier(particle_table(self.table.star).columns, taken_over)
         copies = [told for _, told in told_of_copies(self.table)]
         copies += told_of_pixel_copies(self.table.first_of_image, self.first_of_image)
         return [*self.table.warnings, *copies, *([] if earlier is None else [earlier])]

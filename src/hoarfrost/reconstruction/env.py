@@ -121,9 +121,16 @@ class Env:
 
     @cached_property
     def folds(self) -> Folds:
-        """Half and fold of each particle."""
-        first = torch.from_numpy(self.source.stack.first_of_image)
-        return Folds.deal(self.settings.n_particles, self.generator("halves"), first)
+        """Half and fold of each particle; halves are those of its file where the run begins with what these know."""
+        stack = self.source.stack
+        dealt = Folds.deal(self.settings.n_particles, self.generator("halves"), torch.from_numpy(stack.first_of_image))
+        halves = None if self.settings.initial == "random" else stack.halves
+        return dealt if halves is None else dataclasses.replace(dealt, half=halves)
+
+    @property
+    def given_poses(self) -> tuple[Tensor, Tensor] | None:
+        """Rotations (n, 3, 3) and shifts_A (n, 2) of the particle file, where refinement first looks near these."""
+        return self.source.stack.poses if self.settings.search == "near" else None
 
     @property
     def diameter(self) -> float:

@@ -2,6 +2,7 @@
 
 starts      random maps, sums over all poses, until two agree           → the maps of a start
 symmetry    axes found in the map, imposed on it                        → the same, with a point group
+given       or, in place of both: maps from poses, or a map, of a file  → the same
 refinement  two halves apart, few poses an image, band limit by limit   → maps of two halves
 final       every particle against the common map                       → maps, half maps, poses
 views       without symmetry: are views that look alike told apart      → the same, or a map of an odd unit
@@ -20,6 +21,7 @@ from hoarfrost.reconstruction.estimate.held_out import HeldOut
 from hoarfrost.reconstruction.refinement.final_passes import FinalPasses
 from hoarfrost.reconstruction.refinement.march import March
 from hoarfrost.reconstruction.starts.agreement import StartsResult
+from hoarfrost.reconstruction.starts.given import Given
 from hoarfrost.reconstruction.starts.starts import Starts
 from hoarfrost.reconstruction.state.phase import News, Tally
 from hoarfrost.reconstruction.symmetry.alike import Alike
@@ -41,7 +43,7 @@ class Run:
     the last step has to tell, each with the tally and the fraction done then.
     """
 
-    phase: Starts | ImposeSymmetry | March | FinalPasses | TellViews
+    phase: Starts | Given | ImposeSymmetry | March | FinalPasses | TellViews
     fraction_done: FractionDone
     symmetry: str | None = None
     correlation: float | None = None
@@ -55,8 +57,8 @@ class Run:
 
     @classmethod
     def begin(cls, env: Env, fraction_done: FractionDone, messages: Sequence[str] = ()) -> Run:
-        """Before the first start, with something to tell the user."""
-        run = cls(Starts(), fraction_done)
+        """Before the first start, or what is in its place, with something to tell the user."""
+        run = cls(Starts() if env.settings.initial == "random" else Given(), fraction_done)
         return run.telling(env, [News(0, env.r_max_of(0), message=message) for message in messages])
 
     @property
@@ -73,7 +75,7 @@ class Run:
         """One step of the phase, or over to the next."""
         env = env.narrowed(self.diameter_A)
         phase = self.phase.step(env, self.tally)
-        diameter_A = phase.diameter_A if isinstance(phase, Starts) else self.diameter_A
+        diameter_A = phase.diameter_A if isinstance(phase, Starts | Given) else self.diameter_A
         after = dataclasses.replace(self, phase=phase, diameter_A=diameter_A)
         return after.telling(env, phase.news)._at_next_phase(env)
 
@@ -83,6 +85,10 @@ class Run:
             imposed = ImposeSymmetry.begin(env, phase.result)
             after = dataclasses.replace(self, phase=imposed, starts=phase.comparison)
             return after._at_next_phase(env)
+        if isinstance(phase, Given) and phase.result is not None:
+            march = March.begin(env, phase.result, env.settings.symmetry, tally)
+            symmetry, correlation = env.settings.symmetry, phase.correlation
+            return dataclasses.replace(self, phase=march, symmetry=symmetry, correlation=correlation)
         if isinstance(phase, ImposeSymmetry) and phase.result is not None:
             march = March.begin(env, phase.result, phase.symmetry, tally)
             return dataclasses.replace(self, phase=march, symmetry=phase.symmetry, correlation=phase.correlation)
@@ -114,5 +120,7 @@ class Run:
     def shown(self, env: Env) -> Shown | None:
         """The current maps, where the phase has any to show."""
         return (
-            None if isinstance(self.phase, FinalPasses | TellViews) else self.phase.shown(env.narrowed(self.diameter_A))
+            None
+            if isinstance(self.phase, Given | FinalPasses | TellViews)
+            else self.phase.shown(env.narrowed(self.diameter_A))
         )

@@ -1,8 +1,8 @@
-"""The verb `reconstruct`: a particle STAR file in, a run folder out."""
+"""The verbs `reconstruct` and `refine`: a particle STAR file in, a run folder out."""
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor
 from hoarfrost.errors import StoppedError, UsageError
 from hoarfrost.evaluation.views import JUNK_ABOVE, share_on_circle, views_of
 from hoarfrost.io.atomic import check_names
+from hoarfrost.io.columns import HALF_COLUMN, POSE_COLUMNS
 from hoarfrost.io.posed_star import check_can_be_posed
 from hoarfrost.maths.seeds import named_generator
 from hoarfrost.parallel.join import joined
@@ -36,9 +37,11 @@ from hoarfrost.reconstruction.refinement.final_passes import FinalPasses
 from hoarfrost.reconstruction.refinement.poses import Poses
 from hoarfrost.reconstruction.result import ClassResult, RunResult
 from hoarfrost.reconstruction.same_run import describe_data
+from hoarfrost.reconstruction.schedule import SEARCH_R_MAX
+from hoarfrost.reconstruction.settings.initial import Initial
 from hoarfrost.reconstruction.settings.memory import GB
-from hoarfrost.reconstruction.settings.options import CHECKPOINT_EVERY_S, Options
-from hoarfrost.reconstruction.settings.plan import check, resolve
+from hoarfrost.reconstruction.settings.options import CHECKPOINT_EVERY_S, InitialOptions, Options, RefineOptions
+from hoarfrost.reconstruction.settings.plan import RANDOM, check, resolve
 from hoarfrost.reconstruction.settings.settings import Settings
 from hoarfrost.reconstruction.state.checkpoints import Checkpoints
 from hoarfrost.reconstruction.state.phase import News, drive
@@ -78,12 +81,26 @@ def reconstruct(particles: Path, output: Path, options: Options) -> RunResult:
         return _reconstruct(particles, output, options, team, watching)
 
 
-def _reconstruct(particles: Path, output: Path, options: Options, team: Team, watching: Watching) -> RunResult:
+def refine(particles: Path, output: Path, options: RefineOptions) -> RunResult:
+    """The verb `hoarfrost.refine`, which documents arguments and errors."""
+    started, of_run = time.monotonic(), options.of_run
+    if of_run.finds_symmetry:
+        raise UsageError("--symmetry auto is for reconstruct; poses are those of one point group: name it")
+    check(of_run)
+    watching = Watching(options.progress, options.stop, options.checkpoint_every_s, started)
+    with joined(options.device, options.threads) as team:
+        return _reconstruct(particles, output, of_run, team, watching, options)
+
+
+def _reconstruct(
+    particles: Path, output: Path, options: Options, team: Team, watching: Watching, given: InitialOptions | None = None
+) -> RunResult:
     team.agree(lambda: check_names(particles, output, options.datadir))
     team.agree(lambda: check_output(output, options.overwrite) if team.is_first else None)
     stack = team.agree(lambda: ParticleStack.open(particles, options.datadir))
     team.agree(lambda: check_can_be_posed(output / RESULTS_ARE_THERE, stack.table))
-    settings = team.agree(lambda: resolve(stack, options, output=output, processes=team.size))
+    initial = team.agree(lambda: RANDOM if given is None else Initial.of(stack, given))
+    settings = team.agree(lambda: resolve(stack, options, output=output, processes=team.size, initial=initial))
     _check_shares(settings, team)
     stack = looked_through(stack, team, watching)
     source = team.agree(lambda: open_source(stack, settings))
@@ -232,7 +249,7 @@ def _finished(run: Run, env: Env, output: Path, observer: Observer) -> RunResult
 def what_is_known(env: Env, contrast: Contrast, forecast: Forecast) -> list[str]:
     """What the user is told at first: what the particles are like, and how long the run will take."""
     source, stack = env.source, env.source.stack
-    messages = [*stack.remarks()]
+    messages = [*stack.remarks(taken_over(env)), *told_of_initial(env)]
     if contrast.message is not None:
         messages.append(contrast.message)
     if source.preprocessor.untouched_px is not None:
@@ -247,6 +264,31 @@ def what_is_known(env: Env, contrast: Contrast, forecast: Forecast) -> list[str]
             "if the half maps agree to there, give more with --memory"
         )
     return [*messages, forecast_line(forecast, env.settings)]
+
+
+def taken_over(env: Env) -> set[str]:
+    """Columns of the particle file that the run begins with."""
+    s = env.settings
+    if s.initial == "random":
+        return set()
+    halves = set() if env.source.stack.halves is None else {HALF_COLUMN}
+    return halves | (POSE_COLUMNS if s.initial == "poses" or s.search == "near" else set())
+
+
+def told_of_initial(env: Env) -> Iterator[str]:
+    """What a run begins with in place of random maps."""
+    s = env.settings
+    if s.initial == "random":
+        return
+    detail_A = env.length_A / s.stages_r_max[-1]
+    what = "the poses in the file" if s.initial == "poses" else f"{s.initial_map}"
+    where = "near those of the file" if s.search == "near" else "everywhere"
+    yield f"Begins with a map of {what}, to {detail_A:.1f} Å; poses are looked for {where}"
+    if s.stages_r_max[-1] > SEARCH_R_MAX and s.initial == "poses" and env.source.stack.halves is None:
+        yield (
+            "The file does not tell the half of each particle (rlnRandomSubset): half maps may agree by the noise that "
+            f"its poses have learnt, to {detail_A:.1f} Å at least"
+        )
 
 
 def cache_of(output: Path, settings: Settings) -> PackedCache:

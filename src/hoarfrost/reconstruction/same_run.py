@@ -15,7 +15,7 @@ from hoarfrost.errors import DataError, UsageError
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruction.settings.settings import Settings
 
-HINT = "a run goes on with the data it began with: bring them back, or start again with hoarfrost reconstruct"
+HINT = "a run goes on with the data it began with: bring them back, or begin a new run"
 
 
 def describe_data(stack: ParticleStack) -> dict[str, Any]:
@@ -72,8 +72,7 @@ def check_settings(path: Path, began_with: Settings, found: Settings, *, has_res
     differences = [f"{n}: expected {value}, found {new[n]}" for n, value in old.items() if value != new[n]]
     if differences:
         raise UsageError(
-            f"{path} has changed since the run began ({'; '.join(differences)}); change it back, or start again with "
-            "hoarfrost reconstruct"
+            f"{path} has changed since the run began ({'; '.join(differences)}); change it back, or begin a new run"
         )
 
 
@@ -86,7 +85,7 @@ def check_programs(settings: Settings, processes: int, how_to_go_on: str) -> Non
         if expected != now:
             raise UsageError(
                 f"the run began with {name} {expected}, found {now}, which may compute other last digits; install "
-                f"{name} {expected} to go on, or start again with hoarfrost reconstruct"
+                f"{name} {expected} to go on, or begin a new run"
             )
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("the run began on a CUDA GPU, and PyTorch finds none; go on where there is one")

@@ -32,7 +32,8 @@ def report(folder: str | Path, reload_s: float | None = None) -> Path:
     for a folder that is none of a run, DataError for a file that cannot be read.
     """
     run = read_run(folder)
-    page = Page(f"hoarfrost reconstruct: {Path(run.settings['particles']).name}", reload_s)
+    verb = "reconstruct" if run.begins_at_random else "refine"
+    page = Page(f"hoarfrost {verb}: {Path(run.settings['particles']).name}", reload_s)
     with own_style(FONTS):
         _fill(page, run, going_on=reload_s is not None)
     return page.write(run.path / "report.html")
@@ -58,7 +59,9 @@ def _fill(page: Page, run: RunFolder, *, going_on: bool) -> None:
 
 
 def _panels(run: RunFolder) -> dict[str, str]:
-    return {name: title for name, title in PANELS.items() if name != "classes" or len(run.structures) > 1}
+    without = {"classes"} if len(run.structures) == 1 else set()
+    without |= set() if run.begins_at_random else {"starts"}
+    return {name: title for name, title in PANELS.items() if name not in without}
 
 
 def _add_panel(page: Page, name: str, run: RunFolder) -> None:

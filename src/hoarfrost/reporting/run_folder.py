@@ -110,6 +110,11 @@ class RunFolder:
         return _particles(path, len(self.structures)) if self.finished and path.is_file() else None
 
     @property
+    def begins_at_random(self) -> bool:
+        """Whether the run began with random maps, and not with poses or a map that were given."""
+        return bool(self.settings.get("initial", "random") == "random")
+
+    @property
     def length_A(self) -> float:
         """The length of the images and maps in Å."""
         return float(self.settings["image_box"] * self.settings["pixel_size_A"])

@@ -59,8 +59,10 @@ def facts(run: RunFolder, *, going_on: bool) -> Iterator[tuple[str, str]]:
             yield "Gain over its spherical average", gain(run.judged[-1], "nll_gain_beyond_sphere")
     if run.starts is not None:
         yield "Random starts", starts_summary(run.starts)
-    elif run.settings["starts"] == 1:
+    elif run.begins_at_random and run.settings["starts"] == 1:
         yield "Random starts", "one, compared with none"
+    elif not run.begins_at_random:
+        yield "Began with", "the poses in the file" if run.settings["initial"] == "poses" else "a given map"
     junk = "" if run.particles is None else f", {run.particles.junk.mean():.0%} likely junk"
     yield "Particles", f"{run.settings['n_particles']:,}{junk}"
     if run.events:
@@ -84,7 +86,7 @@ def warnings(run: RunFolder) -> Iterator[str]:
     """What speaks against the map."""
     if not run.finished and run.starts is not None and sum(run.starts["agrees"]) < 2:
         yield f"No two of {len(run.starts['gains'])} random starts agree, so far."
-    if run.finished and run.settings["starts"] == 1:
+    if run.finished and run.begins_at_random and run.settings["starts"] == 1:
         yield "There was one random start only, so nothing shows that another would have come to the same map."
     if run.judged:
         last = run.judged[-1]

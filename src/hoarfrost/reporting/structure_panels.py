@@ -75,10 +75,10 @@ def _surface(page: Page, run: RunFolder, structure: Structure) -> None:
     small = small_map(read_volume(structure.folder / "map.mrc")[0])
     label = "Isosurface of the map, to turn with the mouse; axes in Å"
     page.surface(describe_surface(small, run.length_A), label, still_png(small))
-    page.text(
-        "Drag to turn it, scroll to come nearer. The level is in standard deviations of the map. Images alone do not "
-        "tell the hand: this may be the mirror image of the molecule."
-    )
+    hand = "Images alone do not tell the hand: this may be the mirror image of the molecule."
+    if not run.begins_at_random:
+        hand = "Frame and hand are those that the run began with."
+    page.text(f"Drag to turn it, scroll to come nearer. The level is in standard deviations of the map. {hand}")
 
 
 def _matches(page: Page, run: RunFolder, structure: Structure) -> None:

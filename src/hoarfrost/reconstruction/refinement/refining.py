@@ -50,7 +50,12 @@ class Refining:
     @classmethod
     def begin(cls, env: Env, log_shares: Tensor, symmetry: str, start: int) -> Refining:
         """Before the first visit, with the shares (C,) of the classes."""
-        known = Known.nothing(env.settings.n_particles, log_shares, env.settings.device)
+        poses, s = env.given_poses, env.settings
+        if poses is None:
+            known = Known.nothing(s.n_particles, log_shares, s.device)
+        else:
+            rotations, shifts_A = poses
+            known = Known.near(rotations, shifts_A / s.pixel_size_A, log_shares, s.device)
         generator = env.generator("refinement").get_state()
         return cls(known, Junk(env.source.mask_power), generator, env.training[:0], symmetry, start)
 

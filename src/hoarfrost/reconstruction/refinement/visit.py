@@ -17,6 +17,7 @@ from torch import Tensor
 from hoarfrost.model.all_poses.mixture import log_shares_of
 from hoarfrost.model.few_poses.draws import Draws
 from hoarfrost.model.few_poses.mode_memory import ModeMemory
+from hoarfrost.model.few_poses.modes import Modes
 from hoarfrost.model.few_poses.statistics import LocalStatistics
 from hoarfrost.model.images import WhitenedImages
 from hoarfrost.parallel.team import Team
@@ -47,6 +48,15 @@ class Known:
         classes = len(log_shares)
         memories = tuple(ModeMemory.empty(n, KEPT_MODES, device) for _ in range(classes))
         return cls(memories, torch.ones(n, classes, dtype=torch.float64), log_shares)
+
+    @classmethod
+    def near(cls, rotations: Tensor, shifts_px: Tensor, log_shares: Tensor, device: torch.device | str) -> Known:
+        """With one pose of each of n particles, (n, 3, 3) and (n, 2), of a single class."""
+        known = cls.nothing(len(rotations), log_shares, device)
+        modes = Modes.none(len(rotations), 1, device)
+        modes.rotations[:, 0], modes.shifts_px[:, 0], modes.log_mass[:, 0] = rotations, shifts_px, 0.0
+        known.modes[0][torch.arange(len(rotations))] = modes
+        return known
 
     def with_shares(self, probability: Tensor) -> Known:
         """With shares set by the class probabilities (n, C) of particles (EM)."""

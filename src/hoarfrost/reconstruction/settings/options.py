@@ -6,12 +6,14 @@ the data. Lengths are in Å.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hoarfrost.optim.names import MethodName
 from hoarfrost.options import ContrastChoice, DeviceName, OptionsModel, option
 
 CHECKPOINT_EVERY_S = 60.0
+Search = Literal["near", "everywhere"]
+"""Where refinement looks for poses: near those that are given, or everywhere."""
 _PROGRESS: Any = option(None, "Called with every `hoarfrost.reconstruction.watch.events.Event`.")
 _STOP: Any = option(
     None, "Asked after each minibatch whether to stop. If so, the run writes a checkpoint and ends with StoppedError."
@@ -20,17 +22,9 @@ _STOP: Any = option(
 MOST_CLASSES = 10
 
 
-class ParticleOptions(OptionsModel):
-    """What the particles are like, which `inspect` asks too."""
+class DataOptions(OptionsModel):
+    """What the particles of any run are like."""
 
-    classes: int = option(
-        1,
-        "Number of structures among the particles. With several there are class001.mrc, class002.mrc, … in place of "
-        "map.mrc, and for each a folder of the same name with its files and its particles.",
-        flags=("--classes", "-k"),
-        ge=1,
-        le=MOST_CLASSES,
-    )
     max_resolution_A: float | None = option(
         None,
         "Finest detail to use, in Å. By default Nyquist, or the finest that memory allows. Refinement stops earlier "
@@ -63,8 +57,25 @@ class ParticleOptions(OptionsModel):
     )
 
 
-class RecordedOptions(ParticleOptions):
-    """The options that config.toml records under their own names."""
+class ClassOptions(OptionsModel):
+    """How many structures there are among the particles."""
+
+    classes: int = option(
+        1,
+        "Number of structures among the particles. With several there are class001.mrc, class002.mrc, … in place of "
+        "map.mrc, and for each a folder of the same name with its files and its particles.",
+        flags=("--classes", "-k"),
+        ge=1,
+        le=MOST_CLASSES,
+    )
+
+
+class ParticleOptions(DataOptions, ClassOptions):
+    """What the particles are like, which `inspect` asks too."""
+
+
+class RunOptions(OptionsModel):
+    """What any run is asked, whatever it begins with."""
 
     seed: int = option(
         0,
@@ -73,24 +84,11 @@ class RecordedOptions(ParticleOptions):
         ge=0,
         lt=2**63,
     )
-    starts: int | None = option(
-        None,
-        "Number of random maps to start from. The run compares what becomes of them, and goes on with the mean of "
-        "those that agree. By default it makes further starts, up to four, until two agree.",
-        ge=1,
-    )
-    method: MethodName = option(
-        "auto",
-        "How to optimise. auto needs no learning rate and is the fastest; the others are those of hoarfrost benchmark.",
-    )
     epochs: float | None = option(
         None,
         "Stop after this many passes over the particles, with exit code 4 if that left work undone. By default, stop "
         "when nothing improves any more.",
         gt=0,
-    )
-    batch_size: int | None = option(
-        None, "Particles in each minibatch. 100 unless given, or fewer where there are few particles.", ge=1
     )
     shift_sigma_A: float | None = option(
         None,
@@ -112,6 +110,24 @@ class RecordedOptions(ParticleOptions):
         "Lower is better.",
         ge=1,
     )
+
+
+class RecordedOptions(RunOptions, ParticleOptions):
+    """The options that config.toml records under their own names."""
+
+    starts: int | None = option(
+        None,
+        "Number of random maps to start from. The run compares what becomes of them, and goes on with the mean of "
+        "those that agree. By default it makes further starts, up to four, until two agree.",
+        ge=1,
+    )
+    method: MethodName = option(
+        "auto",
+        "How to optimise. auto needs no learning rate and is the fastest; the others are those of hoarfrost benchmark.",
+    )
+    batch_size: int | None = option(
+        None, "Particles in each minibatch. 100 unless given, or fewer where there are few particles.", ge=1
+    )
     rotate_grid: bool = option(
         False, "Turn the grid of orientations at every iteration, rather than at every stage. Slower."
     )
@@ -127,8 +143,8 @@ class MemoryOptions(OptionsModel):
     )
 
 
-class Options(MemoryOptions, RecordedOptions):
-    """All that a user may ask of `hoarfrost.reconstruct`."""
+class FolderOptions(MemoryOptions):
+    """Where a run computes, and what it does with its folder."""
 
     device: DeviceName = option("auto", "Where to compute; auto takes the GPU if there is one.", source="machine")
     overwrite: bool = option(False, "Replace the run folder if it exists. Only files that a run wrote are removed.")
@@ -140,6 +156,10 @@ class Options(MemoryOptions, RecordedOptions):
     progress: Callable[[Any], None] | None = _PROGRESS
     stop: Callable[[], bool] | None = _STOP
 
+
+class Options(FolderOptions, RecordedOptions):
+    """All that a user may ask of `hoarfrost.reconstruct`."""
+
     @property
     def finds_symmetry(self) -> bool:
         """Whether the point group is to be found out."""
@@ -149,6 +169,39 @@ class Options(MemoryOptions, RecordedOptions):
     def given(self) -> set[str]:
         """The options that have another value than the default."""
         return {name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}
+
+
+class InitialOptions(OptionsModel):
+    """What refinement begins with in place of random maps."""
+
+    initial_map: str | Path | None = option(
+        None,
+        "MRC map to begin at, protein positive, in the frame of the poses where they are used. Its scale does not "
+        "matter. By default the particles make one at their poses.",
+        flags=("--map",),
+    )
+    search: Search | None = option(
+        None,
+        "Where poses are looked for at first: near those of the file, or everywhere. Near unless given, everywhere "
+        "where the file has none. Later, a few in a hundred are looked for everywhere in any case.",
+    )
+    initial_resolution_A: float | None = option(
+        None,
+        "Detail of the map to begin with, in Å. About a ninth of the box unless given, as coarse as what reconstruct "
+        "begins to refine. A finer one saves time, and keeps what poses may have learnt from noise.",
+        gt=0,
+    )
+
+
+class RefineOptions(FolderOptions, RunOptions, DataOptions, InitialOptions):
+    """All that a user may ask of `hoarfrost.refine`."""
+
+    symmetry: str = option("C1", "Point group that the poses are of: Cn or Dn with any n (C4, D7), T, O or I.")
+
+    @property
+    def of_run(self) -> Options:
+        """The options of the run, but for what it begins with."""
+        return Options(**self.model_dump(exclude=set(InitialOptions.model_fields)), starts=1)
 
 
 class ResumeOptions(OptionsModel):

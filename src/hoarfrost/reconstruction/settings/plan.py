@@ -14,6 +14,8 @@ from hoarfrost.particles.outline import measure_diameter_A
 from hoarfrost.particles.preprocess import MASK_EDGE_PX
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruction.estimate.folds import FOLDS
+from hoarfrost.reconstruction.schedule import LEAST_GROWTH, last_stage_of_starts
+from hoarfrost.reconstruction.settings.initial import Initial
 from hoarfrost.reconstruction.settings.memory import affordable_r_max, default_budget, parse_memory, plan_memory
 from hoarfrost.reconstruction.settings.options import Options, RecordedOptions
 from hoarfrost.reconstruction.settings.provenance import sources_of
@@ -35,6 +37,10 @@ DEFAULT_SHIFT_SIGMA = 0.03  # of the box, per axis
 SMALLEST_BOX = 16
 FEWEST_PARTICLES = 20
 
+# Fourier pixels of the map that refinement begins with: any coarser, it is a ball.
+LEAST_INITIAL_R_MAX = 3.0
+RANDOM = Initial()
+
 MINIBATCH, LEAST_MINIBATCH = 100, 25
 HELD_OUT = 100
 # Random starts, unless two agree before.
@@ -55,7 +61,15 @@ def check(options: Options) -> None:
         parse_memory(options.memory)
 
 
-def resolve(stack: ParticleStack, options: Options, *, output: Path, processes: int = 1, cuts: bool = True) -> Settings:
+def resolve(
+    stack: ParticleStack,
+    options: Options,
+    *,
+    output: Path,
+    processes: int = 1,
+    cuts: bool = True,
+    initial: Initial = RANDOM,
+) -> Settings:
     """Choose what was left open, from the data. The run works on the middle of the images where `cuts`.
 
     Raises UsageError for a value that the data cannot meet, DataError for data too small to use.
@@ -65,7 +79,7 @@ def resolve(stack: ParticleStack, options: Options, *, output: Path, processes: 
         raise DataError(path, expected=f"a box of {SMALLEST_BOX} pixels or more", found=f"{image_box}")
     if n < FEWEST_PARTICLES:
         raise DataError(path, expected=f"at least {FEWEST_PARTICLES} particles", found=f"{n}")
-    lengths_A = _lengths(options, stack)
+    lengths_A = _lengths(options, stack, initial)
     box = _working_box(stack, lengths_A) if cuts else image_box
     length_A = box * stack.pixel_size_A
     held_out, batch_size, usual = _counts(options, n, path)
@@ -74,6 +88,8 @@ def resolve(stack: ParticleStack, options: Options, *, output: Path, processes: 
         box=box, n_particles=n, exact_r_max=DEFAULT_LAST_EXACT_R_MAX, budget=budget, classes=options.classes
     )
     stages, refined = _bands(box, length_A, options.max_resolution_A, affordable if options.method == "auto" else None)
+    if initial.kind != "random":
+        stages = _initial_bands(stages, refined, length_A, initial.resolution_A)
     bands = {"stages_r_max": stages, "refined_r_max": refined}
     plan = plan_memory(box=box, n_particles=n, **bands, budget=budget, classes=options.classes)
     from_data = {
@@ -86,6 +102,9 @@ def resolve(stack: ParticleStack, options: Options, *, output: Path, processes: 
         "particles": os.path.abspath(path),
         "output": str(output),
         "datadir": None if options.datadir is None else os.path.abspath(options.datadir),
+        "initial": initial.kind,
+        "initial_map": initial.map_path,
+        "search": initial.search,
         "starts": MOST_STARTS if options.starts is None else options.starts,
         "until_two_agree": options.starts is None,
         "symmetry": "auto" if options.finds_symmetry else PointGroup(options.symmetry).name,
@@ -107,7 +126,7 @@ def resolve(stack: ParticleStack, options: Options, *, output: Path, processes: 
         "torch_version": torch.__version__,
         "sources": sources_of(
             {**Settings.model_fields, **RecordedOptions.model_fields},
-            options.given | ({"processes"} if processes > 1 else set()),
+            options.given | ({"processes"} if processes > 1 else set()) | initial.given,
             [name for name, is_from_data in from_data.items() if is_from_data],
         ),
     }
@@ -115,7 +134,7 @@ def resolve(stack: ParticleStack, options: Options, *, output: Path, processes: 
     return Settings(**asked | lengths_A | bands | resolved)
 
 
-def _lengths(options: Options, stack: ParticleStack) -> dict[str, float]:
+def _lengths(options: Options, stack: ParticleStack, initial: Initial) -> dict[str, float]:
     """The particle's diameter, as its images tell it, and its offsets, in Å."""
     length_A = stack.box * stack.pixel_size_A
     diameter_A, sigma_A, extent_A = options.diameter_A, options.shift_sigma_A, options.shift_extent_A
@@ -124,9 +143,10 @@ def _lengths(options: Options, stack: ParticleStack) -> dict[str, float]:
         diameter_A = min(length_A if measured_A is None else ROOM * measured_A, DEFAULT_DIAMETER * length_A)
     elif diameter_A > length_A:
         raise UsageError(f"--diameter {diameter_A:g} Å exceeds the box of {length_A:.1f} Å")
-    sigma_A = DEFAULT_SHIFT_SIGMA * length_A if sigma_A is None else sigma_A
+    given_sigma_A, given_extent_A = initial.shifts_A(stack, length_A / 4)
+    sigma_A = max(DEFAULT_SHIFT_SIGMA * length_A, given_sigma_A) if sigma_A is None else sigma_A
     if extent_A is None:
-        extent_A = min(3 * sigma_A, length_A / 4)
+        extent_A = min(max(3 * sigma_A, given_extent_A), length_A / 4)
     elif extent_A > length_A / 4:
         raise UsageError(f"--shift-extent {extent_A:g} Å exceeds a quarter of the box, {length_A / 4:.1f} Å")
     return {"diameter_A": diameter_A, "shift_sigma_A": sigma_A, "shift_extent_A": extent_A}
@@ -184,6 +204,24 @@ def _bands(
     first = min(FIRST_R_MAX, last)
     exact_last = min(last, DEFAULT_LAST_EXACT_R_MAX) if refines else last
     return (first, *_steps(first, exact_last, STAGE_FACTOR)), _steps(first, last, REFINING_FACTOR) if refines else ()
+
+
+def _initial_bands(
+    stages: tuple[float, ...], refined: tuple[float, ...], length_A: float, resolution_A: float | None
+) -> tuple[float, ...]:
+    """The stages of `reconstruct` up to the detail of the map that refinement begins with, which is the last.
+
+    Searches go by those before. Raises UsageError for detail that leaves nothing to refine.
+    """
+    if resolution_A is None:
+        return stages[: last_stage_of_starts(stages, refined) + 1]
+    r_max, finest = length_A / resolution_A, refined[-1] / LEAST_GROWTH if refined else 0.0
+    if not LEAST_INITIAL_R_MAX <= r_max <= finest:
+        raise UsageError(
+            f"--initial-resolution must lie between {length_A / finest if finest else math.inf:.1f} and "
+            f"{length_A / LEAST_INITIAL_R_MAX:.1f} Å, found {resolution_A:g}"
+        )
+    return (*(stage for stage in stages if stage < r_max / LEAST_GROWTH), round(r_max, 3))
 
 
 def _steps(first: float, last: float, factor: float) -> tuple[float, ...]:

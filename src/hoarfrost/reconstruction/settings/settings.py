@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from hoarfrost._version import __version__
 from hoarfrost.errors import UsageError
 from hoarfrost.particles.contrast import Contrast
-from hoarfrost.reconstruction.settings.options import RecordedOptions
+from hoarfrost.reconstruction.settings.initial import Kind
+from hoarfrost.reconstruction.settings.options import RecordedOptions, Search
 from hoarfrost.reconstruction.settings.provenance import Source, setting
 
 
@@ -26,6 +27,9 @@ class Settings(RecordedOptions):
     particles: str = setting("user")
     output: str = setting("user")
     datadir: str | None
+    initial: Kind = setting("default")
+    initial_map: str | None = setting("user")
+    search: Search = setting("default")
     starts: int
     until_two_agree: bool = setting("default", follows="starts")
     contrast_z: float | None = setting("data")
@@ -77,7 +81,8 @@ class Settings(RecordedOptions):
 
     def to_toml(self) -> str:
         """TOML text, one key a line, with the sources in a table at its end; a setting that is None is left out."""
-        lines = ["# hoarfrost reconstruct: every setting with its resolved value; lengths in Å"]
+        verb = "reconstruct" if self.initial == "random" else "refine"
+        lines = [f"# hoarfrost {verb}: every setting with its resolved value; lengths in Å"]
         lines += _toml_lines(self.model_dump(exclude={"sources"}))
         lines += ["", "# where each value comes from", "[sources]", *_toml_lines(self.sources)]
         return "\n".join(lines) + "\n"

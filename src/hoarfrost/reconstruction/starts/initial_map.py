@@ -34,13 +34,16 @@ def random_spheres(box: int, diameter: float, generator: torch.Generator) -> Ten
 def initial_volume(band: BandModel, images: WhitenedImages, diameter: float, generator: torch.Generator) -> Tensor:
     """A random start for `band`; `diameter` is a share of the box.
 
-    It has the symmetry of the band's group. Its scale makes the mean power of its slices, times the CTFs, that of the
-    images above the noise.
+    It has the symmetry of the band's group, and the power of the images.
     """
     fine_box = 2 * band.box
     spheres = fourier_resize(random_spheres(fine_box, diameter * fine_box, generator), band.box, band.r_max)
     volume = (band.group(spheres) * band.support(diameter).to("cpu", torch.float64)).clamp(min=0)
-    volume = volume.to(device=band.device, dtype=band.dtype)
+    return with_power_of(images, volume.to(device=band.device, dtype=band.dtype), band)
+
+
+def with_power_of(images: WhitenedImages, volume: Tensor, band: BandModel) -> Tensor:
+    """A volume, scaled so that the mean power of its slices, times the CTFs, is that of the images above the noise."""
     slice_power = band.operator.slices(volume).abs().square().mean(dim=0)
     model_power = (images.ctf.square().mean(dim=0) * slice_power).sum()
     noise_power = band.disc.weights.sum().to(band.device)
