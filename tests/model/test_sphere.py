@@ -1,5 +1,6 @@
 """What images say of a map's spherical average."""
 
+import pytest
 import torch
 
 from hoarfrost.maths.fourier import radius_grid
@@ -46,6 +47,20 @@ def test_a_sphere_has_the_evidence_of_the_sum_over_all_poses() -> None:
     found = log_evidence(sphere[None], torch.zeros(1), seen, model)
     # The sum over all poses has a coarser grid of shifts, which differs by some hundredths.
     assert (found - model.posterior(sphere, seen).log_evidence).abs().max() < 0.2
+
+
+def test_nothing_is_seen_of_a_sphere_beyond_its_band_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = band()
+    sphere = 0.3 * torch.exp(-radius_grid(model.box, 3).square() / (2 * 2.5**2))
+    seen, zero = images(model), torch.zeros(1)
+    whole = log_evidence(sphere[None], zero, seen, model)
+    monkeypatch.setattr("hoarfrost.model.sphere.LARGEST_R_MAX", 4.0)
+    coarse = BandModel(BOX, 4.0, PRIOR, torch.eye(3, dtype=torch.float64), dtype=torch.float64)
+    kept = coarse.disc.size
+    inner = WhitenedImages(seen.data[:, :kept], seen.ctf[:, :kept], seen.log_constant)
+    found = log_evidence(sphere[None], zero, seen, model)
+    assert torch.equal(found, log_evidence(sphere[None], zero, inner, coarse))
+    assert not torch.equal(found, whole)
 
 
 def test_the_slice_is_the_mean_of_slices_of_the_map_over_rotations() -> None:

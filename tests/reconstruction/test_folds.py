@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from hoarfrost.maths.fourier import FourierDisc, fourier_resize, radius_grid
+from hoarfrost.maths.fourier import FourierDisc, even_of_half, fourier_resize, half_of_even, radius_grid
 from hoarfrost.maths.rotations import random_rotations
 from hoarfrost.maths.seeds import named_generator
 from hoarfrost.model.all_poses.band import box_of
@@ -17,7 +17,6 @@ from hoarfrost.model.few_poses.statistics import LocalStatistics
 from hoarfrost.model.images import WhitenedImages
 from hoarfrost.model.quadratic import Quadratic, mean_of
 from hoarfrost.model.quadrature import PosePrior
-from hoarfrost.model.slices.operator import even_of_half, half_of_even
 from hoarfrost.reconstruction.estimate.folds import FOLDS, FoldMaps, Folds, FoldSums
 from hoarfrost.reconstruction.estimate.m_step import MStep
 from hoarfrost.reconstruction.state.tree import plain, restored

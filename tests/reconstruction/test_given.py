@@ -162,9 +162,11 @@ def test_offsets_and_detail_follow_from_what_is_given(data: SimulatedData) -> No
     given = resolve(stack, Options(), output=Path("run"), initial=Initial("poses", None, "near", 25.0))
     assert usual.shift_extent_A < largest_A <= given.shift_extent_A <= LENGTH_A / 4
     assert given.shift_sigma_A > usual.shift_sigma_A
-    assert given.stages_r_max[-1] == pytest.approx(given.box * given.pixel_size_A / 25.0, abs=1e-3)
+    assert given.initial_r_max == pytest.approx(given.box * given.pixel_size_A / 25.0, abs=1e-3)
     coarse = resolve(stack, Options(), output=Path("run"), initial=Initial("poses", None, "near"))
-    assert coarse.stages_r_max == usual.stages_r_max[: len(coarse.stages_r_max)]
+    assert given.stages_r_max == coarse.stages_r_max == usual.stages_r_max[: len(coarse.stages_r_max)]
+    assert usual.initial_r_max is None
+    assert coarse.initial_r_max == coarse.stages_r_max[-1]
 
 
 def after(n: int) -> Callable[[], bool]:

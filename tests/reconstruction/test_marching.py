@@ -137,17 +137,24 @@ def test_steps_of_a_plan_shrink_and_checks_fit(plan: StagePlan) -> None:
 
 
 def test_a_refinement_stage_ends_when_sweeps_gain_little() -> None:
-    assert not is_last_sweep([])
-    assert not is_last_sweep([10.0])
-    assert not is_last_sweep([10.0, 11.0])
-    assert is_last_sweep([10.0, 11.0, 11.1])
-    assert is_last_sweep([10.0, 9.0])
-    assert not is_last_sweep([-2.0, 1.0])
+    def ends(*gains: float, r_max: float = 30.0, fsc: float = 0.3) -> bool:
+        return is_last_sweep(gains, r_max, fsc)
+
+    assert not ends()
+    assert not ends(10.0)
+    assert not ends(10.0, 11.0)
+    assert ends(10.0, 11.0, 11.1)
+    assert ends(10.0, 9.0)
+    assert not ends(-2.0, 1.0)
     # Where orientations are hardly known, less than noise does not count.
-    assert is_last_sweep([0.2, 0.24])
-    assert not is_last_sweep([0.2, 0.3])
+    assert ends(0.2, 0.24)
+    assert not ends(0.2, 0.3)
     rising = [2.0**n for n in range(20)]
-    assert next(n for n in range(20) if is_last_sweep(rising[:n])) == MOST_SWEEPS
+    assert next(n for n in range(20) if ends(*rising[:n])) == MOST_SWEEPS
+    # Half maps that agree well leave the rest to the next band limit, but not where all is coarse.
+    assert ends(10.0, fsc=0.8)
+    assert not ends(fsc=0.8)
+    assert not ends(10.0, r_max=14.0, fsc=0.8)
 
 
 def test_the_share_of_sweeps_rises_and_stays_below_one() -> None:

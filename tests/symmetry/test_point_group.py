@@ -79,6 +79,16 @@ def test_turns_about_z_go_plane_by_plane_to_the_same(name: str) -> None:
     assert relative(by_planes * inside, in_space * inside) < 1e-3
 
 
+@pytest.mark.parametrize("name", ["C3", "D7", "C4", "I"])
+def test_of_an_even_field_half_of_the_planes_will_do(name: str) -> None:
+    field = blobs(some_centres())
+    mirrored = field.flip(0, 1, 2).roll((1, 1, 1), (0, 1, 2))
+    even, group = field + mirrored, PointGroup(name)
+    by_halves, whole = (group.average(even, 0.4 * BOX, is_even=is_even) for is_even in (True, False))
+    # The turns are interpolated, to 1e-3 at worst.
+    assert relative(by_halves, whole) < 3e-4
+
+
 @pytest.mark.parametrize("name", ["", "C", "C0", "D", "D100", "C-1", "7", "O2", "Td", "C1.5", "auto"])
 def test_an_unknown_group_is_refused_in_one_line_that_names_the_groups(name: str) -> None:
     with pytest.raises(UsageError, match=r"Cn or Dn with n from 1 to 99, T, O or I") as refusal:

@@ -166,3 +166,17 @@ def soft_sphere(box: int, diameter: float, edge: float, dims: int = 3, device: t
     radius = radius_grid(box, dims, device)
     fraction = ((radius - diameter / 2) / max(edge, 1e-9)).clamp(0, 1)
     return 0.5 * (1 + torch.cos(math.pi * fraction))
+
+
+def half_of_even(field: Tensor) -> Tensor:
+    """The planes −n to 0 of an even field (2n, 2n, 2n) whose origin is in the middle: (n + 1, 2n, 2n).
+
+    Where one index is −n its other half is lost. No two voxels of a map are that far apart.
+    """
+    return field[: len(field) // 2 + 1].clone()
+
+
+def even_of_half(planes: Tensor) -> Tensor:
+    """The even field (2n, 2n, 2n) that these are half of."""
+    mirrored = planes[1:-1].flip(0, 1, 2).roll((1, 1), (1, 2))
+    return torch.cat([planes, mirrored])

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from hoarfrost.maths.fourier import fourier_resize
-from hoarfrost.model.slices.operator import even_of_half, half_of_even
+from hoarfrost.maths.fourier import even_of_half, fourier_resize, half_of_even
 
 
 @dataclass(frozen=True)

@@ -180,6 +180,10 @@ class Env:
         limits = self.settings.stages_r_max + self.settings.refined_r_max
         return limits[min(stage, len(limits) - 1)]
 
+    def refined_from(self, stage: int) -> float:
+        """The band limit of the maps that refinement begins with: that of a stage of the starts, unless given."""
+        return self.settings.initial_r_max or self.settings.stages_r_max[stage]
+
     def band(self, stage: int, symmetry: str, *, start: int = 0, draw: int = 0, is_warm: bool = False) -> BandModel:
         """The model at a stage's band limit, turned at random by start and `draw`; coarser where `is_warm`."""
         s = self.settings

@@ -135,6 +135,11 @@ def expected_seconds(settings: Settings, rates: Rates, *, share_of_fine: float =
     allowed = math.inf if s.epochs is None else s.epochs * n_training
     seconds = []
     for number, r_max in enumerate(s.stages_r_max):
+        if s.initial != "random":
+            # Particles are added up at their poses, or a map is read, in the place of the last stage.
+            added = n_training if s.initial == "poses" and number == len(s.stages_r_max) - 1 else 0
+            seconds.append(added * FourierDisc(s.box, s.initial_r_max or r_max).size * rates.evaluation_s)
+            continue
         plan = plan_stage(number, s.stages_r_max, s.refined_r_max, s.method)
         is_sure = number <= last_stage_of_starts(s.stages_r_max, s.refined_r_max)
         expected = 1.0 if is_sure else EXPECTED_SHARE_OF_EXACT
@@ -146,8 +151,9 @@ def expected_seconds(settings: Settings, rates: Rates, *, share_of_fine: float =
             warm = min(images, MINIBATCHES * s.batch_size)
             products -= warm * (exact_products(r_max, s) - exact_products(r_max, s, is_warm=True))
         seconds.append(s.classes * products * rates.product_s)
-    last, known = s.stages_r_max[0], _Visits(n_training, s, rates)
-    first = LEAST_GROWTH * s.stages_r_max[last_stage_of_starts(s.stages_r_max, s.refined_r_max)]
+    last, known = s.stages_r_max[0], _Visits(n_training, s, rates, n_training if s.search == "near" else 0)
+    begun = s.initial_r_max or s.stages_r_max[last_stage_of_starts(s.stages_r_max, s.refined_r_max)]
+    first = LEAST_GROWTH * begun
     swept = [r_max for r_max in s.refined_r_max if r_max >= first]
     # The last is left to the final passes.
     swept = swept[:-1] or swept

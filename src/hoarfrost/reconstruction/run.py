@@ -280,11 +280,12 @@ def told_of_initial(env: Env) -> Iterator[str]:
     s = env.settings
     if s.initial == "random":
         return
-    detail_A = env.length_A / s.stages_r_max[-1]
+    r_max = env.refined_from(len(s.stages_r_max) - 1)
+    detail_A = env.length_A / r_max
     what = "the poses in the file" if s.initial == "poses" else f"{s.initial_map}"
     where = "near those of the file" if s.search == "near" else "everywhere"
     yield f"Begins with a map of {what}, to {detail_A:.1f} Å; poses are looked for {where}"
-    if s.stages_r_max[-1] > SEARCH_R_MAX and s.initial == "poses" and env.source.stack.halves is None:
+    if r_max > SEARCH_R_MAX and s.initial == "poses" and env.source.stack.halves is None:
         yield (
             "The file does not tell the half of each particle (rlnRandomSubset): half maps may agree by the noise that "
             f"its poses have learnt, to {detail_A:.1f} Å at least"

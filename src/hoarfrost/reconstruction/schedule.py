@@ -70,6 +70,9 @@ WARM_SHARE = 2 / 3
 # Sweeps per band limit: 2 to 8. They stop when what the map explains of an image beyond its spherical average, where
 # orientations tell, rises by less than 5 %, or by what noise would do.
 LEAST_SWEEPS, EXPECTED_SWEEPS, MOST_SWEEPS = 2, 3, 8
+# One will do where half maps agree that well to the band limit, so that there is more to gain beyond it; but from this
+# band limit on, as coarse detail has to be right first.
+CLEAR_FSC, CLEAR_FROM_R_MAX = 0.5, 19.0
 LEAST_RISE_OF_SWEEP, LEAST_NATS_OF_SWEEP = 0.05, 0.05
 MOST_IMAGES_OF_SWEEP = 4000
 # Part of the images of a sweep or a final pass that is searched everywhere though their poses are known: so many times
@@ -87,8 +90,13 @@ LEAST_RISE_OF_HALF_PASS, LEAST_RISE_OF_PASS, LEAST_STANDARD_ERRORS = 0.1, 0.02, 
 MOST_HALF_PASSES, MOST_COMMON_PASSES = 4, 16
 
 
-def is_last_sweep(gains: Sequence[float]) -> bool:
-    """Whether a stage is over after sweeps that explained an image so many nats better than their spherical average."""
+def is_last_sweep(gains: Sequence[float], r_max: float, fsc_at_edge: float) -> bool:
+    """Whether a stage is over after sweeps that explained an image so many nats better than their spherical average.
+
+    `fsc_at_edge` is that of the half maps at its band limit r_max, after the last sweep.
+    """
+    if gains and r_max >= CLEAR_FROM_R_MAX and fsc_at_edge >= CLEAR_FSC:
+        return True
     if len(gains) < LEAST_SWEEPS:
         return False
     least = max(LEAST_NATS_OF_SWEEP, LEAST_RISE_OF_SWEEP * abs(gains[-1]))

@@ -13,6 +13,7 @@ from torch import Tensor
 from hoarfrost.maths.fourier import radius_grid
 from hoarfrost.nufft.torch import POINTS_PER_CHUNK, WindowTaps, weighted_rows
 from hoarfrost.nufft.window import KaiserBessel, WindowedGrid
+from hoarfrost.parallel.threads import each
 
 WIDTH, OVERSAMPLING = 4, 2
 # Voxels at the grid's faces about which there is not all of a window.
@@ -51,16 +52,24 @@ def are_about_z(turns: Tensor) -> bool:
 
 
 def summed_about_z(field: Tensor, turns: Tensor, radius: float) -> Tensor:
-    """f(x) and Σ_c f(cᵀ x) over turns c (m, 3, 3) about z: (n, n, n), of use up to `radius` voxels from the origin."""
+    """f(x) and Σ_c f(cᵀ x) over turns c (m, 3, 3) about z, of use up to `radius` voxels from the origin.
+
+    The field (p, n, n) may be the first planes of one of n planes, as it is summed plane by plane.
+    """
     n, fine = field.shape[-1], OVERSAMPLING * field.shape[-1]
     place, disc = _places(n, radius, 2, field.device)
     taps = [_taps_in_plane(place.to(turns.dtype) @ turn[:2, :2].to(place.device), fine) for turn in turns]
     faded = _faded(field, radius)
     total = field.clone()
-    for slab, planes in zip(torch.split(total, PLANES_AT_ONCE), torch.split(faded, PLANES_AT_ONCE), strict=True):
+
+    def add_turned(slab_and_planes: tuple[Tensor, Tensor]) -> None:
+        slab, planes = slab_and_planes
         values = _finer_grid(planes, dims=2).reshape(len(planes), fine**2).T.contiguous()
         for indices, weights in taps:
             slab.view(len(slab), n * n)[:, disc] += weighted_rows(values, indices, weights).T.to(field.dtype)
+
+    slabs = zip(torch.split(total, PLANES_AT_ONCE), torch.split(faded, PLANES_AT_ONCE), strict=True)
+    each(add_turned, [*slabs], field.device)
     return total
 
 
@@ -99,9 +108,11 @@ def _taps_in_plane(points: Tensor, side: int) -> tuple[Tensor, Tensor]:
 
 
 def _faded(field: Tensor, radius: float) -> Tensor:
+    """The field (p, n, n), the first planes of n or all, faded to zero towards the faces."""
     half = field.shape[-1] / 2
     flat = min(radius / half + MARGIN, FLAT)
-    share = ((radius_grid(field.shape[-1], 3, field.device).to(field.dtype) / half - flat) / (1 - flat)).clamp(0, 1)
+    radii = radius_grid(field.shape[-1], 3, field.device)[: len(field)].to(field.dtype)
+    share = ((radii / half - flat) / (1 - flat)).clamp(0, 1)
     return field * (0.5 + 0.5 * torch.cos(math.pi * share))
 
 

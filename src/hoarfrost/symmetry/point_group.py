@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from hoarfrost.errors import UsageError
-from hoarfrost.maths.fourier import centred_window, radius_grid
+from hoarfrost.maths.fourier import centred_window, even_of_half, half_of_even, radius_grid
 from hoarfrost.symmetry.field_average import (
     MARGIN_VOXELS,
     are_about_z,
@@ -101,11 +101,12 @@ class PointGroup:
         n = volume.shape[-1]
         return centred_window(self.average(centred_window(volume, 2 * n), n / 2), n).contiguous()
 
-    def average(self, field: Tensor, radius: float) -> Tensor:
+    def average(self, field: Tensor, radius: float, *, is_even: bool = False) -> Tensor:
         """S f of a real field (n, n, n) up to `radius` voxels from the origin, n / 2 at most, and zero beyond.
 
         Right for fields without content at the grid's Nyquist frequency, to 1e-3 of their norm; what lies beyond 85 %
-        of n / 2 is faded out, unless all rotations are permutations.
+        of n / 2 is faded out, unless all rotations are permutations. Of a field that `is_even`, n even, half of the
+        planes are summed where no turn mixes them.
         """
         if self.order == 1:
             return field
@@ -114,8 +115,13 @@ class PointGroup:
             field = permuted_sum(field, turns)
         if not self.permutes_axes:
             radius = min(radius, n / 2 - MARGIN_VOXELS)
-            summed = summed_about_z if are_about_z(self.cosets) else summed_anywhere
-            field = summed(field, self.cosets[1:], radius)
+            turns = self.cosets[1:]
+            if not are_about_z(turns):
+                field = summed_anywhere(field, turns, radius)
+            elif is_even:
+                field = even_of_half(summed_about_z(half_of_even(field), turns, radius))
+            else:
+                field = summed_about_z(field, turns, radius)
         return field * ((radius_grid(n, 3, field.device) <= radius) / self.order)
 
     def nearest(self, turns: Tensor) -> Tensor:

@@ -26,11 +26,12 @@ from hoarfrost.model.few_poses.modes import Modes, pose_differences
 from hoarfrost.model.images import WhitenedImages
 from hoarfrost.symmetry.point_group import PointGroup
 
-# s: wider than the normal approximation, so that no part of the posterior is seen too rarely.
+# s: wider than the normal approximation, so that no part of the posterior is seen too rarely; but as wide where it is
+# sharp, as there it is normal.
 SPREAD = 1.2
 # Poses of a posterior that is sharp: one mode, in which slices move by less than half a Fourier pixel, and phases by
 # less than half a radian, at the band limit.
-FEWEST_DRAWN, ONE_MODE, SHARP = 4, 0.99, 0.5
+SHARE_OF_POINTS, FEWEST_DRAWN, ONE_MODE, SHARP = 1 / 4, 2, 0.99, 0.5
 
 
 class PoseSampler:
@@ -38,7 +39,8 @@ class PoseSampler:
 
     Both are powers of two, or the Sobol sequence would lose its balance. An image whose posterior has a few modes takes
     `points_per_mode` for each of them, a power of two, unless that is None: the first points of its block of the
-    sequence, which are balanced too. Where an image's only mode is sharp `FEWEST_DRAWN` go on.
+    sequence, which are balanced too. Where an image's only mode is sharp it takes `SHARE_OF_POINTS` of these, and
+    `FEWEST_DRAWN` go on.
 
     Of a map with the symmetry of `group` each mode stands for as many as the group has rotations. The proposal is the
     mean over all of them: they do not overlap, so that near a mode it is q over their number, and one of them is
@@ -73,15 +75,20 @@ class PoseSampler:
         """log p(Ĩ | V) of b images, (b,) float64, and draws from their posteriors. Each needs one mode at least."""
         b, device = len(images), images.data.device
         uniform, normals = self._uniform(b).to(device), self._normals(b).to(device)
+        are_sharp = _are_sharp(modes, model.disc)
         n_points = self._points_for(modes.share())
-        n_drawn = torch.where(_are_sharp(modes, model.disc), FEWEST_DRAWN, self.n_drawn).clamp(max=self.n_drawn)
+        n_points = torch.where(are_sharp, (SHARE_OF_POINTS * n_points).ceil().to(n_points), n_points)
+        n_drawn = torch.where(are_sharp, FEWEST_DRAWN, self.n_drawn).clamp(max=self.n_drawn)
         n_drawn = torch.minimum(n_drawn, n_points)
         log_evidence = torch.empty(b, dtype=torch.float64, device=device)
         draws = []
-        for m, n in sorted(set(zip(n_points.tolist(), n_drawn.tolist(), strict=True))):
-            rows = ((n_points == m) & (n_drawn == n)).nonzero().squeeze(1)
+        kinds = torch.stack([n_points, n_drawn, are_sharp.to(torch.int64)], dim=1)
+        for kind in torch.unique(kinds, dim=0):
+            rows = (kinds == kind).all(dim=1).nonzero().squeeze(1)
+            m, n, is_sharp = kind.tolist()
+            spread = 1.0 if is_sharp else SPREAD
             log_evidence[rows], of_rows = self._sampled(
-                model, images[rows], modes[rows], uniform[rows], normals[rows, :m], n
+                model, images[rows], modes[rows], uniform[rows], spread * normals[rows, :m], n, spread
             )
             draws.append(dataclasses.replace(of_rows, image=rows[of_rows.image]))
         return log_evidence, Draws.cat(draws)
@@ -93,9 +100,16 @@ class PoseSampler:
         return torch.exp2((wanted.log2() - 1e-3).ceil()).to(torch.int64).clamp(max=self.n_points)
 
     def _sampled(
-        self, model: LocalModel, images: WhitenedImages, modes: Modes, uniform: Tensor, normals: Tensor, n_drawn: int
+        self,
+        model: LocalModel,
+        images: WhitenedImages,
+        modes: Modes,
+        uniform: Tensor,
+        normals: Tensor,
+        n_drawn: int,
+        spread: float,
     ) -> tuple[Tensor, Draws]:
-        """The same of images that take m points each, from deviates (b, 2) and (b, m, 5)."""
+        """The same of images that take m points each, from deviates (b, 2) and (b, m, 5) with s = `spread`."""
         (b, m, _), device, share = normals.shape, images.data.device, modes.share()
         # Every mode gets points in proportion to its mass, a random remainder decided by one number an image.
         first, second = torch.split(uniform, 1, dim=1)
@@ -104,13 +118,13 @@ class PoseSampler:
         steps = (strata + first.to(share.dtype)) / m
         chosen = torch.searchsorted(share.cumsum(dim=1).contiguous(), steps).clamp(max=share.shape[1] - 1)
         rows = torch.arange(b, device=device).unsqueeze(1)
-        root = torch.linalg.cholesky(torch.linalg.inv(modes.precision) * SPREAD**2)
+        root = torch.linalg.cholesky(torch.linalg.inv(modes.precision))
         step = torch.einsum("bmxy,bmy->bmx", root[rows, chosen], normals)
         turn = rotations_from_vectors(step[..., :3].reshape(-1, 3).to(torch.float64)).view(b, m, 3, 3)
         rotations = modes.rotations[rows, chosen] @ turn
         shifts_px = modes.shifts_px[rows, chosen] + step[..., 3:].to(torch.float64)
         log_target = model.log_density(images, rotations, shifts_px).to(torch.float64)
-        log_weight = log_target - self._log_proposal(modes, root, share, rotations, shifts_px)
+        log_weight = log_target - self._log_proposal(modes, root, share, rotations, shifts_px, spread)
         log_evidence = images.log_constant + torch.logsumexp(log_weight, dim=1) - math.log(m)
         return log_evidence, _drawn(log_weight, rotations, shifts_px, second, n_drawn)
 
@@ -124,11 +138,13 @@ class PoseSampler:
         normal: Tensor = torch.special.ndtri(uniform).to(torch.float32)
         return normal.view(b, self.n_points, POSE_SIZE)
 
-    def _log_proposal(self, modes: Modes, root: Tensor, share: Tensor, rotations: Tensor, shifts_px: Tensor) -> Tensor:
+    def _log_proposal(
+        self, modes: Modes, root: Tensor, share: Tensor, rotations: Tensor, shifts_px: Tensor, spread: float
+    ) -> Tensor:
         """log q at points (b, M): float64."""
         apart = pose_differences(modes.rotations, modes.shifts_px, rotations, shifts_px, self._group)
-        squared = torch.einsum("bcmx,bcxy,bcmy->bcm", apart, modes.precision / SPREAD**2, apart)
-        log_scale = root.diagonal(dim1=-2, dim2=-1).log().sum(-1) + POSE_SIZE / 2 * math.log(2 * math.pi)
+        squared = torch.einsum("bcmx,bcxy,bcmy->bcm", apart, modes.precision / spread**2, apart)
+        log_scale = (spread * root.diagonal(dim1=-2, dim2=-1)).log().sum(-1) + POSE_SIZE / 2 * math.log(2 * math.pi)
         parts = (share.log() - log_scale).unsqueeze(2) - squared / 2
         return torch.logsumexp(parts.to(torch.float64), dim=1) - math.log(self._group.order)
 

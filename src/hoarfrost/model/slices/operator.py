@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hoarfrost.maths.compiled import is_compiled
-from hoarfrost.maths.fourier import FourierDisc, centred_window, padded_fft3_centred, radius_grid
+from hoarfrost.maths.fourier import FourierDisc, centred_window, even_of_half, padded_fft3_centred, radius_grid
 from hoarfrost.model.slices import cpu
 from hoarfrost.model.slices import torch as by_torch
 from hoarfrost.nufft.window import KaiserBessel, WindowedGrid
@@ -59,7 +59,7 @@ class AdjointGrid:
         The real part of a transform of real numbers is even, so half of it is computed.
         """
         kernel = _as_stored(even_of_half(self._about_origin(table, 2 * self.box))) * self.gain
-        return self._group.average(kernel, self.box) / (self.image_box**2)
+        return self._group.average(kernel, self.box, is_even=True) / (self.image_box**2)
 
     def _about_origin(self, table: Tensor, n: int) -> Tensor:
         """The real part of the inverse FFT, without its 1/G³, at the n points an axis about the origin, [x, y, z].
@@ -197,20 +197,6 @@ def _sums_of(
 def _opposite(table: Tensor) -> Tensor:
     """Values at −k on a grid whose origin is in its middle."""
     return table.flip((0, 1, 2)).roll((1, 1, 1), (0, 1, 2))
-
-
-def half_of_even(kernel: Tensor) -> Tensor:
-    """The planes −n to 0 of an even kernel (2n, 2n, 2n) whose origin is in the middle: (n + 1, 2n, 2n).
-
-    Where one index is −n its other half is lost. No two voxels of a map are that far apart.
-    """
-    return kernel[: len(kernel) // 2 + 1].clone()
-
-
-def even_of_half(planes: Tensor) -> Tensor:
-    """The kernel (2n, 2n, 2n) that these are half of."""
-    mirrored = planes[1:-1].flip(0, 1, 2).roll((1, 1), (1, 2))
-    return torch.cat([planes, mirrored])
 
 
 def transform_normal_kernel(kernel: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ class March:
         """From the maps of the starts."""
         env.memo.close()  # their models take hundreds of megabytes
         refining = Refining.begin(env, given.maps.log_shares, symmetry, tally.start)
-        first = env.settings.stages_r_max[given.stage]
+        first = env.refined_from(given.stage)
         found = Refined(_begun_with(env, given), first, False, given.converged, given.gain)
         return cls(given, last_r_max, refining, found)
 
@@ -94,9 +94,10 @@ class March:
             return self._swept(env, self.sweep)
         if self.maps is None:
             return self._begun(env, tally)
-        if is_last_sweep([judged.beyond_sphere for judged in self.judged]):
+        r_max, edge = self._r_max(env), 0.0 if self.fsc is None else float(self._at_edge(env, self.fsc).min())
+        if is_last_sweep([judged.beyond_sphere for judged in self.judged], r_max, edge):
             return self._at_next(env, self.maps)
-        sweep = Sweep.begin(env, self.maps, self._r_max(env), self.refining)
+        sweep = Sweep.begin(env, self.maps, r_max, self.refining)
         return dataclasses.replace(self, sweep=sweep, news=())
 
     def _r_max(self, env: Env) -> float:
@@ -110,7 +111,7 @@ class March:
 
         They come to the same map there without its sweeps.
         """
-        limits, first = env.settings.refined_r_max, env.settings.stages_r_max[self.given.stage]
+        limits, first = env.settings.refined_r_max, env.refined_from(self.given.stage)
         for number in range(self.number, len(limits)):
             if limits[number] < LEAST_GROWTH * first:
                 continue
@@ -173,14 +174,17 @@ class March:
             news=news,
         )
         assert self.fsc is not None
-        last = math.floor(r_max)
-        edge = self.fsc[:, last - EDGE_SHELLS + 1 : last + 1].mean(dim=1)
-        if edge.max() >= FSC_THRESHOLD:
+        if self._at_edge(env, self.fsc).max() >= FSC_THRESHOLD:
             return after
         message = f"Half maps refined apart do not agree at {env.length_A / r_max:.1f} Å: no more detail"
         told = News(stage, r_max, message=message, left_out=LeftOut("up to the last", stage + 1))
-        found = dataclasses.replace(after.found, agree_to=_agree_to(self.fsc, last))
+        found = dataclasses.replace(after.found, agree_to=_agree_to(self.fsc, math.floor(r_max)))
         return dataclasses.replace(after, found=found, number=len(env.settings.refined_r_max), news=(*news, told))
+
+    def _at_edge(self, env: Env, fsc: Tensor) -> Tensor:
+        """The FSC of the half maps (C, shells) at the band limit: (C,)."""
+        last = math.floor(self._r_max(env))
+        return fsc[:, last - EDGE_SHELLS + 1 : last + 1].mean(dim=1)
 
     def _ended(self, env: Env) -> March:
         news: tuple[News, ...] = ()

@@ -89,7 +89,7 @@ def resolve(
     )
     stages, refined = _bands(box, length_A, options.max_resolution_A, affordable if options.method == "auto" else None)
     if initial.kind != "random":
-        stages = _initial_bands(stages, refined, length_A, initial.resolution_A)
+        stages = stages[: last_stage_of_starts(stages, refined) + 1]
     bands = {"stages_r_max": stages, "refined_r_max": refined}
     plan = plan_memory(box=box, n_particles=n, **bands, budget=budget, classes=options.classes)
     from_data = {
@@ -104,6 +104,7 @@ def resolve(
         "datadir": None if options.datadir is None else os.path.abspath(options.datadir),
         "initial": initial.kind,
         "initial_map": initial.map_path,
+        "initial_r_max": _initial_r_max(initial, stages, refined, length_A),
         "search": initial.search,
         "starts": MOST_STARTS if options.starts is None else options.starts,
         "until_two_agree": options.starts is None,
@@ -206,22 +207,24 @@ def _bands(
     return (first, *_steps(first, exact_last, STAGE_FACTOR)), _steps(first, last, REFINING_FACTOR) if refines else ()
 
 
-def _initial_bands(
-    stages: tuple[float, ...], refined: tuple[float, ...], length_A: float, resolution_A: float | None
-) -> tuple[float, ...]:
-    """The stages of `reconstruct` up to the detail of the map that refinement begins with, which is the last.
+def _initial_r_max(
+    initial: Initial, stages: tuple[float, ...], refined: tuple[float, ...], length_A: float
+) -> float | None:
+    """The detail of the map that refinement begins with, in Fourier pixels, where there are no random starts.
 
-    Searches go by those before. Raises UsageError for detail that leaves nothing to refine.
+    Raises UsageError for detail that leaves nothing to refine.
     """
-    if resolution_A is None:
-        return stages[: last_stage_of_starts(stages, refined) + 1]
-    r_max, finest = length_A / resolution_A, refined[-1] / LEAST_GROWTH if refined else 0.0
+    if initial.kind == "random":
+        return None
+    if initial.resolution_A is None:
+        return stages[-1]
+    r_max, finest = length_A / initial.resolution_A, refined[-1] / LEAST_GROWTH if refined else 0.0
     if not LEAST_INITIAL_R_MAX <= r_max <= finest:
         raise UsageError(
             f"--initial-resolution must lie between {length_A / finest if finest else math.inf:.1f} and "
-            f"{length_A / LEAST_INITIAL_R_MAX:.1f} Å, found {resolution_A:g}"
+            f"{length_A / LEAST_INITIAL_R_MAX:.1f} Å, found {initial.resolution_A:g}"
         )
-    return (*(stage for stage in stages if stage < r_max / LEAST_GROWTH), round(r_max, 3))
+    return round(r_max, 3)
 
 
 def _steps(first: float, last: float, factor: float) -> tuple[float, ...]:

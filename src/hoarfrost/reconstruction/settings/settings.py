@@ -21,7 +21,9 @@ class Settings(RecordedOptions):
 
     `contrast` is auto only until the images have been looked at, and `contrast_z` None: see `with_contrast`. `symmetry`
     is auto only until the map has been looked at. The middle `box` pixels of images of `image_box` are worked on: they
-    hold the particle and its offsets. `sources` tells where each value comes from.
+    hold the particle and its offsets. `initial` is what the run begins with, `initial_map` the file of a map that is,
+    and `initial_r_max` the detail of the maps to refine, in Fourier pixels, where there are no random starts. `search`
+    is where poses are looked for at first. `sources` tells where each value comes from.
     """
 
     particles: str = setting("user")
@@ -29,6 +31,7 @@ class Settings(RecordedOptions):
     datadir: str | None
     initial: Kind = setting("default")
     initial_map: str | None = setting("user")
+    initial_r_max: float | None = setting("default")
     search: Search = setting("default")
     starts: int
     until_two_agree: bool = setting("default", follows="starts")

@@ -35,8 +35,8 @@ from hoarfrost.reconstruction.state.phase import News, Tally
 from hoarfrost.symmetry.axes import correlation_about
 from hoarfrost.symmetry.point_group import PointGroup
 
-# Particles that are added up in a step.
-PORTION = 1000
+# Particles that are added up in a step: statistics are made of each portion, which takes as long as hundreds.
+PORTION = 5000
 IMAGES_AT_ONCE = 200
 # The scale of a given map: it is looked for within this factor of that by which images have the map's power.
 MOST_OFF, IMAGES_TO_SCALE, SCALE_TOLERANCE = 8.0, 60, 0.05
@@ -143,13 +143,13 @@ class Given:
 
 
 def last_stage(env: Env) -> int:
-    """The number of the stage whose band limit the maps have."""
+    """The number of the last stage of random starts, which the maps take the place of."""
     return len(env.settings.stages_r_max) - 1
 
 
 def initial_r_max(env: Env) -> float:
     """The band limit of the maps, in Fourier pixels."""
-    return env.settings.stages_r_max[-1]
+    return env.refined_from(last_stage(env))
 
 
 def given_volume(env: Env, path: str, box: int, r_max: float) -> Tensor:
