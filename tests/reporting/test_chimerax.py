@@ -39,3 +39,21 @@ def test_noise_outside_the_mask_does_not_count(tmp_path: Path) -> None:
     script = (tmp_path / "view.cxc").read_text()
     assert 0 <= float(re.findall(r"level (\S+)", script)[0]) < 1
     assert "hide" not in script
+
+
+def test_the_surface_has_the_colours_of_local_resolution_where_that_differs(tmp_path: Path) -> None:
+    volume = np.zeros((16, 16, 16), np.float32)
+    volume[4:12, 4:12, 4:12] = 1.0
+    for name in ("map.mrc", "half1.mrc", "half2.mrc", "mask.mrc"):
+        write_volume(tmp_path / name, volume, 5.0)
+    write_volume(tmp_path / "local_resolution.mrc", 8 - np.linspace(0, 2, 16**3).reshape(16, 16, 16), 5.0)
+    write_chimerax_script(tmp_path)
+    script = (tmp_path / "view.cxc").read_text()
+    assert "open local_resolution.mrc id 4" in script
+    finest, middle, coarsest = (float(number) for number in re.findall(r"(\d+\.\d+),#", script))
+    assert 6 < finest < middle < coarsest < 8
+    assert "color sample #1 map #4 palette " in script
+    assert "hide #2,3,4 models" in script
+    write_volume(tmp_path / "local_resolution.mrc", np.full((16, 16, 16), 7.0), 5.0)
+    write_chimerax_script(tmp_path)
+    assert "color sample" not in (tmp_path / "view.cxc").read_text()

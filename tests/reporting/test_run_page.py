@@ -11,11 +11,13 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import hoarfrost
 from hoarfrost.cli import main
 from hoarfrost.errors import DataError
+from hoarfrost.io.mrc import read_volume, write_volume
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reporting import report as run_module
 from hoarfrost.reporting import structure_panels
@@ -171,8 +173,8 @@ def test_a_run_that_goes_on_shows_what_stands(make_run: MakeRun, tmp_path: Path)
     hoarfrost.report(run)
     text = (run / "report.html").read_text(encoding="utf-8")
     found = Elements(text)
-    assert set(found.sections) == STRUCTURE | RUN
-    assert text.count(ABSENT) == 2  # the agreement of half maps, and the orientations
+    assert set(found.sections) == STRUCTURE | {"local"} | RUN
+    assert text.count(ABSENT) == 3  # the agreement of half maps, local resolution, and the orientations
     assert "The map so far, to 27 Å" in text
     assert "It was last heard of on" in text
     assert f"Where it was stopped, go on with: hoarfrost resume {run}" in text
@@ -188,8 +190,8 @@ def test_a_run_without_a_map_yet_has_a_page(make_run: MakeRun, tmp_path: Path) -
     (run / "starts.json").unlink()
     hoarfrost.report(run)
     text = (run / "report.html").read_text(encoding="utf-8")
-    assert set(Elements(text).sections) == STRUCTURE | RUN
-    assert text.count(ABSENT) == 9
+    assert set(Elements(text).sections) == STRUCTURE | {"local"} | RUN
+    assert text.count(ABSENT) == 10
 
 
 @pytest.mark.parametrize("is_finished", [True, False])
@@ -198,9 +200,20 @@ def test_each_class_has_its_panels(make_run: MakeRun, tmp_path: Path, is_finishe
     assert main(["report", str(run)]) == 0
     text = (run / "report.html").read_text(encoding="utf-8")
     found = Elements(text)
-    assert set(found.sections) == {f"{name}-{c}" for name in STRUCTURE for c in (1, 2)} | RUN | {"classes"}
+    structure = STRUCTURE if is_finished else STRUCTURE | {"local"}
+    assert set(found.sections) == {f"{name}-{c}" for name in structure for c in (1, 2)} | RUN | {"classes"}
     assert "150.0%250.0%" in re.sub(r"\s|(?<=%)30", "", found.sections["classes"])
-    assert text.count(ABSENT) == (0 if is_finished else 4)
+    assert text.count(ABSENT) == (0 if is_finished else 6)
+
+
+def test_local_resolution_has_a_panel_where_it_was_found(finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    mask, pixel_size_A = read_volume(run / "mask.mrc")
+    write_volume(run / "local_resolution.mrc", np.linspace(20, 30, mask.size).reshape(mask.shape), pixel_size_A)
+    hoarfrost.report(run)
+    text = (run / "report.html").read_text(encoding="utf-8")
+    section = Elements(text).sections["local"]
+    assert "Å in the finest tenth of the particle" in section
 
 
 @pytest.mark.parametrize("name", ["nothing here", "empty", "file", "class"])
@@ -241,5 +254,5 @@ def test_a_damaged_file_of_a_run_is_named(finished: Path, tmp_path: Path, capsys
 def test_the_documentation_names_every_panel() -> None:
     text = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
     titles = [*structure_panels.PANELS.values(), *run_module.PANELS.values()]
-    assert len(titles) == 13
+    assert len(titles) == 14
     assert [title for title in titles if title not in text] == []

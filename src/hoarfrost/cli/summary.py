@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from hoarfrost.evaluation.local_resolution import read_spread
 from hoarfrost.evaluation.views import has_views, read_views
 from hoarfrost.io.guinier_star import read_b_factor_A2
 
@@ -67,6 +68,8 @@ def _of_class(of_class: ClassResult, result: RunResult) -> Iterator[str]:
     if of_class.sharpened_path.is_file():
         b_factor_A2 = read_b_factor_A2(of_class.folder / "guinier.star")
         yield f"Sharpened:  {of_class.sharpened_path}, B-factor {-b_factor_A2:.0f} Å²"
+    if (spread := read_spread(of_class.folder)) is not None:
+        yield f"Locally:    {spread}"
     pictures = f"Pictures:   {of_class.folder / 'slices.png'}, "
     if not has_views(of_class.folder):
         yield "Views:      none; no particle shows this map more probably than another, or than nothing"

@@ -14,6 +14,8 @@ import numpy as np
 from torch import Tensor
 
 from hoarfrost.errors import UsageError
+from hoarfrost.evaluation.local_resolution import FILE as LOCAL_RESOLUTION
+from hoarfrost.evaluation.local_resolution import LEAST_R_MAX, local_resolution
 from hoarfrost.evaluation.sharpen import sharpen
 from hoarfrost.io.atomic import is_leftover, is_of_job, write_text_atomically, writing_to
 from hoarfrost.io.columns import SIGN_COLUMN
@@ -37,9 +39,10 @@ from hoarfrost.reconstruction.watch.matches import Matches, write_matches
 
 # What a run folder may hold, pictures included: --overwrite replaces these and refuses a folder that holds others.
 FILES = (
-    "map.mrc", "map_sharpened.mrc", "guinier.star", "view.cxc", "half1.mrc", "half2.mrc", "mask.mrc", "fsc.star",
-    "particles.star", "matches.star", "matches.mrcs", "noise.star", "starts.json", "events.jsonl", "config.toml",
-    "state.json", "slices.png", "matches.png", "fsc.png", "orientations.png", "report.html",
+    "map.mrc", "map_sharpened.mrc", "guinier.star", "local_resolution.mrc", "view.cxc", "half1.mrc", "half2.mrc",
+    "mask.mrc", "fsc.star", "particles.star", "matches.star", "matches.mrcs", "noise.star", "starts.json",
+    "events.jsonl", "config.toml", "state.json", "slices.png", "matches.png", "fsc.png", "orientations.png",
+    "report.html",
 )  # fmt: skip
 # The last result to be written.
 RESULTS_ARE_THERE = "particles.star"
@@ -90,7 +93,7 @@ def _results_bytes(settings: Settings) -> int:
     """What the results take at least: maps, matches, and the particles' rows."""
     with contextlib.suppress(OSError):
         rows = Path(settings.particles).stat().st_size
-        return settings.classes * 4 * (5 * settings.image_box**3 + 8 * settings.image_box**2) + rows
+        return settings.classes * 4 * (6 * settings.image_box**3 + 8 * settings.image_box**2) + rows
     return 0
 
 
@@ -159,6 +162,12 @@ def _write_maps(folder: Path, maps: ClassMaps, settings: Settings) -> None:
         band_limit_A=halves.band_limit_A,
     )
     write_fsc(folder / "fsc.star", curves)
+    if halves.r_max >= LEAST_R_MAX:
+        local_A = local_resolution(*maps.half_volumes, settings.pixel_size_A, halves.r_max)
+        # Where images were cut off, nothing is known either.
+        coarsest_A = local_A.max()
+        whole_A = centred_window(local_A - coarsest_A, settings.image_box) + coarsest_A
+        write_volume(folder / LOCAL_RESOLUTION, whole_A.numpy(), settings.pixel_size_A)
     sharpened = sharpen(*maps.half_volumes, halves)
     if sharpened is not None:
         _write_map(folder / SHARPENED, sharpened.volume, settings)

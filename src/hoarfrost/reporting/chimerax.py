@@ -5,6 +5,7 @@ The surface lies at Otsu's threshold of the map inside its mask, which separates
 
 from pathlib import Path
 
+from hoarfrost.evaluation.local_resolution import FILE, read_spread
 from hoarfrost.evaluation.particle_mask import otsu_threshold
 from hoarfrost.io.atomic import write_text_atomically
 from hoarfrost.io.mrc import read_volume
@@ -14,7 +15,7 @@ SCRIPT = "view.cxc"
 
 
 def write_chimerax_script(run: str | Path) -> None:
-    """Write run/view.cxc: the map as a surface, and the half maps, hidden, at the same level.
+    """Write run/view.cxc: the map as a surface, coloured by local resolution, and hidden half maps at the same level.
 
     ChimeraX takes the names from the script's folder. Raises DataError where a map cannot be read.
     """
@@ -31,7 +32,16 @@ def write_chimerax_script(run: str | Path) -> None:
     for number, name in enumerate(names, start=1):
         lines.append(f"open {name} id {number}")
         lines.append(f"volume #{number} style surface step 1 level {level:.6g} color {COLOURS[name]}")
-    if len(names) > 1:
-        lines.append(f"hide #{','.join(str(number) for number in range(2, len(names) + 1))} models")
+    hidden = [*range(2, len(names) + 1)]
+    spread = read_spread(run)
+    if spread is not None and not spread.is_even:
+        last = len(names) + 1
+        middle_A = (spread.finest_A + spread.coarsest_A) / 2
+        palette = f"{spread.finest_A:.2f},#2166ac:{middle_A:.2f},#f7f7f7:{spread.coarsest_A:.2f},#b2182b"
+        lines.append(f"open {FILE} id {last}")
+        lines.append(f"color sample #1 map #{last} palette {palette}")
+        hidden.append(last)
+    if hidden:
+        lines.append(f"hide #{','.join(map(str, hidden))} models")
     lines += ["lighting soft", "graphics silhouettes true width 1.5", "view #1", ""]
     write_text_atomically(run / SCRIPT, "\n".join(lines))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hoarfrost.errors import DataError, UsageError
+from hoarfrost.evaluation.local_resolution import Spread, read_spread
 from hoarfrost.evaluation.views import Views, has_views, read_views
 from hoarfrost.io.fsc_star import FscCurves, read_fsc
 from hoarfrost.io.guinier_star import read_b_factor_A2
@@ -58,6 +59,11 @@ class Structure:
         """The B-factor of the sharpened map, None where there is no such map."""
         path = self.folder / "guinier.star"
         return read_b_factor_A2(path) if self.finished and path.is_file() else None
+
+    @cached_property
+    def local(self) -> Spread | None:
+        """How the local resolution differs within the particle, None where it is not known."""
+        return read_spread(self.folder) if self.finished else None
 
     @cached_property
     def views(self) -> Views | None:

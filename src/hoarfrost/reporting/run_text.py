@@ -51,6 +51,8 @@ def facts(run: RunFolder, *, going_on: bool) -> Iterator[tuple[str, str]]:
         yield "Resolution (FSC 0.143)", f"{curves.resolution_A:.1f} Å" if curves.is_reached else not_reached
     elif run.events:
         yield "Detail in use so far", f"{run.events[-1]['resolution_A']:.1f} Å"
+    if run.structures[0].local is not None:
+        yield "Local resolution", run.structures[0].local.short
     if run.structures[0].b_factor_A2 is not None:
         yield "B-factor of the sharpened map", f"{-run.structures[0].b_factor_A2:.0f} Å²"
     if run.judged:

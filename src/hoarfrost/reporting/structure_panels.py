@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from hoarfrost.errors import DataError
 from hoarfrost.io.mrc import read_volume
 from hoarfrost.reporting.encode import grey_png
+from hoarfrost.reporting.local_resolution import local_resolution_figure
 from hoarfrost.reporting.orientations import caption as caption_of
 from hoarfrost.reporting.orientations import orientations_figure, title
 from hoarfrost.reporting.page import Page
@@ -22,6 +23,7 @@ PANELS = {
     "surface": "Map: isosurface to turn",
     "matches": "Particles and projections",
     "fsc": "Agreement of the half maps",
+    "local": "Local resolution",
     "orientations": "Orientations",
 }
 
@@ -29,7 +31,7 @@ PANELS = {
 def panel_names(run: RunFolder) -> Iterator[tuple[str, str]]:
     """The names and titles of the panels of all structures."""
     for structure in run.structures:
-        for name, panel_title in PANELS.items():
+        for name, panel_title in _panels(structure).items():
             yield _name(run, structure, name), _title(run, structure, panel_title)
 
 
@@ -38,7 +40,7 @@ def add_panels(page: Page, run: RunFolder, structure: Structure) -> None:
 
     Raises DataError for a file of finished results that cannot be read; while a run goes on its files come and go.
     """
-    for name, panel_title in PANELS.items():
+    for name, panel_title in _panels(structure).items():
         with page.section(_name(run, structure, name), _title(run, structure, panel_title)):
             if name in NEED_A_MAP and not structure.has_map:
                 page.text(NO_MAP, "absent")
@@ -49,6 +51,12 @@ def add_panels(page: Page, run: RunFolder, structure: Structure) -> None:
                 if structure.finished:
                     raise
                 page.text(f"Not there at this moment ({error}).", "absent")
+
+
+def _panels(structure: Structure) -> dict[str, str]:
+    """The panels that a structure has, or will have. A map that came out coarse has no local resolution."""
+    lacks = structure.finished and structure.local is None
+    return {name: panel_title for name, panel_title in PANELS.items() if name != "local" or not lacks}
 
 
 def _name(run: RunFolder, structure: Structure, name: str) -> str:
@@ -110,6 +118,18 @@ def _fsc(page: Page, run: RunFolder, structure: Structure) -> None:
     page.text(f"{words} Half maps of a wrong map agree all the same: this tells noise, not whether the map is right.")
 
 
+def _local(page: Page, run: RunFolder, structure: Structure) -> None:
+    if structure.local is None:
+        page.text(AT_THE_END, "absent")
+        return
+    alt = f"Central slices of the map across z, y and x, coloured by local resolution: {structure.local}"
+    page.figure(local_resolution_figure(structure.folder), alt)
+    page.text(
+        f"{structure.local}, where the half maps cease to agree within a window of three wavelengths. What is coarser "
+        "than the rest moves, is missing in some particles, or lies at the edge."
+    )
+
+
 def _orientations(page: Page, run: RunFolder, structure: Structure) -> None:
     if structure.views is None:
         page.text("No particle shows this map." if structure.finished else AT_THE_END, "absent")
@@ -119,4 +139,11 @@ def _orientations(page: Page, run: RunFolder, structure: Structure) -> None:
     page.text(f"{words}. {caption_of(structure.views)}")
 
 
-_DRAW = {"slices": _slices, "surface": _surface, "matches": _matches, "fsc": _fsc, "orientations": _orientations}
+_DRAW = {
+    "slices": _slices,
+    "surface": _surface,
+    "matches": _matches,
+    "fsc": _fsc,
+    "local": _local,
+    "orientations": _orientations,
+}
