@@ -342,3 +342,11 @@ def test_half_maps_are_scaled_by_what_they_share() -> None:
     for before, after in zip(halves, filtered_halves(halves, fsc[None]), strict=True):
         power = [torch.fft.rfftn(v[0]).abs()[0, 0] for v in (before, after)]
         torch.testing.assert_close(power[1], power[0] * fsc.clamp(min=0), rtol=1e-4, atol=1e-4)
+
+
+def test_half_maps_of_fewer_particles_agree_less_far(march: Any, env: Env) -> None:
+    numbers, reached_A = march.final.maps[0].by_number.unbind(1)
+    counts = torch.bincount(env.folds.fold, minlength=FOLDS).cumsum(0)
+    assert numbers.tolist() == counts.tolist()
+    assert bool((reached_A[1:] <= 1.05 * reached_A[:-1]).all())
+    assert float(reached_A[-1]) == pytest.approx(march.final.maps[0].halves.unmasked_A, rel=0.1)

@@ -88,7 +88,7 @@ def locked(data: SimulatedData) -> tuple[Env, FinalPasses, Tensor]:
     refined = Refined(FoldMaps.alike(start), R_MAX, independent=True, converged=True, gain_before=10.0)
     passes = FinalPasses.begin(env, refined, Refining.begin(env, torch.zeros(1), "C1", 0))
     fsc = torch.linspace(1, 0.5, int(R_MAX) + 1, dtype=torch.float64)[None]
-    solved = Solved(start, torch.stack([start, start]), fsc)
+    solved = Solved(start, torch.stack([start, start]), fsc, torch.empty(1, 0, 2))
     # Orientations are known: NLL under the map, an empty one, and the map's spherical average.
     explained = torch.tensor([100.0, 120.0, 110.0], dtype=torch.float64).repeat(N, 1)
     passes = dataclasses.replace(passes, r_max=R_MAX, poses=poses, solved=solved, explained=explained, is_over=True)

@@ -82,7 +82,8 @@ def make_run(particles: SimulatedData) -> MakeRun:
             for noise in (named_generator(half, "noise") for half in (1, 2))
         ]
         agreement = compare_half_maps(halves[0], halves[1], PIXEL_A, R_MAX, named_generator(0, "phases"))
-        maps = [ClassMaps(truth, (halves[0], halves[1]), agreement, 1 / classes) for _ in range(classes)]
+        numbers = torch.tensor([[50.0, 30.0], [100.0, 24.0], [150.0, 21.0], [200.0, 20.0]], dtype=torch.float64)
+        maps = [ClassMaps(truth, (halves[0], halves[1]), agreement, 1 / classes, numbers) for _ in range(classes)]
         class_probability = torch.nn.functional.one_hot(of_class, classes).double()
         none = torch.zeros(N, dtype=torch.float64)
         poses = Poses(class_probability, rotations, shifts_A, probability, none, none)

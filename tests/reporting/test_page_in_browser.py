@@ -153,7 +153,7 @@ def test_everything_is_drawn_and_the_surface_turns(make_run: Callable[..., Path]
     with Browser(tmp_path / "profile") as browser:
         browser.open(page, width=1280)
         pictures = browser.value("[...document.images].map(i => i.complete && i.naturalWidth > 0)")
-        assert pictures == [True] * 23
+        assert pictures == [True] * 24
         assert browser.value("document.querySelector('.still').hidden")
         buttons = browser.value("[...document.querySelectorAll('.modebar-btn')].map(b => b.dataset.title)")
         assert buttons == ["Reset camera to default"], "and none that shares anything"

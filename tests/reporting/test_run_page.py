@@ -25,7 +25,7 @@ from hoarfrost.simulation.simulate import SimulatedData
 
 MakeRun = Callable[..., Path]
 
-STRUCTURE = {"slices", "surface", "matches", "fsc", "orientations"}
+STRUCTURE = {"slices", "surface", "matches", "fsc", "reslog", "orientations"}
 RUN = {"likelihood", "resolution", "starts", "noise", "messages", "settings", "versions"}
 MARKUP = '<script>alert(1)</script><img src=x onerror="alert(2)">'
 ABSENT = 'class="absent"'
@@ -116,7 +116,7 @@ def test_pictures_have_words_and_are_in_the_page(page: str) -> None:
     assert all(len(picture["alt"]) > 5 for picture in pictures)
     assert all(picture["src"].startswith("data:image/") for picture in pictures)
     kinds = [picture["src"].partition(";")[0] for picture in pictures]
-    assert kinds.count("data:image/svg+xml") == 6
+    assert kinds.count("data:image/svg+xml") == 7
     assert kinds.count("data:image/png") == 17  # eight particles, eight projections, the surface before it is drawn
 
 
@@ -174,7 +174,8 @@ def test_a_run_that_goes_on_shows_what_stands(make_run: MakeRun, tmp_path: Path)
     text = (run / "report.html").read_text(encoding="utf-8")
     found = Elements(text)
     assert set(found.sections) == STRUCTURE | {"local"} | RUN
-    assert text.count(ABSENT) == 3  # the agreement of half maps, local resolution, and the orientations
+    # The agreement of half maps, local resolution, that against the number of particles, and the orientations.
+    assert text.count(ABSENT) == 4
     assert "The map so far, to 27 Å" in text
     assert "It was last heard of on" in text
     assert f"Where it was stopped, go on with: hoarfrost resume {run}" in text
@@ -191,7 +192,7 @@ def test_a_run_without_a_map_yet_has_a_page(make_run: MakeRun, tmp_path: Path) -
     hoarfrost.report(run)
     text = (run / "report.html").read_text(encoding="utf-8")
     assert set(Elements(text).sections) == STRUCTURE | {"local"} | RUN
-    assert text.count(ABSENT) == 10
+    assert text.count(ABSENT) == 11
 
 
 @pytest.mark.parametrize("is_finished", [True, False])
@@ -203,7 +204,7 @@ def test_each_class_has_its_panels(make_run: MakeRun, tmp_path: Path, is_finishe
     structure = STRUCTURE if is_finished else STRUCTURE | {"local"}
     assert set(found.sections) == {f"{name}-{c}" for name in structure for c in (1, 2)} | RUN | {"classes"}
     assert "150.0%250.0%" in re.sub(r"\s|(?<=%)30", "", found.sections["classes"])
-    assert text.count(ABSENT) == (0 if is_finished else 6)
+    assert text.count(ABSENT) == (0 if is_finished else 8)
 
 
 def test_local_resolution_has_a_panel_where_it_was_found(finished: Path, tmp_path: Path) -> None:
@@ -254,5 +255,5 @@ def test_a_damaged_file_of_a_run_is_named(finished: Path, tmp_path: Path, capsys
 def test_the_documentation_names_every_panel() -> None:
     text = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
     titles = [*structure_panels.PANELS.values(), *run_module.PANELS.values()]
-    assert len(titles) == 14
+    assert len(titles) == 15
     assert [title for title in titles if title not in text] == []

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from hoarfrost.evaluation.local_resolution import read_spread
+from hoarfrost.evaluation.reslog import read_line
 from hoarfrost.evaluation.views import has_views, read_views
 from hoarfrost.io.guinier_star import read_b_factor_A2
 
@@ -70,6 +71,8 @@ def _of_class(of_class: ClassResult, result: RunResult) -> Iterator[str]:
         yield f"Sharpened:  {of_class.sharpened_path}, B-factor {-b_factor_A2:.0f} Å²"
     if (spread := read_spread(of_class.folder)) is not None:
         yield f"Locally:    {spread}"
+    if (line := read_line(of_class.folder)) is not None:
+        yield f"More:       twice as many particles like these would come to about {line.with_twice_A:.1f} Å"
     pictures = f"Pictures:   {of_class.folder / 'slices.png'}, "
     if not has_views(of_class.folder):
         yield "Views:      none; no particle shows this map more probably than another, or than nothing"

@@ -25,6 +25,8 @@ from hoarfrost.io.guinier_star import GuinierCurves, write_guinier
 from hoarfrost.io.mrc import write_volume
 from hoarfrost.io.noise_star import NoiseSpectra, write_noise
 from hoarfrost.io.posed_star import write_posed_particles
+from hoarfrost.io.reslog_star import NAME as RESLOG
+from hoarfrost.io.reslog_star import write_reslog
 from hoarfrost.maths.fourier import centred_window
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruction.refinement.final_passes import ClassMaps, FinalMaps
@@ -39,10 +41,10 @@ from hoarfrost.reconstruction.watch.matches import Matches, write_matches
 
 # What a run folder may hold, pictures included: --overwrite replaces these and refuses a folder that holds others.
 FILES = (
-    "map.mrc", "map_sharpened.mrc", "guinier.star", "local_resolution.mrc", "view.cxc", "half1.mrc", "half2.mrc",
-    "mask.mrc", "fsc.star", "particles.star", "matches.star", "matches.mrcs", "noise.star", "starts.json",
-    "events.jsonl", "config.toml", "state.json", "slices.png", "matches.png", "fsc.png", "orientations.png",
-    "report.html",
+    "map.mrc", "map_sharpened.mrc", "guinier.star", "local_resolution.mrc", "reslog.star", "view.cxc", "half1.mrc",
+    "half2.mrc", "mask.mrc", "fsc.star", "particles.star", "matches.star", "matches.mrcs", "noise.star",
+    "starts.json", "events.jsonl", "config.toml", "state.json", "slices.png", "matches.png", "fsc.png",
+    "orientations.png", "report.html",
 )  # fmt: skip
 # The last result to be written.
 RESULTS_ARE_THERE = "particles.star"
@@ -162,6 +164,8 @@ def _write_maps(folder: Path, maps: ClassMaps, settings: Settings) -> None:
         band_limit_A=halves.band_limit_A,
     )
     write_fsc(folder / "fsc.star", curves)
+    n_particles, resolution_A = maps.by_number.numpy().T
+    write_reslog(folder / RESLOG, n_particles, resolution_A, halves.band_limit_A)
     if halves.r_max >= LEAST_R_MAX:
         local_A = local_resolution(*maps.half_volumes, settings.pixel_size_A, halves.r_max)
         # Where images were cut off, nothing is known either.

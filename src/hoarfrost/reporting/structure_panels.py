@@ -3,13 +3,16 @@
 from collections.abc import Iterator
 
 from hoarfrost.errors import DataError
+from hoarfrost.evaluation.reslog import read_line
 from hoarfrost.io.mrc import read_volume
+from hoarfrost.io.reslog_star import NAME as RESLOG
 from hoarfrost.reporting.encode import grey_png
 from hoarfrost.reporting.local_resolution import local_resolution_figure
 from hoarfrost.reporting.orientations import caption as caption_of
 from hoarfrost.reporting.orientations import orientations_figure, title
 from hoarfrost.reporting.page import Page
 from hoarfrost.reporting.pictures import read_matched, sign_of, slices_figure
+from hoarfrost.reporting.reslog import reslog_figure
 from hoarfrost.reporting.resolution import fsc_figure
 from hoarfrost.reporting.run_folder import RunFolder, Structure
 from hoarfrost.reporting.run_text import fsc_words
@@ -24,6 +27,7 @@ PANELS = {
     "matches": "Particles and projections",
     "fsc": "Agreement of the half maps",
     "local": "Local resolution",
+    "reslog": "Resolution and number of particles",
     "orientations": "Orientations",
 }
 
@@ -55,8 +59,12 @@ def add_panels(page: Page, run: RunFolder, structure: Structure) -> None:
 
 def _panels(structure: Structure) -> dict[str, str]:
     """The panels that a structure has, or will have. A map that came out coarse has no local resolution."""
-    lacks = structure.finished and structure.local is None
-    return {name: panel_title for name, panel_title in PANELS.items() if name != "local" or not lacks}
+    lacks = set()
+    if structure.finished and structure.local is None:
+        lacks.add("local")
+    if structure.finished and not (structure.folder / RESLOG).is_file():
+        lacks.add("reslog")
+    return {name: panel_title for name, panel_title in PANELS.items() if name not in lacks}
 
 
 def _name(run: RunFolder, structure: Structure, name: str) -> str:
@@ -130,6 +138,21 @@ def _local(page: Page, run: RunFolder, structure: Structure) -> None:
     )
 
 
+def _reslog(page: Page, run: RunFolder, structure: Structure) -> None:
+    if not structure.finished:
+        page.text(AT_THE_END, "absent")
+        return
+    line = read_line(structure.folder)
+    words = "No line goes through these points, so nothing is said of more particles."
+    if line is not None:
+        words = (
+            f"Twice as many particles like these would come to about {line.with_twice_A:.1f} Å. The slope is a "
+            f"B-factor of {line.b_factor_A2:.0f} Å², in which are errors of poses and CTF too."
+        )
+    page.figure(reslog_figure(structure.folder), f"Resolution against the number of particles. {words}")
+    page.text(f"{words} Poses are those found with all particles; half maps are compared within their supports.")
+
+
 def _orientations(page: Page, run: RunFolder, structure: Structure) -> None:
     if structure.views is None:
         page.text("No particle shows this map." if structure.finished else AT_THE_END, "absent")
@@ -145,5 +168,6 @@ _DRAW = {
     "matches": _matches,
     "fsc": _fsc,
     "local": _local,
+    "reslog": _reslog,
     "orientations": _orientations,
 }

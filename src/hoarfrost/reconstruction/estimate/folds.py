@@ -124,6 +124,11 @@ class FoldSums:
         """All of a half."""
         return sum_of([part.of_classes[of_class] for part in self.parts if part.half == half]).whole()
 
+    def of_first(self, folds: int, half: int, of_class: int) -> Quadratic | None:
+        """Those of the first folds of a half, so many; None where they hold no particle."""
+        parts = [part.of_classes[of_class] for part in self.parts if part.half == half and part.fold < folds]
+        return sum_of(parts).whole() if parts else None
+
     def without(self, half: int, fold: int, of_class: int) -> Quadratic:
         """Those of a half without one of its folds, unless there is no other."""
         others = [part.of_classes[of_class] for part in self.parts if part.half == half and part.fold != fold]

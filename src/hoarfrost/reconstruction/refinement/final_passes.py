@@ -30,6 +30,7 @@ from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FOLDS, FoldMaps, FoldSums
 from hoarfrost.reconstruction.estimate.held_out import HeldOut
 from hoarfrost.reconstruction.estimate.m_step import MStep, solve_each, wiener_ridge
+from hoarfrost.reconstruction.refinement.by_number import resolution_by_number
 from hoarfrost.reconstruction.refinement.fold_pass import FoldPass
 from hoarfrost.reconstruction.refinement.march import Refined
 from hoarfrost.reconstruction.refinement.poses import Poses
@@ -50,12 +51,16 @@ from hoarfrost.reconstruction.state.phase import News, Tally
 
 @dataclass(frozen=True)
 class ClassMaps:
-    """Maps of one class in the images' box (N, N, N), how well the halves agree, and its `share` of the particles."""
+    """Maps of one class in the images' box (N, N, N), how well the halves agree, and its `share` of the particles.
+
+    `by_number` (k, 2): numbers of particles, and to what resolution in Å half maps of so many agree.
+    """
 
     volume: Tensor
     half_volumes: tuple[Tensor, Tensor]
     halves: HalfMapFSC
     share: float
+    by_number: Tensor
 
 
 @dataclass(frozen=True)
@@ -74,12 +79,14 @@ class FinalMaps:
 class Solved:
     """What passes came to: maps (C, box, box, box) of all particles, and `fsc` (C, shells) by which shells are trusted.
 
-    `half_volumes` (2, C, box, box, box) are those of the last pass of halves that never met.
+    `half_volumes` (2, C, box, box, box) are those of the last pass of halves that never met, and `by_number` (C, k, 2)
+    how far half maps of some of its particles agree.
     """
 
     volumes: Tensor
     half_volumes: Tensor
     fsc: Tensor
+    by_number: Tensor
 
 
 @final
@@ -212,12 +219,13 @@ class FinalPasses:
 
     def _solved(self, env: Env, sums: FoldSums, start: Tensor) -> Solved:
         """The maps (C, box, box, box) of all particles; of halves that are apart theirs too, and their FSC."""
-        whole, halves, curves = [], [], []
+        whole, halves, curves, by_number = [], [], [], []
         for c, of_class in enumerate(start):
             parts = [sums.of_half(half, c) for half in range(2)]
             if self.are_apart:
                 of_halves, fsc = _halves(env, parts, of_class)
                 halves.append(of_halves)
+                by_number.append(resolution_by_number(env, sums, c, of_class, self.r_max))
             else:
                 assert self.solved is not None
                 fsc = self.solved.fsc[c]
@@ -227,8 +235,11 @@ class FinalPasses:
                 whole.append(env.team.once(partial(solve, mean_of(parts), of_class), of_class))
             else:
                 whole.append(of_class)
-        half_volumes = torch.stack(halves, dim=1) if self.solved is None or halves else self.solved.half_volumes
-        return Solved(torch.stack(whole), half_volumes, torch.stack(curves))
+        if self.solved is None or halves:
+            of_halves, numbers = torch.stack(halves, dim=1), torch.stack(by_number)
+        else:
+            of_halves, numbers = self.solved.half_volumes, self.solved.by_number
+        return Solved(torch.stack(whole), of_halves, torch.stack(curves), numbers)
 
     def result(self, env: Env) -> FinalMaps:
         """The maps in the images' box, with the FSC that is claimed, once the passes are over."""
@@ -242,7 +253,8 @@ class FinalPasses:
             whole, *halves = (fourier_resize(m.cpu().to(torch.float64), s.box, self.r_max) for m in solved)
             phases = env.generator("phases of half maps" + (f" of class {c}" if c else ""))
             agreement = compare_half_maps(halves[0], halves[1], s.pixel_size_A, self.r_max, phases)
-            maps.append(ClassMaps(whole, (halves[0], halves[1]), agreement, float(shares[c])))
+            of_class = (halves[0], halves[1]), agreement, float(shares[c]), self.solved.by_number[c].cpu()
+            maps.append(ClassMaps(whole, *of_class))
         in_order = self.poses.class_probability[:, order]
         return FinalMaps(maps, dataclasses.replace(self.poses, class_probability=in_order), env.folds.half)
 

@@ -20,7 +20,7 @@ from hoarfrost.model.few_poses.statistics import LocalStatistics
 from hoarfrost.model.quadratic import mean_of
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FoldMaps, FoldSums
-from hoarfrost.reconstruction.refinement.final_passes import FinalPasses, Solved, maps_without, solver_of
+from hoarfrost.reconstruction.refinement.final_passes import FinalPasses, maps_without, solver_of
 from hoarfrost.reconstruction.refinement.poses import Poses
 from hoarfrost.reconstruction.schedule import LARGEST_PORTION
 from hoarfrost.reconstruction.symmetry.views import BATCH, Views, log_densities, over_views
@@ -39,7 +39,7 @@ def over_weighted_views(env: Env, passes: FinalPasses, views: Views, share: Tens
     halves = [sums.of_half(half, 0) for half in range(2)]
     solve = solver_of(env, halves, start[0], fsc[0])
     volumes = env.team.once(lambda: solve(mean_of(halves), start[0])[None], start)
-    solved = Solved(volumes, passes.solved.half_volumes, fsc)
+    solved = dataclasses.replace(passes.solved, volumes=volumes)
     maps = FoldMaps(env.team.once(partial(maps_without, env, sums, solved), passes.maps.volumes))
     return dataclasses.replace(passes, solved=solved, maps=maps, poses=_best(env, passes.poses, views, share))
 
