@@ -225,7 +225,9 @@ def test_none_survives_unchanged_and_what_describes_the_particle_does(
     if not is_relion_31:
         columns |= {name: [values[0]] * n for name, values in optics.items() if name not in columns}
         del tables["optics"]
-    columns |= {name: ["-1"] * n if name == "hoarfrostSign" else [f"0.{i}25" for i in range(n)] for name in names}
+    columns |= {name: [f"0.{i}25" for i in range(n)] for name in names}
+    columns |= {name: ["-1"] * n for name in names & {"hoarfrostSign"}}
+    columns |= {name: [f"[0,0.{i}25]" for i in range(n)] for name in names & {"rlnOddZernike", "rlnEvenZernike"}}
     tables["particles"] = dataclasses.replace(particles, columns=columns)
     write_star(tmp_path / "in.star", tables.values())
 

@@ -7,7 +7,6 @@ some into the rows of particles though there are groups, so each column is looke
 
 import dataclasses
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from hoarfrost.errors import DataError
+from hoarfrost.io.aberrations_star import AberrationTable, read_aberrations
 from hoarfrost.io.star import StarFile, StarTable
 from hoarfrost.io.star_columns import Floats, Integers, float_column, integer_column, numbers_if_any, refuse_rows
 
@@ -35,8 +35,9 @@ class ParticleOptics:
     """CTF parameters of n particles, float64 (n,) each, and what they share; NaN is what a file does not tell.
 
     `optics_group` is int64 (n,), RELION's numbers (all 1 where a file has no groups). `pixel_sizes_A` is float64 (n,),
-    `boxes` int64 (n,), the image size in pixels where the STAR file tells it. `warnings` names aberrations that the
-    file corrects for and we do not, and values that its blocks contradict each other about.
+    `boxes` int64 (n,), the image size in pixels where the STAR file tells it. A CTF is multiplied by `ctf_scale` and
+    exp(−`ctf_b_factor_A2` k² / 4). `warnings` names what the file corrects for and we do not, and values that its
+    blocks contradict each other about.
     """
 
     defocus_u_A: Floats
@@ -46,6 +47,9 @@ class ParticleOptics:
     cs_mm: Floats
     amplitude_contrast: Floats
     phase_shift_deg: Floats
+    ctf_scale: Floats
+    ctf_b_factor_A2: Floats
+    aberrations: AberrationTable
     optics_group: Integers
     pixel_sizes_A: Floats
     boxes: Integers | None
@@ -68,7 +72,8 @@ class ParticleOptics:
             for field in dataclasses.fields(self)
             if isinstance(values := getattr(self, field.name), np.ndarray)
         }
-        return dataclasses.replace(self, **arrays)
+        aberrations = dataclasses.replace(self.aberrations, group=self.aberrations.group[rows])
+        return dataclasses.replace(self, aberrations=aberrations, **arrays)
 
 
 def particle_table(star: StarFile) -> StarTable:
@@ -142,6 +147,11 @@ class _Both:
         values = float_column(self.path, table, name, default=default, **limits)
         return values if table is self.particles else values[self._group_row]
 
+    def aberrations(self) -> AberrationTable:
+        own = np.arange(self.particles.n_rows)
+        rows = [own] if self.optics is None else [self._group_row, own]
+        return read_aberrations(self.path, self._tables, rows)
+
     def row_in_file(self, name: str, particle: int) -> int:
         """The row, from 1, that `values` took that of a particle from."""
         is_group = self.optics is not None and name in self.optics.columns
@@ -151,9 +161,6 @@ class _Both:
         """Those of both blocks, one after the other."""
         found = [float_column(self.path, table, name) for table in self._tables if name in table.columns]
         return np.concatenate(found or [np.empty(0)])
-
-    def texts(self, name: str) -> list[str]:
-        return [text for table in self._tables for text in table.columns.get(name, ())]
 
     def ignored(self, name: str) -> Floats:
         """Values of both blocks that nothing depends on; empty where there are none."""
@@ -196,6 +203,9 @@ def _optics(both: _Both, *, is_strict: bool) -> ParticleOptics:
         cs_mm=microscope("rlnSphericalAberration", 0),
         amplitude_contrast=microscope("rlnAmplitudeContrast", 0, 1),
         phase_shift_deg=both.values("rlnPhaseShift", default=0.0),
+        ctf_scale=both.values("rlnCtfScalefactor", default=1.0),
+        ctf_b_factor_A2=both.values("rlnCtfBfactor", default=0.0),
+        aberrations=both.aberrations(),
         optics_group=both.group,
         pixel_sizes_A=pixel_sizes_A,
         boxes=_boxes(both),
@@ -267,13 +277,6 @@ def _refuse_other_images(both: _Both) -> None:
 
 def _warnings(both: _Both) -> Iterator[str]:
     """What the file says of the optics that the CTF of this program leaves out."""
-    if any(both.ignored(f"rlnBeamTilt{axis}").any() for axis in "XY"):
-        yield "beam tilt (rlnBeamTiltX/Y) is ignored"
-    for name, what in (("rlnOddZernike", "odd aberrations"), ("rlnEvenZernike", "even aberrations")):
-        if any(re.search(r"[1-9]", value) for value in both.texts(name)):  # "[0,0,0]" says none
-            yield f"{what} ({name}) are ignored"
     identity = {"rlnMagMat00": 1.0, "rlnMagMat01": 0.0, "rlnMagMat10": 0.0, "rlnMagMat11": 1.0}
     if any((both.ignored(name) != value).any() for name, value in identity.items()):
         yield "anisotropic magnification (rlnMagMat) is ignored"
-    if both.ignored("rlnCtfBfactor").any():
-        yield "CTF envelopes (rlnCtfBfactor) are ignored"

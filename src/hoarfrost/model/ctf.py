@@ -48,10 +48,10 @@ def electron_wavelength_A(voltage_kV: Tensor) -> Tensor:
     return PLANCK_J_S / momentum * 1e10
 
 
-def evaluate_ctf(parameters: CTFParameters, frequencies_per_A: Tensor) -> Tensor:
+def evaluate_ctf(parameters: CTFParameters, frequencies_per_A: Tensor, phase: Tensor | None = None) -> Tensor:
     """CTF of n images at given spatial frequencies: (n, ...) float64.
 
-    `frequencies_per_A` has shape (..., 2), columns kx and ky in 1/Å.
+    `frequencies_per_A` has shape (..., 2), columns kx and ky in 1/Å. `phase` (n, ...), in radians, is added to χ.
     """
     k = frequencies_per_A.to(torch.float64)
     k_squared = k.square().sum(-1)
@@ -70,5 +70,6 @@ def evaluate_ctf(parameters: CTFParameters, frequencies_per_A: Tensor) -> Tensor
         - 0.5 * math.pi * cs_A * wavelength_A**3 * k_squared**2
         + per_image(parameters.phase_shift_deg) * (math.pi / 180)
     )
+    chi = chi if phase is None else chi + phase
     w = per_image(parameters.amplitude_contrast)
     return torch.sqrt(1 - w**2) * torch.sin(chi) + w * torch.cos(chi)

@@ -172,7 +172,9 @@ class ParticleSource:
 
     def _prepare(self, indices: Tensor, disc: FourierDisc) -> WhitenedImages:
         packed = torch.cat([self._pack(chunk, disc) for chunk in torch.split(indices, self._at_once)])
-        ctf = evaluate_ctf(self.stack.ctf[indices], disc.coordinates / (disc.box * self.stack.pixel_size_A))
+        frequencies_per_A = disc.coordinates / (disc.box * self.stack.pixel_size_A)
+        packed = self.stack.without_odd(packed, indices, frequencies_per_A)
+        ctf = self.stack.transfer(indices, frequencies_per_A)
         return whiten(packed, ctf, self.noise_variance(indices, disc), disc)
 
     def _pack(self, indices: Tensor, disc: FourierDisc) -> Tensor:

@@ -14,7 +14,8 @@ from hoarfrost.errors import DataError
 from hoarfrost.io.columns import told_of_earlier
 from hoarfrost.io.particles_star import ParticleTable, read_particles
 from hoarfrost.io.star_optics import particle_table
-from hoarfrost.model.ctf import CTFParameters
+from hoarfrost.model.aberrations import Aberrations
+from hoarfrost.model.ctf import CTFParameters, evaluate_ctf
 from hoarfrost.particles.duplicates import told_of_copies, told_of_pixel_copies
 
 IMAGES_PER_CHECK = 256
@@ -39,6 +40,11 @@ class ParticleStack:
         self.pixel_size_A = table.pixel_size_A
         self.ctf = CTFParameters(*(torch.from_numpy(getattr(optics, f.name)) for f in fields(CTFParameters)))
         self.optics_group = torch.from_numpy(optics.optics_group)
+        self.aberrations = Aberrations(
+            *(torch.from_numpy(getattr(optics.aberrations, f.name)) for f in fields(Aberrations))
+        )
+        self.ctf_scale = torch.from_numpy(optics.ctf_scale)
+        self.ctf_b_factor_A2 = torch.from_numpy(optics.ctf_b_factor_A2)
         self.first_of_image = table.first_of_image if first_of_image is None else first_of_image
         self._signs = table.signs.astype(np.float32)
 
@@ -90,7 +96,27 @@ class ParticleStack:
         earlier = told_of_earlier(particle_table(self.table.star).columns, taken_over)
         copies = [told for _, told in told_of_copies(self.table)]
         copies += told_of_pixel_copies(self.table.first_of_image, self.first_of_image)
-        return [*self.table.warnings, *copies, *([] if earlier is None else [earlier])]
+        told = ", ".join(self.table.optics.aberrations.told())
+        corrected = [f"The file tells of {told}, which the run corrects for"] if told else []
+        return [*self.table.warnings, *corrected, *copies, *([] if earlier is None else [earlier])]
+
+    def transfer(self, particles: Tensor, frequencies_per_A: Tensor) -> Tensor:
+        """The CTF of chosen particles (b,) with all that the file tells of it, at k in 1/Å (K, 2): (b, K) float64."""
+        has_even = self.aberrations.has_even
+        phase = self.aberrations.ctf_phase(particles, frequencies_per_A) if has_even else None
+        ctf = evaluate_ctf(self.ctf[particles], frequencies_per_A, phase)
+        b_factor_A2, scale = self.ctf_b_factor_A2[particles], self.ctf_scale[particles]
+        if bool(b_factor_A2.any()):
+            squared = frequencies_per_A.to(torch.float64).square().sum(dim=1)
+            ctf = ctf * torch.exp(-b_factor_A2[:, None] * squared / 4)
+        return ctf if bool((scale == 1).all()) else ctf * scale[:, None]
+
+    def without_odd(self, packed: Tensor, particles: Tensor, frequencies_per_A: Tensor) -> Tensor:
+        """Images complex (b, K) of chosen particles at k in 1/Å (K, 2), without what odd aberrations do to them."""
+        if not self.aberrations.has_odd:
+            return packed
+        phase = self.aberrations.image_phase(particles, self.ctf[particles], frequencies_per_A)
+        return packed * torch.polar(torch.ones_like(phase), -phase).to(packed)
 
     def __len__(self) -> int:
         return self.n_images
