@@ -41,11 +41,11 @@ def run(plan: StagePlan, gains: list[float]) -> list[Decision]:
 
 def test_the_final_passes_go_one_band_limit_beyond_refinement() -> None:
     limits = (8.0, 11.0, 15.0)
-    assert [r_max_of_final(r, limits, math.inf) for r in (8.0, 11.0, 15.0)] == [11.0, 15.0, 15.0]
+    assert [r_max_of_final(r, limits, math.inf) for r in (8.0, 11.0, 15.0)] == [12.0, 15.0, 15.0]
     assert r_max_of_final(9.2, (), math.inf) == 9.2
-    # A step beyond where half maps agree, which is not before the band limit where they did.
-    assert r_max_of_final(11.0, limits, 10.0) == pytest.approx(13.3)
-    assert r_max_of_final(11.0, limits, 5.0) == pytest.approx(1.33 * 8)
+    # A half beyond where half maps agree, which is not before the band limit where they did.
+    assert r_max_of_final(11.0, limits, 9.0) == pytest.approx(13.5)
+    assert r_max_of_final(11.0, limits, 5.0) == pytest.approx(1.5 * 8)
     assert r_max_of_final(11.0, limits, 14.0) == 15.0
 
 

@@ -170,20 +170,21 @@ EXPECTED_SHARE_OF_EXACT = 0.3
 USUAL_LAST_R_MAX, EXPECTED_SHARE_OF_FINE = 36.0, 0.3
 
 
-# The final map reaches so many times as far as the half maps of refinement agree: about a step of the march.
-REACH_OF_FINAL = 1.33
+# The final map reaches so many times as far as the half maps of refinement agree. They agree further once the final
+# passes have found better poses, and the map of all particles holds more than its halves.
+REACH_OF_FINAL = 1.5
 
 
 def r_max_of_final(r_max: float, refined_r_max: Sequence[float], agree_to: float) -> float:
-    """The band limit of the final passes after a refinement that ended at r_max: a step of its march beyond.
+    """The band limit of the final passes after a refinement that ended at r_max.
 
     Half maps cease to agree where refinement ends, but the map of all particles holds more. For that reason refinement
-    leaves out the last of its band limits. Where half maps `agree_to` less than r_max, the step begins there, or at the
-    band limit before, where they agreed.
+    leaves out the last of its band limits. Where half maps `agree_to` less than r_max, what is added is counted from
+    there, or from the band limit before, where they agreed.
     """
-    finer = next((finer for finer in refined_r_max if finer > r_max), r_max)
+    last = max(refined_r_max, default=r_max)
     before = max((coarser for coarser in refined_r_max if coarser < r_max), default=r_max)
-    return min(finer, REACH_OF_FINAL * max(before, agree_to))
+    return min(max(last, r_max), REACH_OF_FINAL * max(before, min(agree_to, r_max)))
 
 
 def plan_stage(
