@@ -123,9 +123,10 @@ class Env:
     def folds(self) -> Folds:
         """Half and fold of each particle; halves are those of its file where the run begins with what these know."""
         stack = self.source.stack
-        dealt = Folds.deal(self.settings.n_particles, self.generator("halves"), torch.from_numpy(stack.first_of_image))
+        first = torch.from_numpy(stack.first_of_image)
+        dealt = Folds.deal(self.settings.n_particles, self.generator("halves"), first)
         halves = None if self.settings.initial == "random" else stack.halves
-        return dealt if halves is None else dataclasses.replace(dealt, half=halves)
+        return dealt if halves is None else dataclasses.replace(dealt, half=halves[first])
 
     @property
     def given_poses(self) -> tuple[Tensor, Tensor] | None:
