@@ -63,8 +63,8 @@ SLOW = {
         False, EPOCHS_SPENT,
     ),
     "refine": Verb(
-        ("refine", "posed.star", "-o", "refined", "--epochs", "0.3", "--threads", "1"), in_folder("refined", *MAPS),
-        in_folder("refined", *PICTURES), False,
+        ("refine", "posed.star", "-o", "refined", "--max-resolution", "50", "--threads", "1"),
+        in_folder("refined", *MAPS), in_folder("refined", *PICTURES), False,
     ),
     "inspect -o": Verb(
         ("inspect", "particles.star", "-o", "seen", "--threads", "1"), ("seen/inspect.json",),
