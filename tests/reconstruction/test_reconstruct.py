@@ -239,7 +239,7 @@ def test_epochs_end_the_run_unconverged(short_run: RunResult) -> None:
 
 def test_nothing_but_the_runs_files_is_left_in_the_folder(short_run: RunResult) -> None:
     names = {entry.name for entry in short_run.output.iterdir()}
-    maps = {"map.mrc", "half1.mrc", "half2.mrc", "mask.mrc", "fsc.star"}
+    maps = {"map.mrc", "half1.mrc", "half2.mrc", "mask.mrc", "fsc.star", "reslog.star"}
     particles = {"particles.star", "matches.star", "matches.mrcs", "noise.star"}
     assert names == maps | particles | {"events.jsonl", "config.toml"}
     assert ParticleStack.open(short_run.output / "matches.star", short_run.output).n_images == 8
