@@ -180,7 +180,7 @@ def test_a_small_box_ends_below_its_nyquist_frequency() -> None:
 
 def test_the_settings_are_toml_that_reads_back() -> None:
     asked = {"datadir": 'a folder/with "quotes", a \\ and an Å', "epochs": 2.5, "threads": 3}
-    settings = choose(**asked).model_copy(update={"initial": "map", "initial_map": "/a map.mrc"})
+    settings = choose(**asked).model_copy(update={"initial": "map", "initial_map": "/a map.mrc", "initial_r_max": 9.2})
     settings = settings.with_contrast(Contrast.decide("auto", -9.5))
     assert (settings.contrast, settings.contrast_z) == ("black", -9.5)
     text = settings.to_toml()
