@@ -15,6 +15,8 @@ import pytest
 from hoarfrost.cli import main, summary
 from hoarfrost.evaluation.options import EvaluateOptions
 from hoarfrost.io.guinier_star import GuinierCurves, write_guinier
+from hoarfrost.io.mrc import write_volume
+from hoarfrost.io.reslog_star import write_reslog
 from hoarfrost.reconstruction.result import RunResult
 from hoarfrost.reconstruction.starts.agreement import StartsResult
 from hoarfrost.reporting import report as run_report
@@ -129,6 +131,20 @@ def test_a_sharpened_map_is_told_with_its_b_factor(tmp_path: Path) -> None:
         patch.setattr(summary, "read_views", lambda folder: views)
         lines = list(summary.summary(RunResult(**vars(RESULT) | {"classes": (of_class,)})))
     assert f"Sharpened:  {path}, B-factor -92 Å²" in lines
+
+
+def test_local_resolution_and_what_more_particles_would_give_are_told(tmp_path: Path) -> None:
+    numbers = np.array([500.0, 1000.0, 1500.0, 2000.0])
+    write_reslog(tmp_path / "reslog.star", numbers, (0.01 + 0.005 * np.log(numbers / 500)) ** -0.5, 4.0)
+    write_volume(tmp_path / "mask.mrc", np.ones((8, 8, 8)), 2.0)
+    write_volume(tmp_path / "local_resolution.mrc", np.linspace(6, 8, 512).reshape(8, 8, 8), 2.0)
+    of_class = SimpleNamespace(**vars(CLASS) | {"folder": tmp_path})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(summary, "has_views", lambda folder: False)
+        lines = list(summary.summary(RunResult(**vars(RESULT) | {"classes": (of_class,)})))
+    assert "Locally:    6.2 Å in the finest tenth of the particle, 7.8 Å in the coarsest" in lines
+    twice_A = (0.01 + 0.005 * np.log(8)) ** -0.5
+    assert f"More:       twice as many particles like these would come to about {twice_A:.1f} Å" in lines
 
 
 @pytest.mark.usefixtures("drawn")

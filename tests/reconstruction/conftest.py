@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hoarfrost.io.mrc import read_volume
+import hoarfrost
+from hoarfrost.io.mrc import read_volume, write_volume
 from hoarfrost.maths.fourier import fourier_resize
 from hoarfrost.model.quadratic import Mixture
 from hoarfrost.particles.stack import ParticleStack
@@ -26,7 +27,18 @@ from hoarfrost.reconstruction.settings.settings import Settings
 from hoarfrost.reconstruction.starts.agreement import StartMaps
 from hoarfrost.reconstruction.state.phase import Tally, drive
 from hoarfrost.reconstruction.watch.events import Event
+from hoarfrost.simulation.phantom import make_phantom
 from hoarfrost.simulation.simulate import SimulatedData
+
+
+@pytest.fixture(scope="session")
+def detailed(tmp_path_factory: pytest.TempPathFactory) -> SimulatedData:
+    """500 particles of 40 pixels of 8 Å: many small blobs, so that there is detail beyond the first band limit."""
+    folder = tmp_path_factory.mktemp("particles")
+    write_volume(folder / "phantom.mrc", make_phantom(40, seed=3, n_blobs=24).numpy(), 8.0)
+    return hoarfrost.simulate(
+        folder / "phantom.mrc", folder / "data", n_particles=500, snr=1.0, shift_sigma_A=8.0, seed=1
+    )
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,6 @@ from hoarfrost.reconstruction.settings.initial import Initial
 from hoarfrost.reconstruction.settings.options import Options
 from hoarfrost.reconstruction.settings.plan import resolve
 from hoarfrost.reconstruction.starts.given import given_volume, scale_of
-from hoarfrost.simulation.phantom import make_phantom
 from hoarfrost.simulation.simulate import SimulatedData
 
 BOX, PIXEL_A, N = 40, 8.0, 500
@@ -46,12 +45,8 @@ QUICK: dict[str, Any] = {**OPTIONS, "max_resolution_A": LENGTH_A / 10.5}
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> SimulatedData:
-    folder = tmp_path_factory.mktemp("particles")
-    write_volume(folder / "phantom.mrc", make_phantom(BOX, seed=3, n_blobs=24).numpy(), PIXEL_A)
-    return hoarfrost.simulate(
-        folder / "phantom.mrc", folder / "data", n_particles=N, snr=1.0, shift_sigma_A=8.0, seed=1
-    )
+def data(detailed: SimulatedData) -> SimulatedData:
+    return detailed
 
 
 def posed(data: SimulatedData, name: str, off_deg: float, off_A: float, **columns: Any) -> Path:

@@ -13,8 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import hoarfrost
-from hoarfrost.io.mrc import read_volume, write_volume
+from hoarfrost.io.mrc import read_volume
 from hoarfrost.io.particles_star import read_particles
 from hoarfrost.maths.fourier import FourierDisc, fourier_resize
 from hoarfrost.maths.fsc import fourier_shell_correlation, resolution_A
@@ -58,13 +57,8 @@ LENGTH_A = BOX * PIXEL_A
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> SimulatedData:
-    folder = tmp_path_factory.mktemp("particles")
-    # Many small blobs, so that there is detail beyond the first band limit.
-    write_volume(folder / "phantom.mrc", make_phantom(BOX, seed=3, n_blobs=24).numpy(), PIXEL_A)
-    return hoarfrost.simulate(
-        folder / "phantom.mrc", folder / "data", n_particles=N, snr=1.0, shift_sigma_A=8.0, seed=1
-    )
+def data(detailed: SimulatedData) -> SimulatedData:
+    return detailed
 
 
 @pytest.fixture(scope="module")

@@ -27,11 +27,6 @@ class AberrationTable:
     odd: Floats
     even: Floats
 
-    @classmethod
-    def none(cls, n: int) -> "AberrationTable":
-        """Of n particles whose file tells of none."""
-        return cls(np.zeros(n, np.int64), np.zeros((1, 2)), np.zeros((1, 0)), np.zeros((1, 0)))
-
     def told(self) -> Iterator[str]:
         """What the file tells of, in words."""
         for values, what in ((self.beam_tilt_mrad, "beam tilt"), (self.odd, "odd aberrations"),

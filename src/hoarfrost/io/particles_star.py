@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hoarfrost.errors import DataError
+from hoarfrost.io.columns import HALF_COLUMN
 from hoarfrost.io.cs_particles import read_cs_particles, signs
 from hoarfrost.io.image_names import check_datadir, find_stack, found_none, parse_image_name
 from hoarfrost.io.mrc import ImageStack
@@ -68,11 +69,11 @@ class ParticleTable:
         Raises DataError for a half that is neither 1 nor 2.
         """
         particles = particle_table(self.star)
-        if "rlnRandomSubset" not in particles.columns:
+        if HALF_COLUMN not in particles.columns:
             return None
-        halves = integer_column(self.star.path, particles, "rlnRandomSubset")
+        halves = integer_column(self.star.path, particles, HALF_COLUMN)
         is_bad = (halves != 1) & (halves != 2)
-        refuse_rows(self.star.path, is_bad, "1 or 2 in rlnRandomSubset", lambda row: str(halves[row]))
+        refuse_rows(self.star.path, is_bad, f"1 or 2 in {HALF_COLUMN}", lambda row: str(halves[row]))
         return halves - 1 if len(np.unique(halves)) == 2 else None
 
     @property

@@ -18,7 +18,7 @@ from hoarfrost.evaluation.local_resolution import FILE as LOCAL_RESOLUTION
 from hoarfrost.evaluation.local_resolution import LEAST_R_MAX, local_resolution
 from hoarfrost.evaluation.sharpen import sharpen
 from hoarfrost.io.atomic import is_leftover, is_of_job, write_text_atomically, writing_to
-from hoarfrost.io.columns import SIGN_COLUMN
+from hoarfrost.io.columns import HALF_COLUMN, SIGN_COLUMN
 from hoarfrost.io.folders import check_output as check_folder
 from hoarfrost.io.fsc_star import COLUMNS, FscCurves, write_fsc
 from hoarfrost.io.guinier_star import GuinierCurves, write_guinier
@@ -120,7 +120,7 @@ def write_results(output: Path, stack: ParticleStack, settings: Settings, final:
         "rlnMaxValueProbDistribution": found.probability.numpy(),
         "rlnLogLikeliContribution": found.log_evidence.numpy(),
         "hoarfrostJunkProbability": found.junk.numpy(),
-        "rlnRandomSubset": (final.half + 1).numpy(),
+        HALF_COLUMN: (final.half + 1).numpy(),
     }
     if settings.contrast == "black":
         columns[SIGN_COLUMN] = -stack.table.signs.astype(np.int64)

@@ -225,7 +225,7 @@ class FinalPasses:
             if self.are_apart:
                 of_halves, fsc = _halves(env, parts, of_class)
                 halves.append(of_halves)
-                by_number.append(resolution_by_number(env, sums, c, of_class, self.r_max))
+                by_number.append(resolution_by_number(env, sums, c, of_class, fsc, self.r_max))
             else:
                 assert self.solved is not None
                 fsc = self.solved.fsc[c]
