@@ -37,10 +37,11 @@ def zeros(values: Tensor) -> Tensor:
     return LINE[at] + fraction * (LINE[1] - LINE[0])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("voltage_kV", "wavelength_A"), [(100, 0.037014), (200, 0.025079), (300, 0.019687)])
-def test_wavelengths_are_those_of_the_textbooks(voltage_kV: float, wavelength_A: float) -> None:
+def test_wavelengths_are_those_of_the_textbooks(voltage_kV: float, wavelength_A: float, dtype: torch.dtype) -> None:
     # Reimer & Kohl, Transmission Electron Microscopy, table A.1.
-    found = electron_wavelength_A(torch.tensor(float(voltage_kV), dtype=torch.float64))
+    found = electron_wavelength_A(torch.tensor(float(voltage_kV), dtype=dtype))
     assert float(found) == pytest.approx(wavelength_A, abs=1e-6)
 
 

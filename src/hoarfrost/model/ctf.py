@@ -43,9 +43,10 @@ def electron_wavelength_A(voltage_kV: Tensor) -> Tensor:
     λ = h / √(2 m e U (1 + e U / 2 m c²)); 0.0197 Å at 300 kV.
     """
     potential_V = voltage_kV * 1e3
-    relativistic = 1 + ELECTRON_CHARGE_C * potential_V / (2 * ELECTRON_MASS_KG * LIGHT_SPEED_M_S**2)
-    momentum = torch.sqrt(2 * ELECTRON_MASS_KG * ELECTRON_CHARGE_C * potential_V * relativistic)
-    return PLANCK_J_S / momentum * 1e10
+    relativistic = 1 + ELECTRON_CHARGE_C / (2 * ELECTRON_MASS_KG * LIGHT_SPEED_M_S**2) * potential_V
+    # Constants first: 2 m e alone is 0 in float32.
+    at_one_volt_A = PLANCK_J_S / math.sqrt(2 * ELECTRON_MASS_KG * ELECTRON_CHARGE_C) * 1e10
+    return at_one_volt_A / torch.sqrt(potential_V * relativistic)
 
 
 def evaluate_ctf(parameters: CTFParameters, frequencies_per_A: Tensor, phase: Tensor | None = None) -> Tensor:
