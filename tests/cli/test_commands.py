@@ -101,6 +101,7 @@ def test_reconstruct_leaves_every_choice_to_the_verb(
         "method": "auto",
         "device": "auto",
         "rotate_grid": False,
+        "refine_optics": True,
     } | {
         "contrast": "auto",
         "overwrite": False,
@@ -183,7 +184,7 @@ def test_reconstruct_hands_over_every_option(replace: Callable[..., Calls], caps
     options = (
         "--seed 3 --starts 2 --max-resolution 20 --diameter 180 --symmetry D2 --method sgd --epochs 2.5 "
         "--batch-size 50 --shift-sigma 5 --shift-extent 15 --device cpu --threads 2 --held-out 80 --datadir data "
-        "--rotate-grid --memory 3GB --contrast black --overwrite --checkpoint-every 5 --quiet"
+        "--rotate-grid --no-refine-optics --memory 3GB --contrast black --overwrite --checkpoint-every 5 --quiet"
     )
 
     assert main(["reconstruct", "particles.star", "--output", "run", *options.split()]) == 0
@@ -207,6 +208,7 @@ def test_reconstruct_hands_over_every_option(replace: Callable[..., Calls], caps
         "held_out": 80,
         "datadir": Path("data"),
         "rotate_grid": True,
+        "refine_optics": False,
         "memory": "3GB",
         "contrast": "black",
         "overwrite": True,

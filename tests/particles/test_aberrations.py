@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from hoarfrost.maths.seeds import named_generator
 from hoarfrost.model.aberrations import zernike
 from hoarfrost.model.ctf import evaluate_ctf
 from hoarfrost.model.images import WhitenedImages
+from hoarfrost.particles.cache import PackedCache
 from hoarfrost.particles.preprocess import Preprocessor
 from hoarfrost.particles.source import ParticleSource
 from hoarfrost.particles.stack import ParticleStack
@@ -46,11 +48,13 @@ def with_columns(plain: Path, name: str, columns: dict[str, list[str]], block: s
     return path
 
 
-def images_of(path: Path) -> WhitenedImages:
-    stack = ParticleStack.open(path)
+def source_of(stack: ParticleStack) -> ParticleSource:
     # The mask of the whole image, so that it does not mix frequencies.
-    source = ParticleSource(stack, Preprocessor(BOX, 0.9 * BOX, 0.0), torch.arange(N), named_generator(0, "noise"))
-    return source.images(torch.arange(N), FourierDisc(BOX, 16.0))
+    return ParticleSource(stack, Preprocessor(BOX, 0.9 * BOX, 0.0), torch.arange(N), named_generator(0, "noise"))
+
+
+def images_of(path: Path) -> WhitenedImages:
+    return source_of(ParticleStack.open(path)).images(torch.arange(N), FourierDisc(BOX, 16.0))
 
 
 def shifted_in_phase(path: Path, name: str, phase: Tensor) -> str:
@@ -110,3 +114,34 @@ def test_a_list_that_is_none_is_named(plain: Path, text: str) -> None:
     path = with_columns(plain, "bad.star", {"rlnOddZernike": [text]})
     with pytest.raises(DataError, match=r"bad\.star.* row 1: expected numbers like \[0.1,-2\] in rlnOddZernike"):
         read_particles(path)
+
+
+def test_the_slope_of_a_ctf_is_its_derivative_by_the_phase(plain: Path) -> None:
+    stack = ParticleStack.open(with_columns(plain, "even.star", {"rlnEvenZernike": ["[0,0,0,0,40,0]"]}))
+    everyone, k, step = torch.arange(N), frequencies(), 1e-4
+    ahead, behind = (stack.transfer(everyone, k, turned) for turned in (step, -step))
+    slope = stack.transfer(everyone, k, math.pi / 2)
+    torch.testing.assert_close(slope, (ahead - behind) / (2 * step), rtol=0, atol=1e-7)
+
+
+def test_other_optics_give_the_images_of_a_file_that_tells_them(plain: Path) -> None:
+    other = with_columns(plain, "tilted.star", {"rlnBeamTiltX": ["1.5"], "rlnBeamTiltY": ["-0.5"]})
+    disc, everyone = FourierDisc(BOX, 16.0), torch.arange(N)
+    told, source = ParticleStack.open(other), source_of(ParticleStack.open(plain))
+    kept = source.in_use(1, PackedCache(N, 1 << 30))
+    before = kept.images(everyone, disc)
+    changed = kept.with_optics(kept.stack.with_optics(told.ctf, told.aberrations))
+    # Images that were kept are those of the optics before.
+    after, expected = changed.images(everyone, disc), images_of(other)
+    torch.testing.assert_close(after.data, expected.data)
+    torch.testing.assert_close(after.ctf, expected.ctf)
+    assert float((after.data - before.data).abs().max()) > 0.1
+    scale = kept.ctf_slope(everyone, disc) / kept.stack.transfer(
+        everyone, disc.coordinates / (BOX * PIXEL_A), math.pi / 2
+    )
+    torch.testing.assert_close(
+        (before.ctf / scale).double(),
+        kept.stack.transfer(everyone, disc.coordinates / (BOX * PIXEL_A)),
+        rtol=1e-4,
+        atol=1e-4,
+    )

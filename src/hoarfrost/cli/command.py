@@ -48,6 +48,8 @@ def _option(parameter: inspect.Parameter, field: FieldInfo) -> inspect.Parameter
     kind, default = _type(parameter.annotation), parameter.default
     told = Parameter(
         name=fact(field, "flags") or [flag_of(parameter.name)],
+        # Others are off unless given.
+        negative=[f"--no-{flag_of(parameter.name).removeprefix('--')}"] if default is True else (),
         show_default=_numbers if isinstance(default, tuple) else not isinstance(default, bool | None),
         consume_multiple=True if Sequence in _origins(kind) else None,
     )

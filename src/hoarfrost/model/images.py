@@ -36,9 +36,14 @@ class WhitenedImages(Rows):
 def whiten(packed: Tensor, ctf: Tensor, noise_variance: Tensor, disc: FourierDisc) -> WhitenedImages:
     """Prepare packed images (b, K) with CTFs (b, K) and noise variance σ² per coefficient, (K,) or (b, K)."""
     weights = disc.weights.to(packed.device)
-    scale = (weights / noise_variance).sqrt()
+    scale = whitening_scale(noise_variance, disc)
     data = packed * scale
     log_noise = (weights * (math.pi * noise_variance).log()).sum(-1)
     log_constant = -data.abs().square().sum(-1, dtype=torch.float64) - log_noise
     dtype = packed.real.dtype
     return WhitenedImages(data.to(packed.dtype), (ctf * scale).to(dtype), log_constant.to(torch.float64))
+
+
+def whitening_scale(noise_variance: Tensor, disc: FourierDisc) -> Tensor:
+    """What coefficients of the disc are multiplied by, given their noise variance σ²: (…, K)."""
+    return (disc.weights.to(noise_variance.device) / noise_variance).sqrt()

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 import threading
 from collections import Counter
 from collections.abc import Generator, Iterable
@@ -14,7 +15,7 @@ from hoarfrost.errors import DataError
 from hoarfrost.io.noise_star import NoiseSpectra
 from hoarfrost.maths.fourier import FourierDisc, centred_window
 from hoarfrost.model.ctf import evaluate_ctf
-from hoarfrost.model.images import WhitenedImages, whiten
+from hoarfrost.model.images import WhitenedImages, whiten, whitening_scale
 from hoarfrost.parallel.prefetch import prefetched
 from hoarfrost.particles.cache import PackedCache, from_records, record_size, to_records
 from hoarfrost.particles.contrast import central_disc, central_signals, signed_rank_z
@@ -124,6 +125,16 @@ class ParticleSource:
         self._mask = dataclasses.replace(self.preprocessor, diameter_px=diameter_px).mask()
         self.cache.begin(0)
 
+    def with_optics(self, stack: ParticleStack) -> "ParticleSource":
+        """The same images with the optics of a stack that has them. The noise stays as it was found."""
+        source = copy.copy(self)
+        source._see(stack)
+        return source
+
+    def _see(self, stack: ParticleStack) -> None:
+        self.stack = stack
+        self.cache.begin(0)
+
     def close(self) -> None:
         """Let go of the images that are kept."""
         self.cache.close()
@@ -176,6 +187,13 @@ class ParticleSource:
         packed = self.stack.without_odd(packed, indices, frequencies_per_A)
         ctf = self.stack.transfer(indices, frequencies_per_A)
         return whiten(packed, ctf, self.noise_variance(indices, disc), disc)
+
+    def ctf_slope(self, indices: Tensor, disc: FourierDisc) -> Tensor:
+        """The derivative by its phase χ of the CTF that whitened images (b,) have, float32 (b, K)."""
+        frequencies_per_A = disc.coordinates / (disc.box * self.stack.pixel_size_A)
+        slope = self.stack.transfer(indices, frequencies_per_A, math.pi / 2)
+        scale = whitening_scale(self.noise_variance(indices, disc), disc)
+        return (slope * scale).to(self.device, torch.float32)
 
     def _pack(self, indices: Tensor, disc: FourierDisc) -> Tensor:
         """Normalised, masked and transformed, complex64 (b, K)."""

@@ -1,7 +1,9 @@
 """The particle images of a STAR file, read a minibatch at a time."""
 
+import copy
 from collections.abc import Collection, Sequence
 from dataclasses import fields
+from functools import cached_property
 from pathlib import Path
 from typing import final
 
@@ -68,6 +70,19 @@ class ParticleStack:
         halves = self.table.halves
         return None if halves is None else torch.from_numpy(halves)
 
+    @cached_property
+    def group(self) -> Tensor:
+        """The number from 0 of each particle's optics group, int64 (n,)."""
+        numbers, group = torch.unique(self.optics_group, return_inverse=True)
+        return torch.arange(len(numbers))[group]
+
+    @cached_property
+    def micrograph(self) -> Tensor:
+        """A number from 0 for the micrograph of each particle, int64 (n,): by its name, or else by its image's file."""
+        names = particle_table(self.table.star).columns.get("rlnMicrographName")
+        of = self.table.stack_number if names is None else np.array(list(names))
+        return torch.from_numpy(np.unique(of, return_inverse=True)[1].reshape(-1))
+
     @property
     def has_signs(self) -> bool:
         """Whether the file tells that some images have to be inverted."""
@@ -100,10 +115,23 @@ class ParticleStack:
         corrected = [f"The file tells of {told}, which the run corrects for"] if told else []
         return [*self.table.warnings, *corrected, *copies, *([] if earlier is None else [earlier])]
 
-    def transfer(self, particles: Tensor, frequencies_per_A: Tensor) -> Tensor:
-        """The CTF of chosen particles (b,) with all that the file tells of it, at k in 1/Å (K, 2): (b, K) float64."""
-        has_even = self.aberrations.has_even
-        phase = self.aberrations.ctf_phase(particles, frequencies_per_A) if has_even else None
+    def with_optics(self, ctf: CTFParameters, aberrations: Aberrations) -> "ParticleStack":
+        """The same images, recorded with other CTF parameters and aberrations; `table` has what the file tells."""
+        other = copy.copy(self)
+        other._take(ctf, aberrations)
+        return other
+
+    def _take(self, ctf: CTFParameters, aberrations: Aberrations) -> None:
+        self.ctf, self.aberrations = ctf, aberrations
+
+    def transfer(self, particles: Tensor, frequencies_per_A: Tensor, turned_rad: float = 0.0) -> Tensor:
+        """The CTF of chosen particles (b,) with all that the file tells of it, at k in 1/Å (K, 2): (b, K) float64.
+
+        With the phase χ `turned_rad` further: a quarter turn gives the derivative by χ.
+        """
+        phase = None
+        if self.aberrations.has_even or turned_rad:
+            phase = self.aberrations.ctf_phase(particles, frequencies_per_A) + turned_rad
         ctf = evaluate_ctf(self.ctf[particles], frequencies_per_A, phase)
         b_factor_A2, scale = self.ctf_b_factor_A2[particles], self.ctf_scale[particles]
         if bool(b_factor_A2.any()):

@@ -15,7 +15,9 @@ from torch import Tensor
 from hoarfrost.maths.fourier import FourierDisc, radius_grid
 from hoarfrost.maths.rotations import random_rotations
 from hoarfrost.maths.seeds import named_generator
+from hoarfrost.model.aberrations import Aberrations
 from hoarfrost.model.all_poses.band import BandModel
+from hoarfrost.model.ctf import CTFParameters
 from hoarfrost.model.images import WhitenedImages
 from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.model.sphere import Spheres
@@ -150,6 +152,17 @@ class Env:
             return dataclasses.replace(self, settings=settings, source=source, memo=Memo())
 
         return self.memo.get("narrowed", (diameter_A,), make)
+
+    def with_optics(self, ctf: CTFParameters, aberrations: Aberrations) -> Env:
+        """The same run of particles that were recorded with other optics than their file tells."""
+
+        def make() -> Env:
+            self.memo.close()  # what followed from other CTFs
+            source = self.source.with_optics(self.source.stack.with_optics(ctf, aberrations))
+            return dataclasses.replace(self, source=source, memo=Memo())
+
+        key = ctf.defocus_u_A, ctf.defocus_angle_deg, aberrations.group
+        return self.memo.get("with optics", key, make)
 
     def close(self) -> None:
         """Let go of all that was made."""

@@ -5,6 +5,7 @@ with the particles that show it, and its map beside that folder, class001.mrc.
 """
 
 import contextlib
+import dataclasses
 import re
 import shlex
 import shutil
@@ -17,13 +18,16 @@ from hoarfrost.errors import UsageError
 from hoarfrost.evaluation.local_resolution import FILE as LOCAL_RESOLUTION
 from hoarfrost.evaluation.local_resolution import LEAST_R_MAX, local_resolution
 from hoarfrost.evaluation.sharpen import sharpen
+from hoarfrost.io.aberrations_star import AberrationTable
 from hoarfrost.io.atomic import is_leftover, is_of_job, write_text_atomically, writing_to
 from hoarfrost.io.columns import HALF_COLUMN, SIGN_COLUMN
+from hoarfrost.io.fitted_star import with_fitted_optics
 from hoarfrost.io.folders import check_output as check_folder
 from hoarfrost.io.fsc_star import COLUMNS, FscCurves, write_fsc
 from hoarfrost.io.guinier_star import GuinierCurves, write_guinier
 from hoarfrost.io.mrc import write_volume
 from hoarfrost.io.noise_star import NoiseSpectra, write_noise
+from hoarfrost.io.particles_star import ParticleTable
 from hoarfrost.io.posed_star import write_posed_particles
 from hoarfrost.io.reslog_star import NAME as RESLOG
 from hoarfrost.io.reslog_star import write_reslog
@@ -112,9 +116,11 @@ def has_finished(output: Path, *, has_checkpoint: bool) -> bool:
     return (output / RESULTS_ARE_THERE).exists() and not has_checkpoint
 
 
-def write_results(output: Path, stack: ParticleStack, settings: Settings, final: FinalMaps) -> None:
+def write_results(
+    output: Path, stack: ParticleStack, settings: Settings, final: FinalMaps, *, has_fitted_optics: bool = False
+) -> None:
     """Write the maps, how well their halves agree, the particles, and the settings with what was found out since."""
-    found = final.poses
+    found, table = final.poses, _fitted_table(stack) if has_fitted_optics else stack.table
     best = found.class_probability.argmax(dim=1)
     columns = {
         "rlnMaxValueProbDistribution": found.probability.numpy(),
@@ -140,11 +146,23 @@ def write_results(output: Path, stack: ParticleStack, settings: Settings, final:
         if settings.classes > 1:
             _write_map(map_path, of_class.volume, settings)
             if len(rows):
-                write_posed_particles(folder / "particles.star", stack.table, *poses, columns, rows.numpy())
+                write_posed_particles(folder / "particles.star", table, *poses, columns, rows.numpy())
             write_text_atomically(folder / "config.toml", settings.to_toml())
-    write_posed_particles(output / RESULTS_ARE_THERE, stack.table, *poses, columns)
+    write_posed_particles(output / RESULTS_ARE_THERE, table, *poses, columns)
     write_text_atomically(output / "config.toml", settings.to_toml())
     remove_live(output)
+
+
+def _fitted_table(stack: ParticleStack) -> ParticleTable:
+    """The rows of the stack's file with the optics that the stack has."""
+    ctf, aberrations = stack.ctf, stack.aberrations
+    defocus = {
+        "rlnDefocusU": ctf.defocus_u_A.numpy(),
+        "rlnDefocusV": ctf.defocus_v_A.numpy(),
+        "rlnDefocusAngle": ctf.defocus_angle_deg.numpy(),
+    }
+    fitted = {field.name: getattr(aberrations, field.name).numpy() for field in dataclasses.fields(aberrations)}
+    return with_fitted_optics(stack.table, defocus, AberrationTable(**fitted))
 
 
 def _write_maps(folder: Path, maps: ClassMaps, settings: Settings) -> None:

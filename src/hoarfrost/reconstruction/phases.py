@@ -1,9 +1,10 @@
-"""The story of a run in five phases: starts, symmetry, refinement, final passes, views alike. Each is a value.
+"""The story of a run in six phases, each of which is a value: see the table.
 
 starts      random maps, sums over all poses, until two agree           → the maps of a start
 symmetry    axes found in the map, imposed on it                        → the same, with a point group
 given       or, in place of both: maps from poses, or a map, of a file  → the same
 refinement  two halves apart, few poses an image, band limit by limit   → maps of two halves
+optics      defocus and aberrations that explain particles better       → the same particles, and more refinement
 final       every particle against the common map                       → maps, half maps, poses
 views       without symmetry: are views that look alike told apart      → the same, or a map of an odd unit
 """
@@ -18,6 +19,8 @@ from typing import final
 
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.held_out import HeldOut
+from hoarfrost.reconstruction.optics.fit_optics import FitOptics, is_due
+from hoarfrost.reconstruction.optics.fitted import FittedOptics
 from hoarfrost.reconstruction.refinement.final_passes import FinalPasses
 from hoarfrost.reconstruction.refinement.march import March
 from hoarfrost.reconstruction.starts.agreement import StartsResult
@@ -43,7 +46,7 @@ class Run:
     the last step has to tell, each with the tally and the fraction done then.
     """
 
-    phase: Starts | Given | ImposeSymmetry | March | FinalPasses | TellViews
+    phase: Starts | Given | ImposeSymmetry | March | FitOptics | FinalPasses | TellViews
     fraction_done: FractionDone
     symmetry: str | None = None
     correlation: float | None = None
@@ -51,6 +54,9 @@ class Run:
     starts: StartsResult = StartsResult()
     judged: HeldOut | None = None
     alike: Alike | None = None
+    optics: FittedOptics | None = None
+    fits: tuple[float, ...] = ()
+    has_changed: bool = False
     tally: Tally = Tally()
     seconds: float = 0.0
     news: tuple[tuple[News, Tally, float], ...] = ()
@@ -73,11 +79,16 @@ class Run:
 
     def step(self, env: Env) -> Run:
         """One step of the phase, or over to the next."""
-        env = env.narrowed(self.diameter_A)
+        env = self.env_of(env)
         phase = self.phase.step(env, self.tally)
         diameter_A = phase.diameter_A if isinstance(phase, Starts | Given) else self.diameter_A
         after = dataclasses.replace(self, phase=phase, diameter_A=diameter_A)
         return after.telling(env, phase.news)._at_next_phase(env)
+
+    def env_of(self, env: Env) -> Env:
+        """What steps work with: that of the whole run, with what the run has found of the particles."""
+        env = env.narrowed(self.diameter_A)
+        return env if self.optics is None else env.with_optics(self.optics.ctf, self.optics.aberrations)
 
     def _at_next_phase(self, env: Env) -> Run:
         phase, tally = self.phase, self.tally
@@ -92,6 +103,14 @@ class Run:
         if isinstance(phase, ImposeSymmetry) and phase.result is not None:
             march = March.begin(env, phase.result, phase.symmetry, tally)
             return dataclasses.replace(self, phase=march, symmetry=phase.symmetry, correlation=phase.correlation)
+        if isinstance(phase, March | FinalPasses) and is_due(env, phase, self.fits, has_changed=self.has_changed):
+            fit = FitOptics.begin(env, phase, self.optics)
+            assert fit.fold_pass is not None
+            return dataclasses.replace(self, phase=fit, fits=(*self.fits, fit.fold_pass.r_max))
+        if isinstance(phase, FitOptics) and phase.is_over:
+            optics = phase.fitted or self.optics
+            after = dataclasses.replace(self, phase=phase.of, optics=optics, has_changed=phase.is_large)
+            return after._at_next_phase(env)
         if isinstance(phase, March) and phase.is_over:
             return dataclasses.replace(self, phase=FinalPasses.begin(env, phase.found, phase.refining))
         if isinstance(phase, FinalPasses) and phase.is_over and self.alike is None:
@@ -121,6 +140,6 @@ class Run:
         """The current maps, where the phase has any to show."""
         return (
             None
-            if isinstance(self.phase, Given | FinalPasses | TellViews)
-            else self.phase.shown(env.narrowed(self.diameter_A))
+            if isinstance(self.phase, Given | FitOptics | FinalPasses | TellViews)
+            else self.phase.shown(self.env_of(env))
         )

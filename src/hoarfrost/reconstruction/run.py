@@ -199,7 +199,7 @@ def share_on_circle_of(poses: Poses, symmetry: str) -> float:
 
 def _finished(run: Run, env: Env, output: Path, observer: Observer) -> RunResult:
     assert isinstance(run.phase, FinalPasses)
-    env = env.narrowed(run.diameter_A)
+    env = run.env_of(env)
     final, refined = run.phase.result(env), run.phase.refined
     settings = env.settings.model_copy(update={"symmetry": run.symmetry})
     junk, r_max = float(final.poses.junk.mean()), final.maps[0].halves.r_max
@@ -208,7 +208,8 @@ def _finished(run: Run, env: Env, output: Path, observer: Observer) -> RunResult
         run = run.telling(env, [News(env.final_stage, r_max, message=message)])
         observer.after(run, env)
     if env.team.is_first:
-        write_results(output, env.source.stack, settings, final)
+        has_fits = run.optics is not None
+        write_results(output, env.source.stack, settings, final, has_fitted_optics=has_fits)
     evidence = Evidence(
         starts=run.starts,
         spent_epochs=None if refined.converged else settings.epochs,

@@ -73,6 +73,12 @@ class LocalModel:
         self._sigma_px = max(min(prior.shift_sigma_px, self._extent_px), SMALLEST_SHIFT_SIGMA_PX)
         self._log_prior = -math.log(8 * math.pi**2) - math.log(2 * math.pi * self._sigma_px**2)
 
+    def slices(self, rotations: Tensor, shifts_px: Tensor) -> Tensor:
+        """S_t P_R V at poses (m, 3, 3) and (m, 2): what images would show without a CTF, complex64 (m, K)."""
+        points = self.frequencies.points(rotations)
+        sampled = self._spectrum(points.flatten(0, 1)).view(points.shape[:2])
+        return sampled * self.frequencies.phases(shifts_px)
+
     def log_density(self, images: WhitenedImages, rotations: Tensor, shifts_px: Tensor) -> Tensor:
         """log p(Ĩ, R, t | V) less the image's constant at poses (b, m, 3, 3) and (b, m, 2) of b images: (b, m)."""
         parts = self._parts(*rotations.shape[:2])

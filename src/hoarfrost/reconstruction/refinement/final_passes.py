@@ -131,6 +131,10 @@ class FinalPasses:
         explained = torch.zeros(env.settings.n_particles, 3, dtype=torch.float64)
         return cls(refined.maps.resized(box), r_max, refined, thorough, poses, explained, explained[:, 0].clone())
 
+    def without_sums(self) -> FinalPasses:
+        """Without the sums of the pass before, which were made by other optics than particles have now."""
+        return dataclasses.replace(self, before=None)
+
     def step(self, env: Env, tally: Tally) -> FinalPasses:
         """A batch of a pass; or the beginning of one; or the maps that it comes to."""
         if self.fold_pass is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
@@ -17,11 +18,15 @@ from hoarfrost.model.sphere import Spheres
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FoldMaps, FoldSums
 from hoarfrost.reconstruction.estimate.junk import Junk
-from hoarfrost.reconstruction.refinement.drawn import Drawn
+from hoarfrost.reconstruction.refinement.drawn import Drawn, RowsAndDraws
+from hoarfrost.reconstruction.refinement.e_step import LocalEStep
 from hoarfrost.reconstruction.refinement.refining import Refining, batches_of
 from hoarfrost.reconstruction.refinement.visit import Visit, add_draws
 from hoarfrost.reconstruction.schedule import LARGEST_PORTION
 from hoarfrost.symmetry.point_group import PointGroup
+
+Look = Callable[[list[LocalEStep], Visit, list[RowsAndDraws | None]], None]
+"""Is shown the E-steps of a batch's portion, the visit, and the draws of each class with their weights."""
 
 
 @final
@@ -30,7 +35,8 @@ class FoldPass:
     """A pass over the particles `members` (m,) under `maps` up to `r_max`; its statistics are for maps of `box` voxels.
 
     Particles come in portions, each of one fold. `sums` has the portions that are done, `drawn` what the one under way
-    has come to, and `refining` has its generator as it was when that portion began.
+    has come to, and `refining` has its generator as it was when that portion began. Unless the pass `is_for_maps` it
+    has no statistics, and is there for whoever looks on.
     """
 
     maps: FoldMaps
@@ -40,6 +46,7 @@ class FoldPass:
     refining: Refining
     drawn: Drawn
     sums: FoldSums = FoldSums()
+    is_for_maps: bool = True
 
     @classmethod
     def begin(cls, env: Env, maps: FoldMaps, r_max: float, box: int, members: Tensor, refining: Refining) -> FoldPass:
@@ -51,8 +58,8 @@ class FoldPass:
         """Whether all portions are summed."""
         return self.sums.portions == len(self._portions(env))
 
-    def step(self, env: Env) -> tuple[FoldPass, Visit]:
-        """Visit the next batch, and add it up."""
+    def step(self, env: Env, look: Look | None = None) -> tuple[FoldPass, Visit]:
+        """Visit the next batch, and add it up; `look` on, where that is given."""
         half, fold, members = self.portion(env)
         portion = env.memo.get("portion", (self.refining.generator, self.sums.portions), lambda: _Portion(self, env))
         if portion.n_visited != len(self.drawn.batches):
@@ -61,7 +68,10 @@ class FoldPass:
         visit = portion.next_visit()
         weights, junk = _weights(env, visit, self.refining.junk, portion.disc)
         draws = visit.draws(weights)
-        add_draws(portion.statistics, portion.e_steps, visit.images, draws)
+        if look is not None:
+            look(portion.e_steps, visit, draws)
+        if self.is_for_maps:
+            add_draws(portion.statistics, portion.e_steps, visit.images, draws)
         first, _ = env.team.bounds(len(visit.everyone))
         drawn = self.drawn.plus(draws, visit.looked_at, first, visit.images.data, env.team)
         searches = self.refining.searches.counting(visit.of_all.found_elsewhere)
@@ -123,7 +133,9 @@ class _Portion:
         searched = torch.rand(len(members), generator=generator) < of.refining.searches.share
         self.generator = generator.get_state()
         group = PointGroup(of.refining.symmetry)
-        self.statistics = [LocalStatistics(of.box, env.settings.box, v.device, group) for v in volumes]
+        self.statistics = (
+            [LocalStatistics(of.box, env.settings.box, v.device, group) for v in volumes] if of.is_for_maps else []
+        )
         self.n_visited = len(of.drawn.batches)
         self._replay(of.drawn, env, members)
         self._visits = of.refining.visits(env, self.e_steps, members, searched, self.n_visited)
@@ -134,7 +146,8 @@ class _Portion:
         stream = env.source.stream([env.team.share(batch) for batch in done], self.disc)
         for number, (batch, (_, images)) in enumerate(zip(done, stream, strict=True)):
             draws = drawn.of_batch(number, *env.team.bounds(len(batch)))
-            add_draws(self.statistics, self.e_steps, images, draws)
+            if self.statistics:
+                add_draws(self.statistics, self.e_steps, images, draws)
         for e_step, n_images in zip(self.e_steps, drawn.looked_at, strict=True):
             e_step.skip(n_images)
 

@@ -88,6 +88,13 @@ class March:
         found = Refined(_begun_with(env, given), first, False, given.converged, given.gain)
         return cls(given, last_r_max, refining, found)
 
+    def again(self, env: Env) -> March:
+        """Once more at the band limit that is done, and on from there: particles have other optics now."""
+        number = env.settings.refined_r_max.index(self.found.r_max)
+        return dataclasses.replace(
+            self, number=number, maps=self.found.maps, fsc=None, judged=(), is_over=False, news=()
+        )
+
     def step(self, env: Env, tally: Tally) -> March:
         """A batch of a sweep; or the M-step after it; or what follows from a band limit that is done."""
         if self.sweep is not None:

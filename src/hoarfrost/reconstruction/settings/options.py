@@ -103,6 +103,11 @@ class RunOptions(OptionsModel):
         gt=0,
         source="data",
     )
+    refine_optics: bool = option(
+        True,
+        "Fit defocus, astigmatism, beam tilt, trefoil and even aberrations once the map is finer than 6 Å. Used, and "
+        "written into the particle file, is what explains particles better that it was not fitted to.",
+    )
     held_out: int | None = option(
         None,
         "Particles to keep aside for judging progress. 100 unless given, or a fifth if there are fewer than 500. "
