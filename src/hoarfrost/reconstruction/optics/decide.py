@@ -45,12 +45,14 @@ class Evidence:
 class Decision:
     """New `optics`, or None where those before are kept, and a `message` for the user.
 
-    `is_large` says that maps made with the optics before are much worse than they could be.
+    `is_large` says that maps made with the optics before are much worse than they could be, and `is_promising` that
+    more particles may show more.
     """
 
     optics: FittedOptics | None
     message: str
     is_large: bool = False
+    is_promising: bool = False
 
 
 def decided(env: Env, evidence: Evidence, before: FittedOptics, r_max: float) -> Decision:
@@ -67,9 +69,11 @@ def decided(env: Env, evidence: Evidence, before: FittedOptics, r_max: float) ->
     even = EvenFit(torch.zeros(len(seen), N_TERMS - 1, dtype=torch.float64), Gain.none())
     if moved_rad < SMALL_RAD:
         even = fit_even(evidence.even[seen], micrograph, group[seen], half)
-    has_found = any(gain.is_sure for gain in (defocus.gain, even.gain, *(fit.gain for fit in odd)))
-    if not team.once_number(lambda: has_found):
-        return Decision(None, f"Optics as told: at {finest_A:.1f} Å no others explain particles better")
+    gains = (defocus.gain, even.gain, *(fit.gain for fit in odd))
+    is_promising = bool(team.once_number(lambda: any(gain.is_promising for gain in gains)))
+    if not team.once_number(lambda: any(gain.is_sure for gain in gains)):
+        message = f"Optics as they are: at {finest_A:.1f} Å no others explain particles better"
+        return Decision(None, message, is_promising=is_promising)
     change_A = torch.zeros(n, dtype=torch.float64).index_copy_(0, seen, defocus.change_A)
     coefficients = torch.zeros(n, N_TERMS - 1, dtype=torch.float64).index_copy_(0, seen, even.coefficients)
     of_groups = torch.zeros(groups, N_TERMS - 3, dtype=torch.float64)
@@ -81,7 +85,9 @@ def decided(env: Env, evidence: Evidence, before: FittedOptics, r_max: float) ->
     told = _told(before, after, group, defocus, odd, even, finest_A)
     largest_rad = max(moved_rad, float(of_odd.norm(dim=1).max()), float(coefficients.norm(dim=1).max()))
     is_large = team.once_number(lambda: largest_rad) >= SMALL_RAD
-    return Decision(after, f"Optics, with what others gain by them in nats an image: {'; '.join(told)}", is_large)
+    return Decision(
+        after, f"Optics, with what others gain by them in nats an image: {'; '.join(told)}", is_large, is_promising
+    )
 
 
 def _told(

@@ -1,7 +1,7 @@
 """A pass over particles that finds the optics they were recorded with, on the way of refinement or of final passes.
 
 Each particle is seen against the map of its half without its fold, as in a sweep, and counts by the probability that it
-is no junk. A pass begins with the particles of some micrographs, and ends with these where nothing is to be gained.
+is no junk. A pass begins with the particles of some micrographs, and ends with these where they promise no gain.
 What is found is kept only where particles, or frequencies, that it was not fitted to are better explained.
 """
 
@@ -122,7 +122,7 @@ class FitOptics:
     def _passed(self, env: Env, fold_pass: FoldPass) -> FitOptics:
         refining, r_max = fold_pass.refining.learnt(), fold_pass.r_max
         found = decided(env, self.evidence, self.before, r_max)
-        if found.optics is not None and len(self.others):
+        if found.is_promising and len(self.others):
             more = _over(env, fold_pass.maps, r_max, self.others, refining)
             return dataclasses.replace(self, others=self.others[:0], fold_pass=more, news=())
         of, again = dataclasses.replace(self.of, refining=refining), None

@@ -9,6 +9,8 @@ from torch import Tensor
 
 # A fit that chooses among dozens of deviations may do so by chance; one that has no choice needs less to be believed.
 SURE_ERRORS_OF_CHOSEN, SURE_ERRORS = 5.0, 3.0
+# More particles are looked at where some gain by so many errors.
+PROMISING_ERRORS = 2.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,11 @@ class Gain:
     def is_sure(self) -> bool:
         """Whether it is no chance."""
         return self.mean > (SURE_ERRORS_OF_CHOSEN if self.is_chosen else SURE_ERRORS) * self.error
+
+    @property
+    def is_promising(self) -> bool:
+        """Whether more particles may make it sure."""
+        return self.mean > PROMISING_ERRORS * self.error
 
     def __str__(self) -> str:
         return f"{self.mean:.2f} ± {self.error:.2f}"
