@@ -14,6 +14,7 @@ from hoarfrost.maths.fourier import centred_window
 from hoarfrost.nufft import torch as by_torch
 from hoarfrost.nufft.cpu import sums as by_cpu
 from hoarfrost.nufft.window import KaiserBessel, WindowedGrid
+from hoarfrost.parallel.threads import wide
 
 # Fourier pixels by which more is known than asked for, so that rounding loses no point at the reach itself.
 KNOWN_BEYOND_REACH = 0.01
@@ -42,8 +43,9 @@ class SpectrumSampler:
         half = min(grid_box // 2, math.ceil(oversampling * self._known_to)) + width
         around = torch.arange(grid_box // 2 - half, grid_box // 2 + half + 1, device=volumes.device) % grid_box
         values = torch.empty(*(len(around),) * 3, len(volumes), dtype=torch.complex64, device=volumes.device)
-        for c, volume in enumerate(volumes):
-            _put_spectrum((volume * gain3).to(torch.float32), grid_box, around, values[..., c])
+        with wide(grid_box**3):
+            for c, volume in enumerate(volumes):
+                _put_spectrum((volume * gain3).to(torch.float32), grid_box, around, values[..., c])
         self.values = torch.view_as_real(values).view(-1, 2 * len(volumes))
         self._taps = by_torch.WindowTaps(WindowedGrid(len(around), oversampling, window), device=volumes.device)
         self._sum_about = by_cpu.sum_about if is_compiled(self.values) else by_torch.sum_about

@@ -15,9 +15,11 @@ from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # publi
 from torch.distributed.rendezvous import rendezvous
 
 from hoarfrost.errors import LostProcessError, ToldElsewhereError, UsageError
+from hoarfrost.parallel.available import available_cores
 from hoarfrost.parallel.launch import Place, find_place
 from hoarfrost.parallel.processes import LostContactError, ProcessTeam, TerminatedError
 from hoarfrost.parallel.team import Team
+from hoarfrost.parallel.threads import cores, on_cores
 
 # Processes may start minutes apart, as they load from a cold network disk. Later none is ahead of another by more than
 # its part of a batch, which takes seconds.
@@ -38,13 +40,16 @@ def joined(device: str = "auto", threads: int | None = None) -> Iterator[Team]:
     Raises UsageError for an environment that makes no sense, LostProcessError where not all processes arrive.
     """
     place = find_place()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    if place.size == 1:
-        yield Team()
-        return
-    if threads is None:
-        torch.set_num_threads(_default_threads(place))
+    with on_cores(threads or _default_threads(place)):
+        if place.size == 1:
+            yield Team()
+            return
+        with _joined(place, device) as team:
+            yield team
+
+
+@contextlib.contextmanager
+def _joined(place: Place, device: str) -> Iterator[ProcessTeam]:
     team = _connect(place, _backend(place, device))
     with _terminations_raised():
         try:
@@ -109,11 +114,12 @@ def _timeout_s() -> float:
 
 def _default_threads(place: Place) -> int:
     """The part of the machine's cores for one process. torchrun sets 1 thread where the user sets none."""
+    if place.size == 1:
+        return min(cores(), available_cores())
     asked = os.environ.get("OMP_NUM_THREADS", "1")
     if asked.isdecimal() and int(asked) > 1:
         return int(asked)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // place.local_size)
+    return max(1, available_cores() // place.local_size)
 
 
 @contextlib.contextmanager

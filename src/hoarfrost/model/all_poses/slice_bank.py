@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hoarfrost.model.all_poses.pose_model import PoseModel
-from hoarfrost.parallel.threads import each
+from hoarfrost.parallel.threads import cores, each
 
 
 class SliceBank:
@@ -81,5 +81,5 @@ class StatisticSums:
 
 def _chunks(n: int) -> list[slice]:
     """Parts of n orientations, a few for each core."""
-    step = math.ceil(n / (2 * torch.get_num_threads()))
+    step = math.ceil(n / (2 * cores()))
     return [slice(first, min(first + step, n)) for first in range(0, n, step)]

@@ -20,7 +20,7 @@ from hoarfrost.nufft.cpu.rows import add_rows, expand_rows, sum_rows
 from hoarfrost.nufft.cpu.window_table import BLOCK, find_places, find_points, new_places, window_table
 from hoarfrost.nufft.sampler import SpectrumSampler
 from hoarfrost.nufft.torch import WindowTaps
-from hoarfrost.parallel.threads import each
+from hoarfrost.parallel.threads import cores, each
 
 ZERO = F32(0)
 LOWER = torch.tril_indices(POSE_SIZE, POSE_SIZE)
@@ -122,7 +122,7 @@ def spread(
     def add_to(planes: tuple[int, int]) -> None:
         _spread(plain, seen, poses, onto, table, planes)
 
-    each(add_to, table.slabs(frequencies.r_max, torch.get_num_threads()), torch.device("cpu"))
+    each(add_to, table.slabs(frequencies.r_max, cores()), torch.device("cpu"))
 
 
 @compiled()

@@ -13,6 +13,7 @@ from hoarfrost.model.quadratic import Quadratic
 from hoarfrost.model.slices.operator import AdjointGrid
 from hoarfrost.nufft.torch import WindowTaps
 from hoarfrost.nufft.window import KaiserBessel, WindowedGrid
+from hoarfrost.parallel.threads import wide
 from hoarfrost.symmetry.point_group import PointGroup
 
 # Three taps on a grid little finer than the kernel needs: memory is a quarter of that with two taps on a grid of twice
@@ -59,8 +60,9 @@ class LocalStatistics:
 
         Its grids are freed on the way, as they are large for a fine map.
         """
-        linear = self._grid.volume(self._data) / n_images
-        del self._data
-        kernel = self._grid.kernel(self._weight) / n_images
-        del self._weight
-        return Quadratic(linear, kernel)
+        with wide(len(self._weight)):
+            linear = self._grid.volume(self._data) / n_images
+            del self._data
+            kernel = self._grid.kernel(self._weight) / n_images
+            del self._weight
+            return Quadratic(linear, kernel)

@@ -16,7 +16,7 @@ from hoarfrost.maths.fourier import FourierDisc
 from hoarfrost.nufft.cpu.rows import add_rows, sum_rows
 from hoarfrost.nufft.cpu.window_table import BLOCK, find_places, find_points, new_places, window_table
 from hoarfrost.nufft.window import WindowedGrid
-from hoarfrost.parallel.threads import each
+from hoarfrost.parallel.threads import cores, each
 
 # Parts of the slices for each core.
 PIECES = 4
@@ -42,7 +42,7 @@ class SliceSums:
         """Sums (n, K, 2) of pairs on the grid, (side³, 2)."""
         n, values = self._n, grid.contiguous().numpy()
         out = grid.new_empty(n, len(self._slices.frequencies), 2)
-        step = max(1, math.ceil(n / (PIECES * torch.get_num_threads())))
+        step = max(1, math.ceil(n / (PIECES * cores())))
 
         def fill(first: int) -> None:
             some = slice(first, first + step)
@@ -62,7 +62,7 @@ class SliceSums:
         def add_to(planes: tuple[int, int]) -> None:
             _spread(self._slices, *given, onto, self._table, planes)
 
-        each(add_to, self._table.slabs(self._r_max, torch.get_num_threads()), torch.device("cpu"))
+        each(add_to, self._table.slabs(self._r_max, cores()), torch.device("cpu"))
         return grids
 
 

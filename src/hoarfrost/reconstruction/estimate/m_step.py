@@ -19,7 +19,7 @@ from hoarfrost.maths.shells import shell_means, shells_of_half_spectrum
 from hoarfrost.model.quadratic import Quadratic
 from hoarfrost.model.slices.normal import SupportedNormal
 from hoarfrost.model.slices.operator import transform_normal_kernel
-from hoarfrost.parallel.threads import each
+from hoarfrost.parallel.threads import each, wide
 
 Number = TypeVar("Number")
 
@@ -49,6 +49,10 @@ class MStep:
 
     def __call__(self, quadratic: Quadratic, current: Tensor) -> Tensor:
         """The map (box, box, box) that averaged statistics ask for."""
+        with wide((2 * len(current)) ** 3):
+            return self._solved(quadratic, current)
+
+    def _solved(self, quadratic: Quadratic, current: Tensor) -> Tensor:
         normal = SupportedNormal(quadratic.kernel, self.support)
         ridge = RIDGE * float(transform_normal_kernel(quadratic.kernel).max())
         curvature = mean_curvature(quadratic.kernel, self.support) + ridge

@@ -10,6 +10,7 @@ from scipy.fft import next_fast_len
 from hoarfrost._version import __version__
 from hoarfrost.errors import DataError, UsageError
 from hoarfrost.optim.registry import METHODS
+from hoarfrost.parallel.threads import cores
 from hoarfrost.particles.outline import measure_diameter_A
 from hoarfrost.particles.preprocess import MASK_EDGE_PX
 from hoarfrost.particles.stack import ParticleStack
@@ -114,7 +115,7 @@ def resolve(
         "batch_size": batch_size,
         "held_out": held_out,
         "device": ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device,
-        "threads": options.threads or torch.get_num_threads(),
+        "threads": options.threads or cores(),
         "processes": processes,
         "memory_bytes": max(plan.needed_bytes, default_budget()) if budget is None else budget,
         "expected_bytes": plan.expected_bytes,
