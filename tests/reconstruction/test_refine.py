@@ -39,6 +39,7 @@ from hoarfrost.reconstruction.refinement.refining import Refining
 from hoarfrost.reconstruction.refinement.searches import Searches
 from hoarfrost.reconstruction.run import open_source
 from hoarfrost.reconstruction.schedule import (
+    LEAST_GROWTH,
     LEAST_SEARCHED,
     LEAST_SEARCHES,
     MOST_COMMON_PASSES,
@@ -100,6 +101,27 @@ def test_refinement_goes_beyond_the_sums_over_all_poses(data: SimulatedData, mar
     assert np.median(np.linalg.norm(march.final.poses.shifts_A.numpy() - poses.shifts_A, axis=1)) < 0.2 * PIXEL_A
     # What the halves say of themselves is not finer than what the truth says by more than a tenth.
     assert march.final.maps[0].halves.resolution_A > 0.9 * resolution_A(fsc, BOX, PIXEL_A, 0.5)
+
+
+def test_final_passes_go_on_where_half_maps_agree_at_their_band_limit(env: Env, march: Any) -> None:
+    # As if refinement had ended far too soon.
+    limits = env.settings.refined_r_max
+    early = dataclasses.replace(march.refined, r_max=limits[0], maps=march.refined.maps.resized(box_of(limits[0])))
+    begun = FinalPasses.begin(env, early, Refining.begin(env, torch.zeros(1), "C1", 0))
+    assert begun.r_max < limits[-1] / LEAST_GROWTH
+    phase, told = begun, []
+    while phase.r_max == begun.r_max:
+        phase = phase.step(env, Tally())
+        told += [news.message for news in phase.news if news.message is not None]
+    assert phase.r_max == limits[-1]
+    assert phase.maps.box == box_of(limits[-1])
+    assert (phase.of_halves, phase.before, phase.fold_pass) == (0, None, None)
+    assert told[-1].startswith("Half maps agree at ")
+    # Passes of noise do not.
+    noise = torch.randn(2, FOLDS, 1, *(box_of(begun.r_max),) * 3, generator=named_generator(0, "noise"))
+    apart = dataclasses.replace(begun, maps=FoldMaps(noise), of_halves=1)
+    fsc = fourier_shell_correlation(noise[0, 0, 0], noise[1, 0, 0])
+    assert apart._finer(env, fsc[None]) is apart
 
 
 def test_progress_never_goes_back(march: Any) -> None:

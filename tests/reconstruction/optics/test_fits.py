@@ -16,7 +16,7 @@ from hoarfrost.maths.seeds import named_generator
 from hoarfrost.model.aberrations import Aberrations
 from hoarfrost.model.ctf import CTFParameters, electron_wavelength_A, evaluate_ctf
 from hoarfrost.model.few_poses.transfer import TransferEvidence
-from hoarfrost.reconstruction.optics.defocus import changes_A, fit_defocus, log_likelihood, posterior_mean_A
+from hoarfrost.reconstruction.optics.defocus import about, changes_A, fit_defocus, log_likelihood, posterior_mean_A
 from hoarfrost.reconstruction.optics.even import EvenQuadratics, even_basis, fit_even
 from hoarfrost.reconstruction.optics.fitted import FittedOptics
 from hoarfrost.reconstruction.optics.odd import OddSums, fit_odd, odd_basis
@@ -242,3 +242,15 @@ def test_fits_of_groups_are_added_to_what_each_particle_had() -> None:
     )
     expected = (fits[:, 2:] @ odd_basis(DISC)[2:])[group]
     torch.testing.assert_close(added, expected, rtol=0, atol=1e-9)
+
+
+def test_a_fit_from_where_another_ended_is_one_from_what_was_told() -> None:
+    change_A, first_A = 200 * normal("within", N), 150 * normal("first", N)
+    grid_A = changes_A(FINEST_A, told().ctf.voltage_kV)
+    true = told().with_defocus(change_A)
+    from_told = fit_defocus(curves_of(Seen(true, told()), grid_A), grid_A, MICROGRAPH)
+    seen = Seen(true, told().with_defocus(first_A))
+    again = fit_defocus(about(curves_of(seen, grid_A), grid_A, first_A), grid_A, MICROGRAPH)
+    assert again.gain.mean == pytest.approx(from_told.gain.mean, rel=0.05)
+    left, before = (float((fit.change_A - change_A).norm()) for fit in (again, from_told))
+    assert left < 1.1 * before

@@ -11,9 +11,9 @@ from torch import Tensor
 from hoarfrost.maths.fourier import FourierDisc
 from hoarfrost.model.ctf import electron_wavelength_A
 from hoarfrost.reconstruction.env import Env
-from hoarfrost.reconstruction.optics.defocus import DefocusFit, changes_A, fit_defocus
+from hoarfrost.reconstruction.optics.defocus import DefocusFit, about, changes_A, fit_defocus
 from hoarfrost.reconstruction.optics.even import ASTIGMATISM, N_TERMS, OF_GROUP, EvenFit, EvenQuadratics, fit_even
-from hoarfrost.reconstruction.optics.fitted import FittedOptics
+from hoarfrost.reconstruction.optics.fitted import FittedOptics, told_defocus_A
 from hoarfrost.reconstruction.optics.gain import Gain
 from hoarfrost.reconstruction.optics.odd import TREFOIL, OddFit, OddSums, fit_odd, odd_basis
 
@@ -62,10 +62,12 @@ def decided(env: Env, evidence: Evidence, before: FittedOptics, r_max: float) ->
     finest_A, wavelength_A = env.length_A / r_max, float(electron_wavelength_A(before.ctf.voltage_kV).max())
     group, groups = stack.group, len(evidence.odd.count)
     micrograph, half = stack.micrograph[seen], env.folds.half[seen]
-    defocus = fit_defocus(evidence.curves[seen], changes_A(finest_A, before.ctf.voltage_kV), micrograph)
+    grid_A, changed_A = changes_A(finest_A, before.ctf.voltage_kV), before.mean_defocus_A - told_defocus_A(stack)
+    defocus = fit_defocus(about(evidence.curves[seen], grid_A, changed_A[seen]), grid_A, micrograph)
+    moved_A = defocus.change_A - changed_A[seen] if defocus.gain.is_sure else torch.zeros_like(defocus.change_A)
+    moved_rad = math.pi * wavelength_A / finest_A**2 * float(moved_A.square().mean().sqrt())
     basis = odd_basis(FourierDisc(env.settings.box, r_max))
     odd = [fit_odd(evidence.odd, number, basis) for number in range(groups)]
-    moved_rad = math.pi * wavelength_A / finest_A**2 * float(defocus.change_A.square().mean().sqrt())
     even = EvenFit(torch.zeros(len(seen), N_TERMS - 1, dtype=torch.float64), Gain.none())
     if moved_rad < SMALL_RAD:
         even = fit_even(evidence.even[seen], micrograph, group[seen], half)
@@ -74,7 +76,7 @@ def decided(env: Env, evidence: Evidence, before: FittedOptics, r_max: float) ->
     if not team.once_number(lambda: any(gain.is_sure for gain in gains)):
         message = f"Optics as they are: at {finest_A:.1f} Å no others explain particles better"
         return Decision(None, message, is_promising=is_promising)
-    change_A = torch.zeros(n, dtype=torch.float64).index_copy_(0, seen, defocus.change_A)
+    change_A = torch.zeros(n, dtype=torch.float64).index_copy_(0, seen, moved_A)
     coefficients = torch.zeros(n, N_TERMS - 1, dtype=torch.float64).index_copy_(0, seen, even.coefficients)
     of_groups = torch.zeros(groups, N_TERMS - 3, dtype=torch.float64)
     of_groups[group[seen]] = even.coefficients[:, OF_GROUP]
@@ -102,7 +104,9 @@ def _told(
     told = []
     if defocus.gain.is_sure:
         moved_A = float(defocus.change_A.square().mean().sqrt())
-        told.append(f"defocus of each particle, by {moved_A:.0f} Å at the root mean square ({defocus.gain})")
+        told.append(
+            f"defocus of each particle, {moved_A:.0f} Å from the file's at the root mean square ({defocus.gain})"
+        )
     for number, fit in enumerate(odd):
         if fit.gain.is_sure:
             particle = int((group == number).nonzero()[0, 0])

@@ -8,7 +8,8 @@ which depends on the direction of k through four sums over each circle alone. Δ
 micrograph, and that normal about none: Δ ~ N(μ, σ_w²), μ ~ N(0, σ_b²). All integrals are sums over a grid of Δ.
 
 Frequencies are split by direction into two sets. What Δ found by one gains in the other is no noise: by it both
-deviations are chosen, and whether any particle is moved at all.
+deviations are chosen, and whether any particle is moved at all. Δ is counted from what the file tells in every fit, as
+a fit before has seen both sets.
 """
 
 from __future__ import annotations
@@ -71,6 +72,13 @@ def log_likelihood(
     return found
 
 
+def about(curves: Tensor, grid_A: Tensor, change_A: Tensor) -> Tensor:
+    """Curves (n, 2, G) of particles that are deeper by `change_A` (n,) than told, as curves of Δ from what is told."""
+    moved = [_at(curves.flatten(0, 1), grid_A, (point - change_A).repeat_interleave(2)) for point in grid_A]
+    found = torch.stack(moved, dim=1).view(curves.shape)
+    return (found - found[:, :, len(grid_A) // 2, None]).to(curves)
+
+
 @dataclass(frozen=True)
 class DefocusFit:
     """What was found: changes Δ (n,) in Å, the deviations between micrographs and within one, and what they gain."""
@@ -121,8 +129,8 @@ def _normal(distance_A: Tensor, deviation_A: float) -> Tensor:
 
 
 def _at(curves: Tensor, grid_A: Tensor, change_A: Tensor) -> Tensor:
-    """Curves (n, G) at Δ (n,), between the points of the grid on a line."""
-    place = (change_A - grid_A[0]) / (grid_A[1] - grid_A[0])
+    """Curves (n, G) at Δ (n,), between the points of the grid on a line; beyond its ends as there."""
+    place = ((change_A - grid_A[0]) / (grid_A[1] - grid_A[0])).clamp(0, len(grid_A) - 1)
     below = place.floor().to(torch.int64).clamp(0, len(grid_A) - 2)
     part = place - below
     low, high = (curves.gather(1, at[:, None])[:, 0].to(torch.float64) for at in (below, below + 1))

@@ -39,6 +39,11 @@ class FittedOptics:
         found: list[float] = self.aberrations.beam_tilt_mrad[self.aberrations.group[particle]].tolist()
         return found
 
+    @property
+    def mean_defocus_A(self) -> Tensor:
+        """That of each particle over all directions, (n,)."""
+        return (self.ctf.defocus_u_A + self.ctf.defocus_v_A) / 2
+
     def with_defocus(self, change_A: Tensor) -> FittedOptics:
         """With particles deeper by so many Å (n,)."""
         ctf = self.ctf
@@ -80,6 +85,12 @@ class FittedOptics:
                 _sum(before.even[old], even[of_fit]),
             ),
         )
+
+
+def told_defocus_A(stack: ParticleStack) -> Tensor:
+    """The mean defocus of each particle as its file tells it, whatever optics the stack has, (n,)."""
+    told = stack.table.optics
+    return torch.from_numpy((told.defocus_u_A + told.defocus_v_A) / 2)
 
 
 def _odd_columns(fits: Tensor, cs_A: Tensor, voltage_kV: Tensor, edge_per_A: float) -> tuple[Tensor, Tensor]:

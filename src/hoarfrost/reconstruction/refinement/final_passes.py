@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hoarfrost.evaluation.half_maps import HalfMapFSC, compare_half_maps
+from hoarfrost.evaluation.half_maps import FSC_THRESHOLD, HalfMapFSC, compare_half_maps
 from hoarfrost.maths.fourier import fourier_resize
 from hoarfrost.maths.fsc import fourier_shell_correlation
 from hoarfrost.model.all_poses.band import box_of
@@ -32,16 +32,18 @@ from hoarfrost.reconstruction.estimate.held_out import HeldOut
 from hoarfrost.reconstruction.estimate.m_step import MStep, solve_each, wiener_ridge
 from hoarfrost.reconstruction.refinement.by_number import resolution_by_number
 from hoarfrost.reconstruction.refinement.fold_pass import FoldPass
-from hoarfrost.reconstruction.refinement.march import Refined
+from hoarfrost.reconstruction.refinement.march import Refined, at_edge
 from hoarfrost.reconstruction.refinement.poses import Poses
 from hoarfrost.reconstruction.refinement.refining import Refining
 from hoarfrost.reconstruction.refinement.sweep import half_maps, maps_of_halves, particle_support
 from hoarfrost.reconstruction.schedule import (
+    LEAST_GROWTH,
     LEAST_RISE_OF_HALF_PASS,
     LEAST_RISE_OF_PASS,
     LEAST_STANDARD_ERRORS,
     MOST_COMMON_PASSES,
     MOST_HALF_PASSES,
+    REACH_OF_FINAL,
     STANDS_STILL,
     r_max_of_final,
     share_of_sweeps,
@@ -177,8 +179,9 @@ class FinalPasses:
         if self.are_apart and may_go_on:
             halves = half_maps(env, fold_pass)
             if self.of_halves == 0 or not self._stand_still(env, halves.mean(dim=0)):
-                maps, _ = maps_of_halves(env, fold_pass, halves)
-                return dataclasses.replace(after, maps=maps, before=sums)
+                maps, fsc = maps_of_halves(env, fold_pass, halves)
+                after = dataclasses.replace(after, maps=maps, before=sums)
+                return after._finer(env, fsc) if self.of_halves == 0 else after
         if self.are_apart and self.before is not None and not self._explains_more(env, LEAST_RISE_OF_PASS):
             # This pass saw worse maps than the one before, whose half maps are the better ones then.
             sums, after = self.before, dataclasses.replace(after, nll_before=self.nll_before)
@@ -189,6 +192,20 @@ class FinalPasses:
             return dataclasses.replace(after, is_over=True)
         maps = FoldMaps(env.team.once(partial(maps_without, env, sums, solved), self.maps.volumes))
         return dataclasses.replace(after, maps=maps)
+
+    def _finer(self, env: Env, fsc: Tensor) -> FinalPasses:
+        """Begun again at a finer band limit, where the half maps of the first pass agree at this one.
+
+        Refinement may have ended in a valley of the FSC, or before poses were found.
+        """
+        r_max = min(max(env.settings.refined_r_max), REACH_OF_FINAL * self.r_max)
+        if r_max < LEAST_GROWTH * self.r_max or at_edge(fsc, self.r_max).max() < FSC_THRESHOLD:
+            return self
+        told_A = (env.length_A / r for r in (self.r_max, r_max))
+        message = "Half maps agree at {:.1f} Å: on to {:.1f} Å".format(*told_A)
+        news = News(env.final_stage, r_max, message=message)
+        maps = self.maps.resized(box_of(r_max))
+        return dataclasses.replace(self, maps=maps, r_max=r_max, of_halves=0, before=None, news=(*self.news, news))
 
     def judged(self, env: Env) -> HeldOut:
         """How well the pass that is done explains particles that are in none of the maps they were seen against."""

@@ -101,7 +101,8 @@ class March:
             return self._swept(env, self.sweep)
         if self.maps is None:
             return self._begun(env, tally)
-        r_max, edge = self._r_max(env), 0.0 if self.fsc is None else float(self._at_edge(env, self.fsc).min())
+        r_max = self._r_max(env)
+        edge = 0.0 if self.fsc is None else float(at_edge(self.fsc, r_max).min())
         if is_last_sweep([judged.beyond_sphere for judged in self.judged], r_max, edge):
             return self._at_next(env, self.maps)
         sweep = Sweep.begin(env, self.maps, r_max, self.refining)
@@ -181,17 +182,12 @@ class March:
             news=news,
         )
         assert self.fsc is not None
-        if self._at_edge(env, self.fsc).max() >= FSC_THRESHOLD:
+        if at_edge(self.fsc, r_max).max() >= FSC_THRESHOLD:
             return after
         message = f"Half maps refined apart do not agree at {env.length_A / r_max:.1f} Å: no more detail"
         told = News(stage, r_max, message=message, left_out=LeftOut("up to the last", stage + 1))
         found = dataclasses.replace(after.found, agree_to=_agree_to(self.fsc, math.floor(r_max)))
         return dataclasses.replace(after, found=found, number=len(env.settings.refined_r_max), news=(*news, told))
-
-    def _at_edge(self, env: Env, fsc: Tensor) -> Tensor:
-        """The FSC of the half maps (C, shells) at the band limit: (C,)."""
-        last = math.floor(self._r_max(env))
-        return fsc[:, last - EDGE_SHELLS + 1 : last + 1].mean(dim=1)
 
     def _ended(self, env: Env) -> March:
         news: tuple[News, ...] = ()
@@ -212,6 +208,12 @@ class March:
             return None
         matches = partial(known.matches, env.training, env.settings.pixel_size_A)
         return Shown(self._r_max(env), lambda: maps.common, known.log_shares, matches)
+
+
+def at_edge(fsc: Tensor, r_max: float) -> Tensor:
+    """The FSC of half maps (C, shells) at the band limit r_max: (C,)."""
+    last = math.floor(r_max)
+    return fsc[:, last - EDGE_SHELLS + 1 : last + 1].mean(dim=1)
 
 
 def _agree_to(fsc: Tensor, last: int) -> float:
