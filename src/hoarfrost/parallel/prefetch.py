@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterable
 from itertools import islice
 from typing import TypeVar
 
-from hoarfrost.parallel.threads import one_core_threads
+from hoarfrost.parallel.threads import WORKER, one_core_threads
 
 Batch = TypeVar("Batch")
 Loaded = TypeVar("Loaded")
@@ -18,7 +18,7 @@ def prefetched(load: Callable[[Batch], Loaded], batches: Iterable[Batch]) -> Gen
     is closed.
     """
     iterator = iter(batches)
-    with one_core_threads(1, "hoarfrost-read") as thread:
+    with one_core_threads(1, f"{WORKER}-read") as thread:
         waiting = [(batch, thread.submit(load, batch)) for batch in islice(iterator, 1)]
         while waiting:
             batch, future = waiting.pop()

@@ -24,7 +24,8 @@ Result = TypeVar("Result")
 
 
 _count: list[int] = []
-_is_worker = threading.local()
+# What the names of all workers begin with.
+WORKER = "hoarfrost"
 
 
 def cores() -> int:
@@ -48,7 +49,7 @@ def on_cores(count: int) -> Iterator[None]:
 @contextlib.contextmanager
 def wide(points: int) -> Iterator[None]:
     """Torch's operations on grids of so many points are split among all cores, if that is worth it; not in workers."""
-    if not _count or points < LEAST_WIDE or getattr(_is_worker, "yes", False):
+    if not _count or points < LEAST_WIDE or threading.current_thread().name.startswith(WORKER):
         yield
         return
     before = torch.get_num_threads()
@@ -89,7 +90,7 @@ def each(function: Callable[[Piece], Result], pieces: Sequence[Piece], device: t
 
 @lru_cache(maxsize=1)
 def _workers(count: int) -> ThreadPoolExecutor:
-    return one_core_threads(count, "hoarfrost")
+    return one_core_threads(count, WORKER)
 
 
 def one_core_threads(count: int, name: str) -> ThreadPoolExecutor:
@@ -109,7 +110,6 @@ def one_core_threads(count: int, name: str) -> ThreadPoolExecutor:
 
 
 def _on_one_core() -> None:
-    _is_worker.yes = True
     torch.set_num_threads(1)
     # A thread adopts the common number when it first asks for it; asked now, it stays at one.
     torch.get_num_threads()

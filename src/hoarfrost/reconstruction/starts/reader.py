@@ -7,7 +7,7 @@ from typing import final
 from torch import Tensor
 
 from hoarfrost.model.images import WhitenedImages
-from hoarfrost.parallel.threads import one_core_threads
+from hoarfrost.parallel.threads import WORKER, one_core_threads
 from hoarfrost.particles.sampling import FixedMinibatchSampler, MinibatchSampler
 
 Sampler = MinibatchSampler | FixedMinibatchSampler
@@ -22,7 +22,7 @@ class Reader:
 
     def __init__(self, load: Callable[[Tensor], WhitenedImages]) -> None:
         self._load = load
-        self._thread = one_core_threads(1, "hoarfrost-read")
+        self._thread = one_core_threads(1, f"{WORKER}-read")
         self._ahead: tuple[Sampler, Tensor, Sampler, Future[WhitenedImages]] | None = None
 
     def next(self, sampler: Sampler) -> tuple[Tensor, WhitenedImages, Sampler]:
