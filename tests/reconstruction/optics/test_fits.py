@@ -134,7 +134,7 @@ def test_where_there_is_nothing_to_find_nothing_is_found(snr: float) -> None:
     assert not bool(fit_defocus(curves_of(seen, grid_A), grid_A, MICROGRAPH).change_A.any())
     quadratics = EvenQuadratics.of(seen.evidence, seen.ctf, seen.slope, even_basis(DISC))
     assert not bool(fit_even(quadratics, MICROGRAPH, ONE_GROUP, HALF).coefficients.any())
-    assert not bool(fit_odd(sums_of(seen), 0, odd_basis(DISC)).coefficients.any())
+    assert not bool(fit_odd(sums_of(seen), 0, odd_basis(DISC), FINEST_A).coefficients.any())
 
 
 def sums_of(seen: Seen) -> OddSums:
@@ -155,7 +155,7 @@ def test_beam_tilt_and_trefoil_are_found() -> None:
     true = dataclasses.replace(
         true, aberrations=dataclasses.replace(true.aberrations, beam_tilt_mrad=tilt_mrad, odd=odd)
     )
-    fit = fit_odd(sums_of(Seen(true, told())), 0, odd_basis(DISC))
+    fit = fit_odd(sums_of(Seen(true, told())), 0, odd_basis(DISC), FINEST_A)
     assert fit.gain.is_sure
     found = told().with_aberrations(ONE_GROUP, fit.coefficients[None], nothing(5), EDGE_PER_A).aberrations
     torch.testing.assert_close(found.beam_tilt_mrad, tilt_mrad, rtol=0, atol=0.05)
@@ -166,7 +166,7 @@ def test_beam_tilt_and_trefoil_are_found() -> None:
 
 def test_the_gain_of_an_odd_fit_is_of_particles_it_has_not_seen() -> None:
     seen = Seen(told(), told(), snr=0.02)
-    fit = fit_odd(sums_of(seen), 0, odd_basis(DISC))
+    fit = fit_odd(sums_of(seen), 0, odd_basis(DISC), FINEST_A)
     # Fitted to noise it is a loss for others, of about half a nat for each coefficient and half.
     assert -0.2 < fit.gain.mean < 0.02
 

@@ -67,7 +67,7 @@ def decided(env: Env, evidence: Evidence, before: FittedOptics, r_max: float) ->
     moved_A = defocus.change_A - changed_A[seen] if defocus.gain.is_sure else torch.zeros_like(defocus.change_A)
     moved_rad = math.pi * wavelength_A / finest_A**2 * float(moved_A.square().mean().sqrt())
     basis = odd_basis(FourierDisc(env.settings.box, r_max))
-    odd = [fit_odd(evidence.odd, number, basis) for number in range(groups)]
+    odd = [fit_odd(evidence.odd, number, basis, finest_A) for number in range(groups)]
     even = EvenFit(torch.zeros(len(seen), N_TERMS - 1, dtype=torch.float64), Gain.none())
     if moved_rad < SMALL_RAD:
         even = fit_even(evidence.even[seen], micrograph, group[seen], half)
