@@ -40,7 +40,7 @@ from hoarfrost.reconstruction.state.phase import LeftOut, News, Tally
 # A coarser map tells too little of any of it.
 COARSEST_A = 6.0
 MOST_FITS = 4
-# Particles that are looked at first, of whole micrographs.
+# Particles that are looked at first, of whole micrographs as far as they go.
 LOOKED_AT_FIRST = 1000
 
 
@@ -170,11 +170,9 @@ def _over(env: Env, maps: FoldMaps, r_max: float, members: Tensor, refining: Ref
 
 
 def _first(env: Env) -> tuple[Tensor, Tensor]:
-    """The particles of some micrographs, chosen at random, and all others."""
-    micrograph = env.source.stack.micrograph
-    order = torch.randperm(int(micrograph.max()) + 1, generator=env.generator("micrographs"))
-    sizes = torch.bincount(micrograph)[order]
-    is_first = torch.zeros_like(order, dtype=torch.bool)
-    is_first[order[sizes.cumsum(0) - sizes < LOOKED_AT_FIRST]] = True
-    chosen = is_first[micrograph]
-    return chosen.nonzero()[:, 0], (~chosen).nonzero()[:, 0]
+    """Particles to look at first, micrograph by micrograph in random order, and all others; both by their number."""
+    micrograph, generator = env.source.stack.micrograph, env.generator("micrographs")
+    shuffled = torch.randperm(len(micrograph), generator=generator)
+    turn = torch.randperm(int(micrograph.max()) + 1, generator=generator)
+    order = shuffled[turn[micrograph[shuffled]].argsort(stable=True)]
+    return order[:LOOKED_AT_FIRST].sort().values, order[LOOKED_AT_FIRST:].sort().values
