@@ -31,6 +31,8 @@ from hoarfrost.reconstruction.settings.plan import DEFAULT_DIAMETER
 from hoarfrost.reconstruction.settings.settings import Settings
 from hoarfrost.symmetry.point_group import PointGroup
 
+# Diameters of refined maps' support, in that of the particle: a first map loses the tips of a long one.
+ROOM_OF_SUPPORT = 1.1
 # Training particles, always the same, that give scales, spectra and base steps.
 SAMPLE = 300
 Made = TypeVar("Made")
@@ -234,6 +236,10 @@ class Env:
     def support(self, box: int) -> Tensor:
         """A ball of ones of the particle's diameter: real (box, box, box)."""
         return self._ball("support", box, self.diameter)
+
+    def support_with_room(self, box: int) -> Tensor:
+        """A ball of ones with room for what the first map, whose diameter it was, did not show."""
+        return self._ball("support with room", box, min(1.0, ROOM_OF_SUPPORT * self.diameter))
 
     def wide_support(self, box: int) -> Tensor:
         """A ball of ones in which there is solvent around the particle, whatever its diameter."""

@@ -121,4 +121,4 @@ def _solvers(env: Env, volumes: Tensor) -> list[MStep]:
 
 def particle_support(env: Env, volume: Tensor) -> Tensor:
     """Ones in and generously about the particle that a map (box, box, box) shows, zeros in the solvent."""
-    return env.support(len(volume)) * (make_particle_mask(volume, env.coarse_r_max) > 0.5).to(volume)
+    return env.support_with_room(len(volume)) * (make_particle_mask(volume, env.coarse_r_max) > 0.5).to(volume)
