@@ -63,6 +63,7 @@ RESULT = SimpleNamespace(
     classes=(CLASS,),
     particles_path=Path("run/particles.star"),
     settings=SimpleNamespace(symmetry="C1", epochs=None, initial="random"),
+    optics=None,
     independent_halves=False,
     converged=True,
     doubts=(),

@@ -39,6 +39,8 @@ def summary(result: RunResult) -> Iterator[str]:
         gain, beyond = result.judged.gain, result.judged.beyond_sphere
         yield f"Explains:   {gain:.1f} nats of a particle not in it, {beyond:z.1f} beyond the map's spherical average"
     yield f"Poses:      {result.particles_path}"
+    if result.optics is not None:
+        yield f"Optics:     {result.optics}; there too"
     yield f"Report:     {result.output / 'report.html'}"
     yield f"Time:       {minutes} min {seconds} s{ended}"
     yield ""

@@ -38,6 +38,7 @@ class RunResult:
     were refined apart. `converged` is False where `epochs` ended the run first. `doubts` are reasons not to trust the
     maps, a sentence each, and `judged` tells how well the latest maps explain particles not in them. `classes` has one
     structure, or as many as were asked for, the one of most particles first; what is said of one map is said of that.
+    `optics` tells how those that were fitted differ from the file's, None where none were.
     """
 
     output: Path
@@ -50,6 +51,7 @@ class RunResult:
     starts: StartsResult
     seconds: float
     settings: Settings
+    optics: str | None = None
 
     @property
     def map_path(self) -> Path:

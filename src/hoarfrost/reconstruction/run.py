@@ -244,6 +244,7 @@ def _finished(run: Run, env: Env, output: Path, observer: Observer) -> RunResult
         starts=run.starts,
         seconds=run.seconds,
         settings=settings,
+        optics=None if run.optics is None else run.optics.told(env.source.stack),
     )
 
 

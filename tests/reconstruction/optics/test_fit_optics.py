@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import hoarfrost
+from hoarfrost.cli.summary import summary
 from hoarfrost.errors import StoppedError
 from hoarfrost.io.mrc import read_volume, write_volume
 from hoarfrost.io.particles_star import read_particles
@@ -113,6 +114,11 @@ def test_what_was_found_is_told(runs: dict[str, RunResult]) -> None:
     assert "beam tilt from 1.50 -1.00 to" in log_of("wrong")
     assert "no others explain particles better" in log_of("right")
     assert "ptics" not in log_of("not fitted")
+    told = runs["wrong"].optics
+    assert told is not None
+    assert "from the file's at the root mean square, beam tilt from 1.50 -1.00 to" in told
+    assert any(line.startswith("Optics:     defocus ") for line in summary(runs["wrong"]))
+    assert runs["right"].optics is None
 
 
 def test_a_run_that_stops_in_the_middle_of_a_fit_ends_with_the_same_bytes(

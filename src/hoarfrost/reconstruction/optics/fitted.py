@@ -44,6 +44,22 @@ class FittedOptics:
         """That of each particle over all directions, (n,)."""
         return (self.ctf.defocus_u_A + self.ctf.defocus_v_A) / 2
 
+    def told(self, stack: ParticleStack) -> str:
+        """How these differ from what the particles' file tells, in words."""
+        moved_A = float((self.mean_defocus_A - told_defocus_A(stack)).square().mean().sqrt())
+        before, after = stack.table.optics.aberrations, self.aberrations
+        tilts = (
+            " ".join(f"{tilt:.2f}" for tilt in of.beam_tilt_mrad[int(of.group[0])].tolist()) for of in (before, after)
+        )
+        others = [
+            name
+            for name, told, found in (("trefoil", before.odd, after.odd), ("even terms", before.even, after.even))
+            if found.shape != told.shape or bool((found[after.group] - torch.from_numpy(told[before.group])).any())
+        ]
+        parts = [f"defocus {moved_A:.0f} Å from the file's at the root mean square"]
+        parts.append("beam tilt from {} to {} mrad".format(*tilts))
+        return ", ".join([*parts, *others])
+
     def with_defocus(self, change_A: Tensor) -> FittedOptics:
         """With particles deeper by so many Å (n,)."""
         ctf = self.ctf
