@@ -38,7 +38,7 @@ from hoarfrost.reconstruction.schedule import LEAST_GROWTH
 from hoarfrost.reconstruction.state.phase import LeftOut, News, Tally
 
 # A coarser map tells too little of any of it.
-COARSEST_A = 6.0
+COARSEST_A = 7.5
 MOST_FITS = 4
 # Particles that are looked at first, of whole micrographs as far as they go.
 LOOKED_AT_FIRST = 1000

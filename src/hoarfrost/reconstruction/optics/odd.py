@@ -7,7 +7,7 @@ They turn the phase of an image by φ(k), an odd polynomial of k. With q = Σ c 
 
 The coefficients of the fit are φ's at the band limit, in radians: of k cos α and k sin α, which a shift of all images
 would do and which are left to the poses; of k³ cos α and k³ sin α, coma; of k³ cos 3α and k³ sin 3α, trefoil. They are
-normal, those of k³ with the deviation that a misaligned microscope has: images that tell little move them little.
+normal, those of k³ with the deviation of badly aligned microscopes: images that tell little move them little.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from hoarfrost.model.few_poses.transfer import TransferEvidence
 from hoarfrost.reconstruction.optics.gain import Gain
 
 SHIFT, COMA, TREFOIL = slice(0, 2), slice(2, 4), slice(4, 6)
-# Radians at the band limit, and at a spatial frequency of 1 / (3 Å): a beam tilt of 0.5 mrad at 300 kV.
-SHIFT_RAD, USUAL_RAD_AT_3_A = 1.0, 1.2
+# Radians at the band limit, and at a spatial frequency of 1 / (3 Å): a beam tilt of 3 mrad at 300 kV.
+SHIFT_RAD, USUAL_RAD_AT_3_A = 1.0, 7.3
 
 
 @dataclass(frozen=True)
