@@ -7,18 +7,19 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-# A fit that chooses among dozens of deviations may gain a little by chance.
-SURE_ERRORS = 5.0
+# A fit that chooses among dozens of deviations may gain a little by chance; others lose a little by chance.
+SURE_ERRORS_OF_CHOSEN, SURE_ERRORS = 5.0, 3.0
 # More particles are looked at where some gain by so many errors.
 PROMISING_ERRORS = 2.0
 
 
 @dataclass(frozen=True)
 class Gain:
-    """A gain in nats an image, its `mean` and its `error`."""
+    """A gain in nats an image, its `mean` and its `error`; `is_chosen` says that it is the largest of many."""
 
     mean: float
     error: float
+    is_chosen: bool = True
 
     @classmethod
     def none(cls) -> Gain:
@@ -33,7 +34,7 @@ class Gain:
     @property
     def is_sure(self) -> bool:
         """Whether it is no chance."""
-        return self.mean > SURE_ERRORS * self.error
+        return self.mean > (SURE_ERRORS_OF_CHOSEN if self.is_chosen else SURE_ERRORS) * self.error
 
     @property
     def is_promising(self) -> bool:

@@ -90,7 +90,7 @@ def fit_odd(sums: OddSums, group: int, basis: Tensor, finest_A: float) -> OddFit
         gain += _gain(cross[1 - half], phase)
         variance += 2 * float((weight[1 - half] * _change(phase).abs().square()).sum())
     n = max(float(count.sum()), 1.0)
-    judged = Gain(gain / n, math.sqrt(variance) / n)
+    judged = Gain(gain / n, math.sqrt(variance) / n, is_chosen=False)
     found = (
         _fitted(cross.sum(dim=0), basis, precision) if judged.is_sure else torch.zeros(len(basis), dtype=torch.float64)
     )
