@@ -56,7 +56,7 @@ class FittedOptics:
             for name, told, found in (("trefoil", before.odd, after.odd), ("even terms", before.even, after.even))
             if found.shape != told.shape or bool((found[after.group] - torch.from_numpy(told[before.group])).any())
         ]
-        parts = [f"defocus {moved_A:.0f} Å from the file's at the root mean square"]
+        parts = [f"defocus {moved_A:.0f} Å from the file's at the root mean square"] if moved_A > 0 else []
         parts.append("beam tilt from {} to {} mrad".format(*tilts))
         return ", ".join([*parts, *others])
 
