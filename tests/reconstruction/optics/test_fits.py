@@ -254,3 +254,11 @@ def test_a_fit_from_where_another_ended_is_one_from_what_was_told() -> None:
     assert again.gain.mean == pytest.approx(from_told.gain.mean, rel=0.05)
     left, before = (float((fit.change_A - change_A).norm()) for fit in (again, from_told))
     assert left < 1.1 * before
+
+
+def test_without_astigmatism_defocus_stays_as_it_is_written() -> None:
+    before = told()
+    # The larger defocus last, as some programs write it.
+    swapped = dataclasses.replace(before.ctf, defocus_u_A=before.ctf.defocus_v_A, defocus_v_A=before.ctf.defocus_u_A)
+    before = dataclasses.replace(before, ctf=swapped)
+    assert before.with_astigmatism(torch.zeros(N, 7, dtype=DOUBLE), EDGE_PER_A).ctf is swapped

@@ -32,7 +32,7 @@ class TransferEvidence(Rows):
 
 def transfer_evidence(model: LocalModel, images: WhitenedImages, draws: Draws) -> TransferEvidence:
     """That of b images from poses drawn from their posteriors."""
-    # Poses of an image follow each other, so that a part holds those of few images.
+    # Where the poses of each image end, once those of an image follow each other.
     order = draws.image.argsort(stable=True)
     ends = torch.bincount(draws.image, minlength=len(images)).cumsum(0).tolist()
 

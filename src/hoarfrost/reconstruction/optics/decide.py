@@ -15,7 +15,7 @@ from hoarfrost.reconstruction.optics.defocus import DefocusFit, about, changes_A
 from hoarfrost.reconstruction.optics.even import ASTIGMATISM, N_TERMS, OF_GROUP, EvenFit, EvenQuadratics, fit_even
 from hoarfrost.reconstruction.optics.fitted import FittedOptics, told_defocus_A
 from hoarfrost.reconstruction.optics.gain import Gain
-from hoarfrost.reconstruction.optics.odd import TREFOIL, OddFit, OddSums, fit_odd, odd_basis
+from hoarfrost.reconstruction.optics.odd import COMA, TREFOIL, OddFit, OddSums, fit_odd, odd_basis
 
 # Phases at the band limit, in radians. Where defocus moves them by more, other even terms wait for the next fit, as
 # their quadratics are about the wrong defocus; and refinement has to see the particles again.
@@ -85,7 +85,9 @@ def decided(env: Env, evidence: Evidence, before: FittedOptics, r_max: float) ->
     after = before.with_defocus(change_A).with_astigmatism(coefficients, 1 / finest_A)
     after = after.with_aberrations(group, of_odd, of_groups, 1 / finest_A)
     told = _told(before, after, group, defocus, odd, even, finest_A)
-    largest_rad = max(moved_rad, float(of_odd.norm(dim=1).max()), float(coefficients.norm(dim=1).max()))
+    largest_rad = max(
+        moved_rad, float(of_odd[:, COMA.start :].norm(dim=1).max()), float(coefficients.norm(dim=1).max())
+    )
     is_large = team.once_number(lambda: largest_rad) >= SMALL_RAD
     return Decision(
         after, f"Optics, with what others gain by them in nats an image: {'; '.join(told)}", is_large, is_promising

@@ -56,7 +56,7 @@ class FittedOptics:
             for name, told, found in (("trefoil", before.odd, after.odd), ("even terms", before.even, after.even))
             if found.shape != told.shape or bool((found[after.group] - torch.from_numpy(told[before.group])).any())
         ]
-        parts = [f"defocus {moved_A:.0f} Å from the file's at the root mean square"] if moved_A > 0 else []
+        parts = [f"defocus {moved_A:.0f} Å from the file's at the root mean square"] if moved_A >= 0.5 else []
         parts.append("beam tilt from {} to {} mrad".format(*tilts))
         return ", ".join([*parts, *others])
 
@@ -69,6 +69,8 @@ class FittedOptics:
     def with_astigmatism(self, coefficients: Tensor, edge_per_A: float) -> FittedOptics:
         """With what `even` found (n, 7), in radians at the spatial frequency `edge_per_A`."""
         ctf = self.ctf
+        if not bool(coefficients[:, ASTIGMATISM].any()):
+            return self  # another way to write the same angle would be a change in the file
         per_A = math.pi * electron_wavelength_A(ctf.voltage_kV) * edge_per_A**2
         twice = torch.deg2rad(2 * ctf.defocus_angle_deg)
         strength = (ctf.defocus_u_A - ctf.defocus_v_A) / 2
