@@ -12,6 +12,7 @@ from hoarfrost.errors import DataError
 from hoarfrost.io.columns import HALF_COLUMN
 from hoarfrost.io.cs_particles import read_cs_particles, signs
 from hoarfrost.io.image_names import check_datadir, find_stack, found_none, parse_image_name
+from hoarfrost.io.magnification_star import evenly_magnified
 from hoarfrost.io.mrc import ImageStack
 from hoarfrost.io.star import StarFile, StarTable, read_star
 from hoarfrost.io.star_columns import Floats, Integers, float_column, integer_column, refuse_rows, text_column
@@ -54,8 +55,9 @@ class ParticleTable:
 
     @cached_property
     def poses(self) -> tuple[Floats, Floats] | None:
-        """The poses that the file tells, as `read_poses` has them, read when they are first asked for."""
-        return read_poses(self.star.path, particle_table(self.star), self.pixel_size_A)
+        """The poses that the file tells, of evenly magnified images, read when they are first asked for."""
+        told = read_poses(self.star.path, particle_table(self.star), self.pixel_size_A)
+        return None if told is None else (told[0], evenly_magnified(told[1], self.optics.magnification))
 
     @property
     def has_poses(self) -> bool:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from hoarfrost.errors import UsageError
 from hoarfrost.io.columns import fate_of
 from hoarfrost.io.image_names import renamed
+from hoarfrost.io.magnification_star import as_recorded
 from hoarfrost.io.particles_star import ParticleTable
 from hoarfrost.io.star import can_hold, write_star
 from hoarfrost.io.star_columns import Floats
@@ -82,7 +83,8 @@ _CENTRES = {
 def _pose_columns(table: ParticleTable, rotations: Floats, shifts_A: Floats) -> dict[str, Numbers]:
     angles_deg = relion_deg_from_rotations(np.asarray(rotations, dtype=np.float64))
     new = dict(zip(("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"), angles_deg.T, strict=True))
-    origins_A = 0.0 - np.asarray(shifts_A, dtype=np.float64)  # never -0
+    recorded_A = as_recorded(np.asarray(shifts_A, dtype=np.float64), table.optics.magnification)
+    origins_A = 0.0 - recorded_A  # never -0
     is_relion_31 = "optics" in table.star.tables
     for axis, origin_A in zip("XY", origins_A.T, strict=True):
         if is_relion_31:

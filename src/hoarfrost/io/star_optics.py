@@ -16,6 +16,8 @@ import numpy as np
 
 from hoarfrost.errors import DataError
 from hoarfrost.io.aberrations_star import AberrationTable, read_aberrations
+from hoarfrost.io.magnification_star import COLUMNS as MAGNIFICATION
+from hoarfrost.io.magnification_star import LEAST, MOST, sensible
 from hoarfrost.io.star import StarFile, StarTable
 from hoarfrost.io.star_columns import Floats, Integers, float_column, integer_column, numbers_if_any, refuse_rows
 
@@ -36,8 +38,8 @@ class ParticleOptics:
 
     `optics_group` is int64 (n,), RELION's numbers (all 1 where a file has no groups). `pixel_sizes_A` is float64 (n,),
     `boxes` int64 (n,), the image size in pixels where the STAR file tells it. A CTF is multiplied by `ctf_scale` and
-    exp(−`ctf_b_factor_A2` k² / 4). `warnings` names what the file corrects for and we do not, and values that its
-    blocks contradict each other about.
+    exp(−`ctf_b_factor_A2` k² / 4). `magnification` (n, 2, 2) is M of `hoarfrost.model.magnification`. `warnings` names
+    values that its blocks contradict each other about.
     """
 
     defocus_u_A: Floats
@@ -49,6 +51,7 @@ class ParticleOptics:
     phase_shift_deg: Floats
     ctf_scale: Floats
     ctf_b_factor_A2: Floats
+    magnification: Floats
     aberrations: AberrationTable
     optics_group: Integers
     pixel_sizes_A: Floats
@@ -205,11 +208,12 @@ def _optics(both: _Both, *, is_strict: bool) -> ParticleOptics:
         phase_shift_deg=both.values("rlnPhaseShift", default=0.0),
         ctf_scale=both.values("rlnCtfScalefactor", default=1.0),
         ctf_b_factor_A2=both.values("rlnCtfBfactor", default=0.0),
+        magnification=_magnification(both, is_strict=is_strict),
         aberrations=both.aberrations(),
         optics_group=both.group,
         pixel_sizes_A=pixel_sizes_A,
         boxes=_boxes(both),
-        warnings=(*_warnings(both), *both.contradictions()),
+        warnings=tuple(both.contradictions()),
     )
 
 
@@ -253,6 +257,22 @@ def _pixel_sizes_A(both: _Both, *, is_strict: bool) -> Floats:
     return sizes_A
 
 
+def _magnification(both: _Both, *, is_strict: bool) -> Floats:
+    values = [both.values(name, default=even) for name, even in MAGNIFICATION.items()]
+    matrices = np.stack(values, axis=1).reshape(-1, 2, 2)
+    is_bad = ~sensible(matrices)
+    if is_strict and is_bad.any():
+        particle = int(np.argmax(is_bad))
+        name = next(name for name in MAGNIFICATION if both.has(name))
+        raise DataError(
+            both.path,
+            row=both.row_in_file(name, particle),
+            expected=f"a magnification of {LEAST:g} to {MOST:g} along every direction in rlnMagMat00 to rlnMagMat11",
+            found=", ".join(f"{value:g}" for value in matrices[particle].ravel()),
+        )
+    return matrices
+
+
 def _boxes(both: _Both) -> Integers | None:
     if not both.has("rlnImageSize"):
         return None
@@ -273,10 +293,3 @@ def _refuse_other_images(both: _Both) -> None:
     if is_tomogram and not both.has("rlnDefocusU"):
         found = f"subtomograms ({is_tomogram[0]})"
         raise DataError(both.path, expected="2D images of single particles", found=found)
-
-
-def _warnings(both: _Both) -> Iterator[str]:
-    """What the file says of the optics that the CTF of this program leaves out."""
-    identity = {"rlnMagMat00": 1.0, "rlnMagMat01": 0.0, "rlnMagMat10": 0.0, "rlnMagMat11": 1.0}
-    if any((both.ignored(name) != value).any() for name, value in identity.items()):
-        yield "anisotropic magnification (rlnMagMat) is ignored"

@@ -183,9 +183,7 @@ class ParticleSource:
 
     def _prepare(self, indices: Tensor, disc: FourierDisc) -> WhitenedImages:
         packed = torch.cat([self._pack(chunk, disc) for chunk in torch.split(indices, self._at_once)])
-        frequencies_per_A = disc.coordinates / (disc.box * self.stack.pixel_size_A)
-        packed = self.stack.without_odd(packed, indices, frequencies_per_A)
-        ctf = self.stack.transfer(indices, frequencies_per_A)
+        ctf = self.stack.transfer(indices, disc.coordinates / (disc.box * self.stack.pixel_size_A))
         return whiten(packed, ctf, self.noise_variance(indices, disc), disc)
 
     def ctf_slope(self, indices: Tensor, disc: FourierDisc) -> Tensor:
@@ -201,7 +199,7 @@ class ParticleSource:
             # Torch splits sums over one large image, and no others, among threads: its last bits would depend on it.
             return self._pack(indices.repeat(2), disc)[:1]
         masked = self.preprocessor.normalise(self.stack.read(indices) * self.sign) * self._mask
-        return disc.pack(centred_window(masked, disc.box, dims=2))
+        return self.stack.pack(centred_window(masked, disc.box, dims=2), indices, disc)
 
     def contrast_z(self) -> float:
         """How surely particles are white in the images as they are, from up to 500 of them: see `particles.contrast`.

@@ -16,8 +16,10 @@ from hoarfrost.errors import DataError
 from hoarfrost.io.columns import told_of_earlier
 from hoarfrost.io.particles_star import ParticleTable, read_particles
 from hoarfrost.io.star_optics import particle_table
+from hoarfrost.maths.fourier import FourierDisc
 from hoarfrost.model.aberrations import Aberrations
 from hoarfrost.model.ctf import CTFParameters, evaluate_ctf
+from hoarfrost.model.magnification import Magnification
 from hoarfrost.particles.duplicates import told_of_copies, told_of_pixel_copies
 
 IMAGES_PER_CHECK = 256
@@ -45,6 +47,8 @@ class ParticleStack:
         self.aberrations = Aberrations(
             *(torch.from_numpy(getattr(optics.aberrations, f.name)) for f in fields(Aberrations))
         )
+        matrices, of_particle = np.unique(optics.magnification, axis=0, return_inverse=True)
+        self.magnification = Magnification(torch.from_numpy(of_particle.reshape(-1)), torch.from_numpy(matrices))
         self.ctf_scale = torch.from_numpy(optics.ctf_scale)
         self.ctf_b_factor_A2 = torch.from_numpy(optics.ctf_b_factor_A2)
         self.first_of_image = table.first_of_image if first_of_image is None else first_of_image
@@ -111,7 +115,8 @@ class ParticleStack:
         earlier = told_of_earlier(particle_table(self.table.star).columns, taken_over)
         copies = [told for _, told in told_of_copies(self.table)]
         copies += told_of_pixel_copies(self.table.first_of_image, self.first_of_image)
-        told = ", ".join(self.table.optics.aberrations.told())
+        uneven = [] if self.magnification.is_even else ["anisotropic magnification"]
+        told = ", ".join([*self.table.optics.aberrations.told(), *uneven])
         corrected = [f"The file tells of {told}, which the run corrects for"] if told else []
         return [*self.table.warnings, *corrected, *copies, *([] if earlier is None else [earlier])]
 
@@ -127,23 +132,36 @@ class ParticleStack:
     def transfer(self, particles: Tensor, frequencies_per_A: Tensor, turned_rad: float = 0.0) -> Tensor:
         """The CTF of chosen particles (b,) with all that the file tells of it, at k in 1/Å (K, 2): (b, K) float64.
 
-        With the phase χ `turned_rad` further: a quarter turn gives the derivative by χ.
+        k is of evenly magnified images. χ is turned `turned_rad` further: a quarter turn gives the derivative by χ.
         """
-        phase = None
-        if self.aberrations.has_even or turned_rad:
-            phase = self.aberrations.ctf_phase(particles, frequencies_per_A) + turned_rad
-        ctf = evaluate_ctf(self.ctf[particles], frequencies_per_A, phase)
-        b_factor_A2, scale = self.ctf_b_factor_A2[particles], self.ctf_scale[particles]
-        if bool(b_factor_A2.any()):
-            squared = frequencies_per_A.to(torch.float64).square().sum(dim=1)
-            ctf = ctf * torch.exp(-b_factor_A2[:, None] * squared / 4)
-        return ctf if bool((scale == 1).all()) else ctf * scale[:, None]
 
-    def without_odd(self, packed: Tensor, particles: Tensor, frequencies_per_A: Tensor) -> Tensor:
-        """Images complex (b, K) of chosen particles at k in 1/Å (K, 2), without what odd aberrations do to them."""
+        def recorded(rows: Tensor, k: Tensor) -> Tensor:
+            own = particles[rows]
+            phase = None
+            if self.aberrations.has_even or turned_rad:
+                phase = self.aberrations.ctf_phase(own, k) + turned_rad
+            ctf = evaluate_ctf(self.ctf[own], k, phase)
+            b_factor_A2, scale = self.ctf_b_factor_A2[own], self.ctf_scale[own]
+            if bool(b_factor_A2.any()):
+                ctf = ctf * torch.exp(-b_factor_A2[:, None] * k.to(torch.float64).square().sum(dim=1) / 4)
+            return ctf if bool((scale == 1).all()) else ctf * scale[:, None]
+
+        return self.magnification.by_group(particles, frequencies_per_A, recorded)
+
+    def pack(self, images: Tensor, particles: Tensor, disc: FourierDisc) -> Tensor:
+        """Images (b, N, N) of chosen particles (b,), evenly magnified and without odd aberrations: complex (b, K)."""
+        packed = self.magnification.pack(images, particles, disc)
+        return self._without_odd(packed, particles, disc.coordinates / (disc.box * self.pixel_size_A))
+
+    def _without_odd(self, packed: Tensor, particles: Tensor, frequencies_per_A: Tensor) -> Tensor:
         if not self.aberrations.has_odd:
             return packed
-        phase = self.aberrations.image_phase(particles, self.ctf[particles], frequencies_per_A)
+
+        def turned(rows: Tensor, k: Tensor) -> Tensor:
+            own = particles[rows]
+            return self.aberrations.image_phase(own, self.ctf[own], k)
+
+        phase = self.magnification.by_group(particles, frequencies_per_A, turned)
         return packed * torch.polar(torch.ones_like(phase), -phase).to(packed)
 
     def __len__(self) -> int:
