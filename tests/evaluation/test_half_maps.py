@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
@@ -64,6 +66,18 @@ def test_identical_maps_agree_in_every_curve_up_to_the_band_limit() -> None:
     assert compared.resolution_A == compared.band_limit_A == pytest.approx(BOX * PIXEL_A / R_MAX)
     assert not compared.is_reached
     assert compare(*halves()).is_reached
+
+
+def test_a_valley_that_solvent_hides_ends_no_claim_but_one_in_the_mask_does() -> None:
+    compared, shells = compare(*halves()), torch.arange(BOX // 2 + 1)
+    is_valley, is_high = (shells > 6) & (shells < 10), shells < 15
+    shown = torch.where(is_high, 0.8, 0.0).double()
+    hidden = torch.where(is_valley, 0.05, shown)
+    whole_A = BOX * PIXEL_A / 15
+    in_solvent = dataclasses.replace(compared, unmasked=hidden, corrected=shown)
+    assert in_solvent.resolution_A == pytest.approx(whole_A, rel=0.06)
+    in_both = dataclasses.replace(compared, unmasked=hidden, corrected=hidden)
+    assert in_both.resolution_A == pytest.approx(BOX * PIXEL_A / 7, rel=0.06)
 
 
 def test_noise_alone_claims_nothing() -> None:

@@ -73,6 +73,9 @@ def table_of(text: str, folder: Path) -> ParticleTable:
     return read_particles(folder / "in.star")
 
 
+EVEN = np.tile(np.eye(2), (3, 1, 1))
+
+
 def fitted(group: list[int]) -> AberrationTable:
     """Two sets of aberrations, of which particles have those of `group`."""
     return AberrationTable(
@@ -89,7 +92,7 @@ def test_what_is_written_is_read_back(text: str, group: list[int], tmp_path: Pat
     table, expected = table_of(text, tmp_path), fitted(group)
     write_posed_particles(
         tmp_path / "out.star",
-        with_fitted_optics(table, DEFOCUS, expected),
+        with_fitted_optics(table, DEFOCUS, expected, EVEN),
         np.tile(np.eye(3), (3, 1, 1)),
         np.zeros((3, 2)),
     )
@@ -104,7 +107,7 @@ def test_what_is_written_is_read_back(text: str, group: list[int], tmp_path: Pat
 
 def test_aberrations_of_a_whole_group_stand_in_its_row(tmp_path: Path) -> None:
     table = table_of(OPTICS + ROWS, tmp_path)
-    star = with_fitted_optics(table, DEFOCUS, fitted([0, 1, 0])).star
+    star = with_fitted_optics(table, DEFOCUS, fitted([0, 1, 0]), EVEN).star
     assert [*star.tables["optics"].columns["rlnBeamTiltX"]] == ["1.000000", "0.250000"]
     assert star.tables["optics"].columns["rlnOddZernike"][1] == "[0,0,-40.5,0,0,60.25]"
     assert "rlnBeamTiltX" not in star.tables["particles"].columns
@@ -112,7 +115,7 @@ def test_aberrations_of_a_whole_group_stand_in_its_row(tmp_path: Path) -> None:
 
 def test_aberrations_that_differ_within_a_group_stand_beside_the_particles(tmp_path: Path) -> None:
     table = table_of(OPTICS + ROWS, tmp_path)
-    star = with_fitted_optics(table, DEFOCUS, fitted([0, 1, 1])).star
+    star = with_fitted_optics(table, DEFOCUS, fitted([0, 1, 1]), EVEN).star
     assert [*star.tables["particles"].columns["rlnBeamTiltX"]] == ["0.250000", "1.000000", "1.000000"]
     # That of the group would be read first.
     assert "rlnBeamTiltX" not in star.tables["optics"].columns
@@ -123,5 +126,20 @@ def test_nothing_is_added_where_there_are_no_aberrations(tmp_path: Path) -> None
     none = dataclasses.replace(
         fitted([0, 0, 0]), beam_tilt_mrad=np.zeros((1, 2)), odd=np.zeros((1, 0)), even=np.zeros((1, 0))
     )
-    found = with_fitted_optics(table, DEFOCUS, none).star.tables[""]
+    found = with_fitted_optics(table, DEFOCUS, none, EVEN).star.tables[""]
     assert found.columns.keys() == table.star.tables[""].columns.keys()
+
+
+@pytest.mark.parametrize("text", [OPTICS + ROWS, OLD], ids=["RELION 3.1", "RELION 3.0"])
+@pytest.mark.parametrize("differs_in", [0, 1], ids=["of a group", "within a group"])
+def test_a_magnification_is_written_with_the_shifts_of_its_images(text: str, differs_in: int, tmp_path: Path) -> None:
+    table = table_of(text, tmp_path)
+    magnification = EVEN.copy()
+    magnification[[differs_in, 2]] = [[1.01, 0.002], [0.003, 0.985]]
+    shifts_A = np.array([[3.0, -4.0], [1.0, 2.0], [-5.0, 0.5]])
+    after = with_fitted_optics(table, DEFOCUS, fitted([0, 1, 0]), magnification)
+    write_posed_particles(tmp_path / "out.star", after, np.tile(np.eye(3), (3, 1, 1)), shifts_A)
+    found = read_particles(tmp_path / "out.star")
+    np.testing.assert_allclose(found.optics.magnification, magnification, atol=1e-6)
+    assert found.shifts_A is not None
+    np.testing.assert_allclose(found.shifts_A, shifts_A, atol=1e-4)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hoarfrost.maths.fourier import fft3_centred, ifft3_centred, radius_grid, soft_sphere
-from hoarfrost.maths.fsc import fourier_shell_correlation, resolution_A
+from hoarfrost.maths.fsc import fourier_shell_correlation, last_resolution_A, resolution_A
 
 
 @pytest.mark.parametrize("box", [12, 15])
@@ -81,3 +81,19 @@ def test_other_shapes_are_refused(shapes: tuple[tuple[int, ...], tuple[int, ...]
 )
 def test_resolution_is_where_the_curve_first_falls_below(fsc: list[float], expected_A: float) -> None:
     assert resolution_A(torch.tensor(fsc, dtype=torch.float64), 50, 2.0, 0.5) == pytest.approx(expected_A)
+
+
+@pytest.mark.parametrize(
+    ("fsc", "expected_A"),
+    [
+        ([1.0, 0.9, 0.7, 0.3, 0.0, 0.0, 0.0], 100 / 2.5),  # without a valley as above
+        ([1.0, 0.9, 0.2, 0.1, 0.9, 0.9, 0.7, 0.3, 0.0], 100 / 6.5),  # beyond the valley
+        ([1.0, 0.9, 0.7, 0.3, 0.0, 0.9, 0.0, 0.0, 0.0], 100 / 2.5),  # one shell is chance
+        ([1.0, 0.9, 0.2, 0.1, 0.9, 0.9, 0.9], 100 / 6),  # never again: Nyquist
+        ([1.0, 0.2, 0.1, 0.1, 0.1], 100.0),
+        ([1.0, 0.2, 0.1], 100.0),
+        ([1.0, 0.6, 0.6, 0.6, 0.1, 0.6, 0.1], 100 / 3.2),
+    ],
+)
+def test_the_last_resolution_is_beyond_valleys(fsc: list[float], expected_A: float) -> None:
+    assert last_resolution_A(torch.tensor(fsc, dtype=torch.float64), 50, 2.0, 0.5) == pytest.approx(expected_A)

@@ -130,7 +130,7 @@ def test_other_optics_give_the_images_of_a_file_that_tells_them(plain: Path) -> 
     told, source = ParticleStack.open(other), source_of(ParticleStack.open(plain))
     kept = source.in_use(1, PackedCache(N, 1 << 30))
     before = kept.images(everyone, disc)
-    changed = kept.with_optics(kept.stack.with_optics(told.ctf, told.aberrations))
+    changed = kept.with_optics(kept.stack.with_optics(told.ctf, told.aberrations, told.magnification))
     # Images that were kept are those of the optics before.
     after, expected = changed.images(everyone, disc), images_of(other)
     torch.testing.assert_close(after.data, expected.data)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hoarfrost.evaluation.particle_mask import make_particle_mask
-from hoarfrost.maths.fsc import fourier_shell_correlation, resolution_A
+from hoarfrost.maths.fsc import fourier_shell_correlation, last_resolution_A, resolution_A
 from hoarfrost.maths.shells import shells_of_half_spectrum
 
 # The usual threshold for half maps of equal noise (Rosenthal & Henderson 2003).
@@ -62,8 +62,13 @@ class HalfMapFSC:
 
     @cached_property
     def unmasked_A(self) -> float:
-        """Resolution of `unmasked`, in Å."""
-        return self.resolution_of_A(self.unmasked)
+        """Where `unmasked` falls below 0.143 for the last time, in Å, never finer than the band limit.
+
+        The noise of the solvent hides what agrees in a valley of the spectrum. `corrected_A` is the first fall, so that
+        a claim needs a curve in the mask without a gap.
+        """
+        found_A = last_resolution_A(self.unmasked, self.box, self.pixel_size_A, FSC_THRESHOLD)
+        return max(found_A, self.band_limit_A)
 
     @cached_property
     def corrected_A(self) -> float:

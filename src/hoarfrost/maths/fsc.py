@@ -50,9 +50,28 @@ def resolution_A(fsc: Tensor, box: int, pixel_size_A: float, threshold: float) -
     DC says nothing and is ignored. A curve that never falls below gives its last shell (Nyquist); one that is
     below in shell 1 already gives the length of the box, and means "no agreement".
     """
+    return _fall_A(fsc, box, pixel_size_A, threshold, 1)
+
+
+def last_resolution_A(fsc: Tensor, box: int, pixel_size_A: float, threshold: float) -> float:
+    """The same where it falls for the last time: beyond all valleys, but not beyond a shell that is high alone.
+
+    What lies beyond a valley is three shells in a row whose mean is above the threshold.
+    """
+    windows = fsc[1:].unfold(0, 3, 1) if len(fsc) > 3 else fsc.new_empty(0, 3)
+    high = (windows.mean(dim=1) >= threshold).nonzero()
+    if not len(high):
+        return resolution_A(fsc, box, pixel_size_A, threshold)
+    # The last shell of that window that is above, from which the curve falls.
+    last = int(high[-1]) + 1 + int((windows[int(high[-1])] >= threshold).nonzero()[-1])
+    return _fall_A(fsc, box, pixel_size_A, threshold, last + 1)
+
+
+def _fall_A(fsc: Tensor, box: int, pixel_size_A: float, threshold: float, first: int) -> float:
+    """Where the FSC falls below the threshold from shell `first` on, in Å."""
     length_A = box * pixel_size_A
     values: list[float] = fsc.tolist()
-    for shell in range(1, len(values)):
+    for shell in range(first, len(values)):
         if values[shell] < threshold:
             if shell == 1:
                 return length_A

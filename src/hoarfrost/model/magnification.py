@@ -35,6 +35,11 @@ class Magnification:
         """Whether M is 1 everywhere."""
         return bool((self.matrices == torch.eye(2, dtype=torch.float64)).all())
 
+    def stretched(self, group: Tensor, matrices: Tensor) -> "Magnification":
+        """With images of groups (n,) stretched once more: A M, with A of `matrices` (g, 2, 2)."""
+        pairs, new_group = torch.unique(torch.stack([self.group, group]), dim=1, return_inverse=True)
+        return Magnification(new_group, matrices[pairs[1]] @ self.matrices[pairs[0]])
+
     def by_group(self, particles: Tensor, frequencies: Tensor, of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """`of` rows of the chosen particles (b,) and M⁻¹ q of these (K, 2): (b, K), from all groups put together.
 

@@ -120,14 +120,16 @@ class ParticleStack:
         corrected = [f"The file tells of {told}, which the run corrects for"] if told else []
         return [*self.table.warnings, *corrected, *copies, *([] if earlier is None else [earlier])]
 
-    def with_optics(self, ctf: CTFParameters, aberrations: Aberrations) -> "ParticleStack":
-        """The same images, recorded with other CTF parameters and aberrations; `table` has what the file tells."""
+    def with_optics(
+        self, ctf: CTFParameters, aberrations: Aberrations, magnification: Magnification
+    ) -> "ParticleStack":
+        """The same images, recorded with other optics; `table` has what the file tells."""
         other = copy.copy(self)
-        other._take(ctf, aberrations)
+        other._take(ctf, aberrations, magnification)
         return other
 
-    def _take(self, ctf: CTFParameters, aberrations: Aberrations) -> None:
-        self.ctf, self.aberrations = ctf, aberrations
+    def _take(self, ctf: CTFParameters, aberrations: Aberrations, magnification: Magnification) -> None:
+        self.ctf, self.aberrations, self.magnification = ctf, aberrations, magnification
 
     def transfer(self, particles: Tensor, frequencies_per_A: Tensor, turned_rad: float = 0.0) -> Tensor:
         """The CTF of chosen particles (b,) with all that the file tells of it, at k in 1/Å (K, 2): (b, K) float64.

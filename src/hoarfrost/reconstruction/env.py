@@ -19,6 +19,7 @@ from hoarfrost.model.aberrations import Aberrations
 from hoarfrost.model.all_poses.band import BandModel
 from hoarfrost.model.ctf import CTFParameters
 from hoarfrost.model.images import WhitenedImages
+from hoarfrost.model.magnification import Magnification
 from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.model.sphere import Spheres
 from hoarfrost.parallel.team import Team
@@ -155,15 +156,15 @@ class Env:
 
         return self.memo.get("narrowed", (diameter_A,), make)
 
-    def with_optics(self, ctf: CTFParameters, aberrations: Aberrations) -> Env:
+    def with_optics(self, ctf: CTFParameters, aberrations: Aberrations, magnification: Magnification) -> Env:
         """The same run of particles that were recorded with other optics than their file tells."""
 
         def make() -> Env:
             self.memo.close()  # what followed from other CTFs
-            source = self.source.with_optics(self.source.stack.with_optics(ctf, aberrations))
+            source = self.source.with_optics(self.source.stack.with_optics(ctf, aberrations, magnification))
             return dataclasses.replace(self, source=source, memo=Memo())
 
-        key = ctf.defocus_u_A, ctf.defocus_angle_deg, aberrations.group
+        key = ctf.defocus_u_A, ctf.defocus_angle_deg, aberrations.group, magnification.matrices
         return self.memo.get("with optics", key, make)
 
     def close(self) -> None:

@@ -162,7 +162,8 @@ def _fitted_table(stack: ParticleStack) -> ParticleTable:
         "rlnDefocusAngle": ctf.defocus_angle_deg.numpy(),
     }
     fitted = {field.name: getattr(aberrations, field.name).numpy() for field in dataclasses.fields(aberrations)}
-    return with_fitted_optics(stack.table, defocus, AberrationTable(**fitted))
+    matrices = stack.magnification.matrices[stack.magnification.group].numpy()
+    return with_fitted_optics(stack.table, defocus, AberrationTable(**fitted), matrices)
 
 
 def _write_maps(folder: Path, maps: ClassMaps, settings: Settings) -> None:

@@ -88,7 +88,9 @@ class Run:
     def env_of(self, env: Env) -> Env:
         """What steps work with: that of the whole run, with what the run has found of the particles."""
         env = env.narrowed(self.diameter_A)
-        return env if self.optics is None else env.with_optics(self.optics.ctf, self.optics.aberrations)
+        if self.optics is None:
+            return env
+        return env.with_optics(self.optics.ctf, self.optics.aberrations, self.optics.magnification)
 
     def _at_next_phase(self, env: Env) -> Run:
         phase, tally = self.phase, self.tally

@@ -15,11 +15,14 @@ from hoarfrost.maths.rotations import random_rotations
 from hoarfrost.maths.seeds import named_generator
 from hoarfrost.model.aberrations import Aberrations
 from hoarfrost.model.ctf import CTFParameters, electron_wavelength_A, evaluate_ctf
+from hoarfrost.model.few_poses.stretch import StretchQuadratics
 from hoarfrost.model.few_poses.transfer import TransferEvidence
+from hoarfrost.model.magnification import Magnification
 from hoarfrost.reconstruction.optics.defocus import about, changes_A, fit_defocus, log_likelihood, posterior_mean_A
 from hoarfrost.reconstruction.optics.even import EvenQuadratics, even_basis, fit_even
 from hoarfrost.reconstruction.optics.fitted import FittedOptics
 from hoarfrost.reconstruction.optics.odd import OddSums, fit_odd, odd_basis
+from hoarfrost.reconstruction.optics.stretch import fit_stretch
 from hoarfrost.simulation.image_formation import ImageFormation
 from hoarfrost.simulation.phantom import make_phantom
 
@@ -44,7 +47,8 @@ def told() -> FittedOptics:
     same = torch.ones(N, dtype=DOUBLE)
     ctf = CTFParameters(defocus_A + 200, defocus_A - 200, 35 * same, 300 * same, 2.7 * same, 0.1 * same, 0 * same)
     nothing = torch.zeros(1, 2, dtype=DOUBLE)
-    return FittedOptics(ctf, Aberrations(ONE_GROUP, nothing, nothing[:, :0], nothing[:, :0]))
+    even = Magnification(ONE_GROUP, torch.eye(2, dtype=DOUBLE)[None])
+    return FittedOptics(ctf, Aberrations(ONE_GROUP, nothing, nothing[:, :0], nothing[:, :0]), even)
 
 
 def transfer(optics: FittedOptics, turned_rad: float = 0.0) -> Tensor:
@@ -262,3 +266,23 @@ def test_without_astigmatism_defocus_stays_as_it_is_written() -> None:
     swapped = dataclasses.replace(before.ctf, defocus_u_A=before.ctf.defocus_v_A, defocus_v_A=before.ctf.defocus_u_A)
     before = dataclasses.replace(before, ctf=swapped)
     assert before.with_astigmatism(torch.zeros(N, 7, dtype=DOUBLE), EDGE_PER_A).ctf is swapped
+
+
+def quadratics(true: Tensor, error: float) -> StretchQuadratics:
+    """Of particles that are stretched by `true` (2,), each of which knows its own stretch to that error."""
+    seen = true + error * normal("stretch", N, 2)
+    curvature = (torch.eye(2, dtype=DOUBLE) / error**2).expand(N, 2, 2)
+    return StretchQuadratics(seen / error**2, curvature)
+
+
+def test_the_stretch_of_a_group_is_found() -> None:
+    true = torch.tensor([0.012, -0.005], dtype=DOUBLE)
+    fit = fit_stretch(quadratics(true, 0.02), HALF)
+    assert fit.gain.is_sure
+    # 240 of them know it to 0.0013, and the prior draws it in by a hundredth.
+    torch.testing.assert_close(fit.stretch, true, rtol=0, atol=0.004)
+
+
+def test_no_stretch_is_found_where_there_is_none() -> None:
+    assert not bool(fit_stretch(quadratics(torch.zeros(2, dtype=DOUBLE), 0.02), HALF).stretch.any())
+    assert not fit_stretch(StretchQuadratics.none(0), HALF[:0]).gain.is_sure

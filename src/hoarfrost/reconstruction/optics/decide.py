@@ -10,12 +10,14 @@ from torch import Tensor
 
 from hoarfrost.maths.fourier import FourierDisc
 from hoarfrost.model.ctf import electron_wavelength_A
+from hoarfrost.model.few_poses.stretch import StretchQuadratics
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.optics.defocus import DefocusFit, about, changes_A, fit_defocus
 from hoarfrost.reconstruction.optics.even import ASTIGMATISM, N_TERMS, OF_GROUP, EvenFit, EvenQuadratics, fit_even
 from hoarfrost.reconstruction.optics.fitted import FittedOptics, told_defocus_A
 from hoarfrost.reconstruction.optics.gain import Gain
 from hoarfrost.reconstruction.optics.odd import COMA, TREFOIL, OddFit, OddSums, fit_odd, odd_basis
+from hoarfrost.reconstruction.optics.stretch import StretchFit, fit_stretch
 
 # Phases at the band limit, in radians. Where defocus moves them by more, other even terms wait for the next fit, as
 # their quadratics are about the wrong defocus; and refinement has to see the particles again.
@@ -24,7 +26,7 @@ SMALL_RAD = 0.5
 
 @dataclass(frozen=True)
 class Evidence:
-    """What n particles show: `curves` (n, 2, G) and `even` as in `defocus` and `even`, the sums `odd` of g groups.
+    """What n particles show: `curves` (n, 2, G), `even` and `stretch` as in their modules, the sums `odd` of g groups.
 
     `is_seen` (n,) tells which were looked at.
     """
@@ -32,13 +34,15 @@ class Evidence:
     curves: Tensor
     even: EvenQuadratics
     odd: OddSums
+    stretch: StretchQuadratics
     is_seen: Tensor
 
     @classmethod
     def none(cls, n: int, grid: int, groups: int, size: int) -> Evidence:
         """Before the first particle."""
         is_seen = torch.zeros(n, dtype=torch.bool)
-        return cls(torch.zeros(n, 2, grid), EvenQuadratics.none(n), OddSums.none(groups, size), is_seen)
+        of_groups, stretch = OddSums.none(groups, size), StretchQuadratics.none(n)
+        return cls(torch.zeros(n, 2, grid), EvenQuadratics.none(n), of_groups, stretch, is_seen)
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,14 @@ def decided(env: Env, evidence: Evidence, before: FittedOptics, r_max: float) ->
     moved_rad = math.pi * wavelength_A / finest_A**2 * float(moved_A.square().mean().sqrt())
     basis = odd_basis(FourierDisc(env.settings.box, r_max))
     odd = [fit_odd(evidence.odd, number, basis, finest_A) for number in range(groups)]
+    stretch = [
+        fit_stretch(evidence.stretch[seen[group[seen] == number]], half[group[seen] == number])
+        for number in range(groups)
+    ]
     even = EvenFit(torch.zeros(len(seen), N_TERMS - 1, dtype=torch.float64), Gain.none())
     if moved_rad < SMALL_RAD:
         even = fit_even(evidence.even[seen], micrograph, group[seen], half)
-    gains = (defocus.gain, even.gain, *(fit.gain for fit in odd))
+    gains = (defocus.gain, even.gain, *(fit.gain for fit in odd), *(fit.gain for fit in stretch))
     is_promising = bool(team.once_number(lambda: any(gain.is_promising for gain in gains)))
     if not team.once_number(lambda: any(gain.is_sure for gain in gains)):
         message = f"Optics as they are: at {finest_A:.1f} Å no others explain particles better"
@@ -84,9 +92,17 @@ def decided(env: Env, evidence: Evidence, before: FittedOptics, r_max: float) ->
     of_odd = team.same(torch.stack([fit.coefficients for fit in odd]))
     after = before.with_defocus(change_A).with_astigmatism(coefficients, 1 / finest_A)
     after = after.with_aberrations(group, of_odd, of_groups, 1 / finest_A)
-    told = _told(before, after, group, defocus, odd, even, finest_A)
+    of_stretch = team.same(torch.stack([fit.stretch for fit in stretch]))
+    if bool(of_stretch.any()):
+        after = after.with_stretch(group, of_stretch)
+    told = [*_told(before, after, group, defocus, odd, even, finest_A), *_told_of_stretch(stretch)]
+    # A stretch moves the edge of a particle by so much.
+    at_edge_rad = math.pi * env.settings.diameter_A / finest_A
     largest_rad = max(
-        moved_rad, float(of_odd[:, COMA.start :].norm(dim=1).max()), float(coefficients.norm(dim=1).max())
+        moved_rad,
+        float(of_odd[:, COMA.start :].norm(dim=1).max()),
+        float(coefficients.norm(dim=1).max()),
+        at_edge_rad * float(of_stretch.norm(dim=1).max()),
     )
     is_large = team.once_number(lambda: largest_rad) >= SMALL_RAD
     return Decision(
@@ -129,4 +145,14 @@ def _told(
             size = float(even.coefficients[:, OF_GROUP].norm(dim=1).max())
             parts.append(f"even aberrations, by {size:.2f} rad at {finest_A:.1f} Å")
         told.append(f"{' and '.join(parts)} ({even.gain})")
+    return told
+
+
+def _told_of_stretch(fits: list[StretchFit]) -> list[str]:
+    told = []
+    for number, fit in enumerate(fits):
+        if fit.gain.is_sure:
+            where = "" if len(fits) == 1 else f" of group {number + 1}"
+            percent = 200 * float(fit.stretch.norm())
+            told.append(f"magnification{where} anisotropic by {percent:.1f} % more ({fit.gain})")
     return told

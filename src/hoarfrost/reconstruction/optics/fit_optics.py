@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hoarfrost.maths.fourier import FourierDisc
 from hoarfrost.model.ctf import electron_wavelength_A
+from hoarfrost.model.few_poses.stretch import StretchQuadratics, stretch_quadratics
 from hoarfrost.model.few_poses.transfer import TransferEvidence, transfer_evidence
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FoldMaps
@@ -141,9 +142,13 @@ class FitOptics:
         disc, stack = e_steps[0].model.disc, env.source.stack
         images, indices = visit.images, visit.indices
         seen = TransferEvidence(torch.zeros_like(images.data), torch.zeros_like(images.ctf))
+        stretch = StretchQuadratics.none(len(indices))
         for e_step, of_class in zip(e_steps, draws, strict=True):
             if of_class is not None:
                 rows, of_rows = of_class
+                stretched = stretch_quadratics(e_step.model, images[rows], of_rows)
+                stretch.slope[rows.cpu()] += stretched.slope
+                stretch.curvature[rows.cpu()] += stretched.curvature
                 found = transfer_evidence(e_step.model, images[rows], of_rows)
                 seen.match[rows] += found.match
                 seen.power[rows] += found.power
@@ -157,6 +162,8 @@ class FitOptics:
         evidence.curves[visit.everyone] = team.gather(curves, n).cpu()
         evidence.even.slope[visit.everyone] = team.gather(even.slope, n)
         evidence.even.curvature[visit.everyone] = team.gather(even.curvature, n)
+        evidence.stretch.slope[visit.everyone] = team.gather(stretch.slope, n)
+        evidence.stretch.curvature[visit.everyone] = team.gather(stretch.curvature, n)
         evidence.is_seen[visit.everyone] = True
         odd = OddSums.none(*evidence.odd.weight.shape[::2])
         odd.add(seen, images.ctf, stack.group[indices], env.folds.half[indices])

@@ -13,6 +13,8 @@ from torch.nn.functional import pad
 
 from hoarfrost.model.aberrations import Aberrations
 from hoarfrost.model.ctf import CTFParameters, electron_wavelength_A
+from hoarfrost.model.few_poses.stretch import stretch_matrix
+from hoarfrost.model.magnification import Magnification
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruction.optics.even import ASTIGMATISM
 from hoarfrost.reconstruction.optics.odd import COMA, TREFOIL
@@ -24,15 +26,16 @@ N_ODD, N_EVEN = 6, 9
 @final
 @dataclass(frozen=True)
 class FittedOptics:
-    """CTF parameters and aberrations of all particles after fits."""
+    """CTF parameters, aberrations and magnification of all particles after fits."""
 
     ctf: CTFParameters
     aberrations: Aberrations
+    magnification: Magnification
 
     @classmethod
     def of(cls, stack: ParticleStack) -> FittedOptics:
         """As the file tells them."""
-        return cls(stack.ctf, stack.aberrations)
+        return cls(stack.ctf, stack.aberrations, stack.magnification)
 
     def beam_tilt_mrad(self, particle: int) -> list[float]:
         """That of a particle, x and y."""
@@ -58,6 +61,9 @@ class FittedOptics:
         ]
         parts = [f"defocus {moved_A:.0f} Å from the file's at the root mean square"] if moved_A >= 0.5 else []
         parts.append("beam tilt from {} to {} mrad".format(*tilts))
+        matrices = self.magnification.matrices[self.magnification.group]
+        if bool((matrices != torch.from_numpy(stack.table.optics.magnification)).any()):
+            others.append("anisotropic magnification")
         return ", ".join([*parts, *others])
 
     def with_defocus(self, change_A: Tensor) -> FittedOptics:
@@ -84,6 +90,10 @@ class FittedOptics:
             defocus_angle_deg=torch.rad2deg(torch.atan2(y, x) / 2),
         )
         return dataclasses.replace(self, ctf=moved)
+
+    def with_stretch(self, group: Tensor, stretch: Tensor) -> FittedOptics:
+        """With what `stretch` found (g, 2) of g groups, the particles' `group` (n,) from 0."""
+        return dataclasses.replace(self, magnification=self.magnification.stretched(group, stretch_matrix(stretch)))
 
     def with_aberrations(self, group: Tensor, odd_fits: Tensor, even_fits: Tensor, edge_per_A: float) -> FittedOptics:
         """With what `odd` (g, 6) and `even` (g, 5) found of g groups, the particles' `group` (n,) from 0."""

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hoarfrost.evaluation.half_maps import FSC_THRESHOLD, HalfMapFSC, compare_half_maps
+from hoarfrost.evaluation.half_maps import HalfMapFSC, compare_half_maps
 from hoarfrost.maths.fourier import fourier_resize
 from hoarfrost.maths.fsc import fourier_shell_correlation
 from hoarfrost.model.all_poses.band import box_of
@@ -32,7 +32,8 @@ from hoarfrost.reconstruction.estimate.held_out import HeldOut
 from hoarfrost.reconstruction.estimate.m_step import MStep, solve_each, wiener_ridge
 from hoarfrost.reconstruction.refinement.by_number import resolution_by_number
 from hoarfrost.reconstruction.refinement.fold_pass import FoldPass
-from hoarfrost.reconstruction.refinement.march import Refined, at_edge
+from hoarfrost.reconstruction.refinement.gold_standard import Agreement
+from hoarfrost.reconstruction.refinement.march import Refined
 from hoarfrost.reconstruction.refinement.poses import Poses
 from hoarfrost.reconstruction.refinement.refining import Refining
 from hoarfrost.reconstruction.refinement.sweep import half_maps, maps_of_halves, particle_support
@@ -179,9 +180,9 @@ class FinalPasses:
         if self.are_apart and may_go_on:
             halves = half_maps(env, fold_pass)
             if self.of_halves == 0 or not self._stand_still(env, halves.mean(dim=0)):
-                maps, fsc = maps_of_halves(env, fold_pass, halves)
+                maps, agreement = maps_of_halves(env, fold_pass, halves)
                 after = dataclasses.replace(after, maps=maps, before=sums)
-                return after._finer(env, fsc) if self.of_halves == 0 else after
+                return after._finer(env, agreement) if self.of_halves == 0 else after
         if self.are_apart and self.before is not None and not self._explains_more(env, LEAST_RISE_OF_PASS):
             # This pass saw worse maps than the one before, whose half maps are the better ones then.
             sums, after = self.before, dataclasses.replace(after, nll_before=self.nll_before)
@@ -193,14 +194,15 @@ class FinalPasses:
         maps = FoldMaps(env.team.once(partial(maps_without, env, sums, solved), self.maps.volumes))
         return dataclasses.replace(after, maps=maps)
 
-    def _finer(self, env: Env, fsc: Tensor) -> FinalPasses:
-        """Begun again at a finer band limit, where the half maps of the first pass agree at this one.
+    def _finer(self, env: Env, agreement: Agreement) -> FinalPasses:
+        """Begun again at the next band limit, where the half maps of the first pass agree up to this one.
 
         Refinement may have ended in a valley of the FSC, or before poses were found.
         """
-        r_max = min(max(env.settings.refined_r_max), REACH_OF_FINAL * self.r_max)
-        if r_max < LEAST_GROWTH * self.r_max or at_edge(fsc, self.r_max).max() < FSC_THRESHOLD:
+        finer = [limit for limit in env.settings.refined_r_max if limit >= LEAST_GROWTH * self.r_max]
+        if not finer or not agreement.goes_on(self.r_max / REACH_OF_FINAL, self.r_max):
             return self
+        r_max = min(finer)
         told_A = (env.length_A / r for r in (self.r_max, r_max))
         message = "Half maps agree at {:.1f} Å: on to {:.1f} Å".format(*told_A)
         news = News(env.final_stage, r_max, message=message)

@@ -2,7 +2,7 @@
 
 From the start of refinement the particles form two halves with a map each, which never meet above the band limit that
 refinement began with (the "gold standard": Scheres & Chen 2012, Nat. Methods 9, 853). So their FSC tells signal from
-fitted noise: it sets how much each shell is trusted, and ends the march where it comes down to 0.143.
+fitted noise: it sets how much each shell is trusted, and ends the march where new shells agree no more than by chance.
 """
 
 from __future__ import annotations
@@ -13,14 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import final
 
-import torch
-from torch import Tensor
-
-from hoarfrost.evaluation.half_maps import FSC_THRESHOLD
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FoldMaps
 from hoarfrost.reconstruction.estimate.held_out import HeldOut
-from hoarfrost.reconstruction.refinement.gold_standard import filtered_halves, fsc_of_halves, joined_below
+from hoarfrost.reconstruction.refinement.gold_standard import Agreement, filtered_halves, joined_below
 from hoarfrost.reconstruction.refinement.refining import Refining
 from hoarfrost.reconstruction.refinement.sweep import Sweep
 from hoarfrost.reconstruction.refinement.visit import Visit
@@ -32,8 +28,6 @@ from hoarfrost.reconstruction.schedule import (
 from hoarfrost.reconstruction.starts.agreement import StartMaps
 from hoarfrost.reconstruction.state.phase import LeftOut, News, Tally
 from hoarfrost.reconstruction.watch.live import Shown
-
-EDGE_SHELLS = 2
 
 
 @dataclass(frozen=True)
@@ -63,8 +57,8 @@ class March:
     """Refinement from the maps of the starts, `given`, up to `last_r_max`.
 
     `found` are the maps at the last band limit that is done; `number` that of the one under way. There, sweeps have
-    come to `maps` and `fsc` (C, shells); `judged` tells how well particles were explained in each, and `sweep` is the
-    one under way.
+    come to `maps`, which show an `agreement`; `judged` tells how well particles were explained in each, and `sweep` is
+    the one under way.
     """
 
     given: StartMaps
@@ -73,7 +67,7 @@ class March:
     found: Refined
     number: int = 0
     maps: FoldMaps | None = None
-    fsc: Tensor | None = None
+    agreement: Agreement | None = None
     judged: tuple[HeldOut, ...] = ()
     sweep: Sweep | None = None
     is_over: bool = False
@@ -92,7 +86,7 @@ class March:
         """Once more at the band limit that is done, and on from there: particles have other optics now."""
         number = env.settings.refined_r_max.index(self.found.r_max)
         return dataclasses.replace(
-            self, number=number, maps=self.found.maps, fsc=None, judged=(), is_over=False, news=()
+            self, number=number, maps=self.found.maps, agreement=None, judged=(), is_over=False, news=()
         )
 
     def step(self, env: Env, tally: Tally) -> March:
@@ -102,7 +96,7 @@ class March:
         if self.maps is None:
             return self._begun(env, tally)
         r_max = self._r_max(env)
-        edge = 0.0 if self.fsc is None else float(at_edge(self.fsc, r_max).min())
+        edge = 0.0 if self.agreement is None else float(self.agreement.at_edge(r_max).min())
         if is_last_sweep([judged.beyond_sphere for judged in self.judged], r_max, edge):
             return self._at_next(env, self.maps)
         sweep = Sweep.begin(env, self.maps, r_max, self.refining)
@@ -110,6 +104,10 @@ class March:
 
     def _r_max(self, env: Env) -> float:
         return env.settings.refined_r_max[self.number]
+
+    def _r_max_before(self, env: Env) -> float:
+        """The band limit before this one, or the last of the starts."""
+        return (env.refined_from(self.given.stage), *env.settings.refined_r_max)[self.number]
 
     def _stage(self, env: Env) -> int:
         return len(env.settings.stages_r_max) + self.number
@@ -132,7 +130,7 @@ class March:
             if not self.found.independent:
                 refining = dataclasses.replace(refining, junk=refining.junk.begun())
             return dataclasses.replace(
-                self, number=number, refining=refining, maps=self.found.maps, fsc=None, judged=(), news=()
+                self, number=number, refining=refining, maps=self.found.maps, agreement=None, judged=(), news=()
             )
         return self._ended(env)
 
@@ -141,12 +139,12 @@ class March:
         if not sweep.fold_pass.is_over(env):
             after, visit = sweep.step(env)
             return dataclasses.replace(self, sweep=after, news=(self._news(env, after, visit),))
-        maps, fsc = sweep.solved(env)
+        maps, agreement = sweep.solved(env)
         return dataclasses.replace(
             self,
             refining=sweep.learnt(),
             maps=maps,
-            fsc=fsc,
+            agreement=agreement,
             judged=(*self.judged, sweep.judged(env)),
             sweep=None,
             news=(),
@@ -181,12 +179,12 @@ class March:
             maps=None,
             news=news,
         )
-        assert self.fsc is not None
-        if at_edge(self.fsc, r_max).max() >= FSC_THRESHOLD:
+        assert self.agreement is not None
+        if self.agreement.goes_on(self._r_max_before(env), r_max):
             return after
         message = f"Half maps refined apart do not agree at {env.length_A / r_max:.1f} Å: no more detail"
         told = News(stage, r_max, message=message, left_out=LeftOut("up to the last", stage + 1))
-        found = dataclasses.replace(after.found, agree_to=_agree_to(self.fsc, math.floor(r_max)))
+        found = dataclasses.replace(after.found, agree_to=self.agreement.agree_to(r_max))
         return dataclasses.replace(after, found=found, number=len(env.settings.refined_r_max), news=(*news, told))
 
     def _ended(self, env: Env) -> March:
@@ -210,22 +208,9 @@ class March:
         return Shown(self._r_max(env), lambda: maps.common, known.log_shares, matches)
 
 
-def at_edge(fsc: Tensor, r_max: float) -> Tensor:
-    """The FSC of half maps (C, shells) at the band limit r_max: (C,)."""
-    last = math.floor(r_max)
-    return fsc[:, last - EDGE_SHELLS + 1 : last + 1].mean(dim=1)
-
-
-def _agree_to(fsc: Tensor, last: int) -> float:
-    """The last shell, `last` at most, about which the FSC (C, shells) of any class is no less than 0.143."""
-    smooth = torch.nn.functional.avg_pool1d(fsc[:, : last + 1].unsqueeze(1), 2 * EDGE_SHELLS + 1, stride=1).squeeze(1)
-    above = (smooth.amax(dim=0) >= FSC_THRESHOLD).nonzero()
-    return float(above[-1] + EDGE_SHELLS) if len(above) else 0.0
-
-
 def _begun_with(env: Env, given: StartMaps) -> FoldMaps:
     """What each half begins with: its own maps, where starts of either half agree, the same ones where not."""
     if given.halves is None:
         return FoldMaps.alike(given.maps.volumes)
-    fsc = env.team.same(fsc_of_halves(given.halves))
-    return FoldMaps.of_halves(joined_below(filtered_halves(given.halves, fsc), env.settings.stages_r_max[0]))
+    agreement = Agreement.of(given.halves, 1, env.team)
+    return FoldMaps.of_halves(joined_below(filtered_halves(given.halves, agreement.fsc), env.settings.stages_r_max[0]))

@@ -18,9 +18,10 @@ from hoarfrost.reconstruction.estimate.folds import FOLDS, FoldMaps, FoldSums
 from hoarfrost.reconstruction.estimate.held_out import HeldOut
 from hoarfrost.reconstruction.estimate.m_step import MStep, solve_each
 from hoarfrost.reconstruction.refinement.fold_pass import FoldPass
-from hoarfrost.reconstruction.refinement.gold_standard import filtered_halves, fsc_of_halves, joined_below
+from hoarfrost.reconstruction.refinement.gold_standard import Agreement, filtered_halves, joined_below
 from hoarfrost.reconstruction.refinement.refining import Refining
 from hoarfrost.reconstruction.refinement.visit import Visit
+from hoarfrost.symmetry.point_group import PointGroup
 
 
 @final
@@ -69,8 +70,8 @@ class Sweep:
         refining = self.fold_pass.refining.learnt()
         return dataclasses.replace(refining, known=refining.known.with_shares(torch.cat(self.probability)))
 
-    def solved(self, env: Env) -> tuple[FoldMaps, Tensor]:
-        """New maps, filtered by how far each shell of each half can be trusted, and the halves' FSC, (C, shells)."""
+    def solved(self, env: Env) -> tuple[FoldMaps, Agreement]:
+        """New maps, filtered by how far each shell of each half can be trusted, and how the halves agree."""
         return maps_of_halves(env, self.fold_pass, half_maps(env, self.fold_pass))
 
 
@@ -90,14 +91,14 @@ def half_maps(env: Env, fold_pass: FoldPass) -> Tensor:
     return env.team.once(solved, start)
 
 
-def maps_of_halves(env: Env, fold_pass: FoldPass, halves: Tensor) -> tuple[FoldMaps, Tensor]:
-    """The `half_maps` after a pass without each fold, filtered by the FSC of the halves, and that FSC, (C, shells)."""
+def maps_of_halves(env: Env, fold_pass: FoldPass, halves: Tensor) -> tuple[FoldMaps, Agreement]:
+    """The `half_maps` after a pass without each fold, filtered by how the halves agree, and that."""
     start = fold_pass.maps.resized(fold_pass.box).volumes
     maps = env.team.once(partial(_without_folds, env, fold_pass.sums, start, halves), start)
-    fsc = env.team.same(fsc_of_halves(halves))
+    agreement = Agreement.of(halves, PointGroup(fold_pass.refining.symmetry).order, env.team)
     lowest = env.settings.stages_r_max[0]
-    joined = [joined_below(filtered_halves(maps[:, fold], fsc), lowest) for fold in range(FOLDS)]
-    return FoldMaps(env.team.same(torch.stack(joined, dim=1))), fsc
+    joined = [joined_below(filtered_halves(maps[:, fold], agreement.fsc), lowest) for fold in range(FOLDS)]
+    return FoldMaps(env.team.same(torch.stack(joined, dim=1))), agreement
 
 
 def _without_folds(env: Env, sums: FoldSums, start: Tensor, halves: Tensor) -> Tensor:

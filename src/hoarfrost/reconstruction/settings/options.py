@@ -105,8 +105,9 @@ class RunOptions(OptionsModel):
     )
     refine_optics: bool = option(
         True,
-        "Fit defocus, astigmatism, beam tilt, trefoil and even aberrations once the map is finer than 7.5 Å. Used, and "
-        "written into the particle file, is what explains particles better that it was not fitted to.",
+        "Fit defocus, astigmatism, beam tilt, trefoil, even aberrations and anisotropic magnification once the map is "
+        "finer than 7.5 Å. Used, and written into the particle file, is what explains particles better that it was "
+        "not fitted to.",
     )
     held_out: int | None = option(
         None,
