@@ -16,7 +16,7 @@ from hoarfrost.model.few_poses.statistics import LocalStatistics
 from hoarfrost.model.quadratic import Quadratic, mean_of
 from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.particles.stack import ParticleStack
-from hoarfrost.reconstruction.estimate.m_step import MStep, wiener_ridge
+from hoarfrost.reconstruction.estimate.m_step import MStep, mean_curvature, wiener_ridge
 from hoarfrost.reconstruction.run import open_source
 from hoarfrost.reconstruction.settings.options import Options
 from hoarfrost.reconstruction.settings.plan import resolve
@@ -52,7 +52,8 @@ def true_pose_map(particles: Particles) -> Tensor:
     inside = radius_grid(box, 3) <= settings.diameter_A / particles.hard_set.length_A * box / 2
     support = inside.to(torch.float32)
     halves = [MStep(support, positive=False)(part, empty) for part in parts]
-    ridge = wiener_ridge(parts, fourier_shell_correlation(*halves), support)
+    curvature = mean_curvature(mean_of(parts).kernel, support)
+    ridge = wiener_ridge(curvature, fourier_shell_correlation(*halves))
     solve = MStep(support, positive=False, shell_ridge=ridge)
     found = solve(mean_of(parts), (halves[0] + halves[1]) / 2)
     return fourier_resize(found, image_box, r_max)

@@ -16,6 +16,7 @@ from hoarfrost.model.quadratic import Quadratic
 from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.model.slices.operator import apply_normal, transform_normal_kernel
 from hoarfrost.reconstruction.estimate.m_step import (
+    Curvature,
     MStep,
     conjugate_gradients,
     mean_curvature,
@@ -150,6 +151,19 @@ def test_a_map_may_turn_negative_where_it_is_let() -> None:
     torch.testing.assert_close(bound, (linear / 2).clamp(min=0), rtol=2e-3, atol=1e-3)
 
 
+def test_the_curvature_of_much_the_same_statistics_leads_to_the_same_map() -> None:
+    band = BandModel(32, 5.0, PosePrior(0.0, 0.0), random_rotations(1, named_generator(0, "alike test"))[0])
+    generator, support = named_generator(1, "alike test"), band.support(0.85)
+    weight = torch.rand(2, band.operator.n_slices, band.disc.size, generator=generator)
+    kernel, alike = (band.operator.normal_kernel(of) for of in (weight[0], 0.75 * weight[0] + 0.1 * weight[1]))
+    truth = filter_shells(torch.randn(band.box, band.box, band.box, generator=generator), torch.ones(5)) * support
+    statistics = Quadratic(apply_normal(transform_normal_kernel(kernel), truth), kernel)
+    nothing = torch.zeros_like(support)
+    own = MStep(support, positive=False, iterations=40)(statistics, nothing)
+    lent = MStep(support, positive=False, curvature=Curvature.of(alike, support), iterations=40)(statistics, nothing)
+    assert float((lent - own).norm() / own.norm()) < 5e-3
+
+
 def test_the_mean_curvature_is_that_of_waves_inside_the_support() -> None:
     band = BandModel(32, 5.0, PosePrior(0.0, 0.0), random_rotations(1, named_generator(0, "curvature test"))[0])
     generator = named_generator(1, "curvature test")
@@ -184,9 +198,8 @@ def test_shells_that_halves_do_not_share_are_held_down() -> None:
     band = BandModel(32, 5.0, PosePrior(0.0, 0.0), random_rotations(1, named_generator(0, "ridge test"))[0])
     kernel = band.operator.normal_kernel(torch.ones(band.operator.n_slices, band.disc.size))
     support = band.support(0.85)
-    linear = torch.zeros_like(support)
     fsc = torch.tensor([1.0, 1, 0.9, 0.5, 0.1, -0.2])
-    ridge = wiener_ridge([Quadratic(linear, kernel)] * 2, fsc, support)
+    ridge = wiener_ridge(mean_curvature(kernel, support), fsc)
     shells = shells_of_half_spectrum(len(support)).flatten()
     curvature = mean_curvature(kernel, support).flatten()
     mean = torch.bincount(shells, curvature) / torch.bincount(shells)

@@ -34,17 +34,48 @@ LEAST_FSC, MOST_FSC = 0.02, 0.999
 
 
 @dataclass(frozen=True)
+class Curvature:
+    """What a normal operator T amounts to: `along` each wave inside a support (`mean_curvature`), and its `largest`.
+
+    `total` is the kernel at the origin, the sum of all weights.
+    """
+
+    along: Tensor
+    largest: float
+    total: float
+
+    @classmethod
+    def of(cls, kernel: Tensor, support: Tensor) -> "Curvature":
+        """That of a kernel (2n, 2n, 2n) and a support (n, n, n)."""
+        with wide(kernel.numel()):
+            largest = float(transform_normal_kernel(kernel).max())
+            return cls(mean_curvature(kernel, support), largest, _total(kernel))
+
+    def scaled_to(self, kernel: Tensor) -> "Curvature":
+        """That of a kernel much like this one's, but for the sum of its weights."""
+        scale = _total(kernel) / self.total if self.total else 1.0
+        return Curvature(self.along * scale, self.largest * scale, _total(kernel))
+
+
+def _total(kernel: Tensor) -> float:
+    n = len(kernel) // 2
+    return float(kernel[n, n, n])
+
+
+@dataclass(frozen=True)
 class MStep:
     """Solves for the map inside `support` (box, box, box), ones and zeros; start from the current one.
 
     `positive` keeps the map from turning negative, without which random starts fit noise. A density cut off at the band
     limit has negative lobes, though, so that many images are explained a little better without. `shell_ridge` (s,) is
-    added to μ in each shell |k| = 0, 1, …
+    added to μ in each shell |k| = 0, 1, … `curvature` is that of statistics much like those to be solved for, but for
+    their sum: it sets μ, and how fast a solution is found, and to make it takes longer than to solve.
     """
 
     support: Tensor
     positive: bool = True
     shell_ridge: Tensor | None = None
+    curvature: Curvature | None = None
     iterations: int = ITERATIONS
 
     def __call__(self, quadratic: Quadratic, current: Tensor) -> Tensor:
@@ -53,9 +84,11 @@ class MStep:
             return self._solved(quadratic, current)
 
     def _solved(self, quadratic: Quadratic, current: Tensor) -> Tensor:
-        normal = SupportedNormal(quadratic.kernel, self.support)
-        ridge = RIDGE * float(transform_normal_kernel(quadratic.kernel).max())
-        curvature = mean_curvature(quadratic.kernel, self.support) + ridge
+        kernel = quadratic.kernel
+        normal = SupportedNormal(kernel, self.support)
+        own = Curvature.of(kernel, self.support) if self.curvature is None else self.curvature.scaled_to(kernel)
+        ridge = RIDGE * own.largest
+        curvature = own.along + ridge
         shells = None
         if self.shell_ridge is not None:
             shells = self.shell_ridge[
@@ -113,17 +146,18 @@ def mean_curvature(kernel: Tensor, support: Tensor) -> Tensor:
     return curvature.clamp(min=0)
 
 
-def wiener_ridge(halves: list[Quadratic], fsc: Tensor, support: Tensor) -> Tensor:
-    """μ of each shell for the map of all particles, from the statistics and the FSC of two half sets: (shells,).
+def wiener_ridge(curvature: Tensor, fsc: Tensor) -> Tensor:
+    """μ of each shell for the map of all particles, from the FSC of two half sets: (shells,).
+
+    `curvature` (n, n, n // 2 + 1) is the `mean_curvature` of both together.
 
     With F the FSC of the halves, the signal over the noise in the map of all is 2 F / (1 − F), and the best linear
     estimate adds to the curvature its inverse times the shell's mean curvature (Scheres 2012, J. Struct. Biol. 180).
     Shell 0 is left free: it is one coefficient, whose "FSC" is a sign.
     """
-    shells = shells_of_half_spectrum(len(support), support.device)
-    fsc = fsc.to(support).clamp(LEAST_FSC, MOST_FSC)
-    curvature = torch.stack([mean_curvature(half.kernel, support) for half in halves]).mean(dim=0)
-    ridge = shell_means(curvature, shells)[: len(fsc)].to(support.dtype) * (1 - fsc) / (2 * fsc)
+    shells = shells_of_half_spectrum(len(curvature), curvature.device)
+    fsc = fsc.to(curvature).clamp(LEAST_FSC, MOST_FSC)
+    ridge = shell_means(curvature, shells)[: len(fsc)].to(curvature.dtype) * (1 - fsc) / (2 * fsc)
     ridge[0] = 0
     return ridge
 

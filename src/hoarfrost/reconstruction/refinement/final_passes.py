@@ -29,7 +29,7 @@ from hoarfrost.model.quadratic import Quadratic, mean_of
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FOLDS, FoldMaps, FoldSums
 from hoarfrost.reconstruction.estimate.held_out import HeldOut
-from hoarfrost.reconstruction.estimate.m_step import MStep, solve_each, wiener_ridge
+from hoarfrost.reconstruction.estimate.m_step import Curvature, MStep, solve_each, wiener_ridge
 from hoarfrost.reconstruction.refinement.by_number import resolution_by_number
 from hoarfrost.reconstruction.refinement.fold_pass import FoldPass
 from hoarfrost.reconstruction.refinement.gold_standard import Agreement
@@ -129,10 +129,9 @@ class FinalPasses:
         if refined.independent:
             r_max = r_max_of_final(r_max, env.settings.refined_r_max, refined.agree_to)
         box = box_of(r_max) if refined.independent else refined.maps.box
-        thorough = dataclasses.replace(refining, effort=refining.effort.thorough())
         poses = Poses.none(env.settings.n_particles, env.settings.classes)
         explained = torch.zeros(env.settings.n_particles, 3, dtype=torch.float64)
-        return cls(refined.maps.resized(box), r_max, refined, thorough, poses, explained, explained[:, 0].clone())
+        return cls(refined.maps.resized(box), r_max, refined, refining, poses, explained, explained[:, 0].clone())
 
     def without_sums(self) -> FinalPasses:
         """Without the sums of the pass before, which were made by other optics than particles have now."""
@@ -329,4 +328,5 @@ def _halves(env: Env, parts: list[Quadratic], start: Tensor) -> tuple[Tensor, Te
 def solver_of(env: Env, halves: list[Quadratic], start: Tensor, fsc: Tensor) -> MStep:
     """What solves for maps of all particles, from the mean of both halves' statistics: empty in the solvent."""
     particle = particle_support(env, start)
-    return MStep(particle, positive=False, shell_ridge=wiener_ridge(halves, fsc, particle))
+    curvature = Curvature.of(mean_of(halves).kernel, particle)
+    return MStep(particle, positive=False, shell_ridge=wiener_ridge(curvature.along, fsc), curvature=curvature)

@@ -16,7 +16,7 @@ from hoarfrost.model.all_poses.band import box_of
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FOLDS, FoldMaps, FoldSums
 from hoarfrost.reconstruction.estimate.held_out import HeldOut
-from hoarfrost.reconstruction.estimate.m_step import MStep, solve_each
+from hoarfrost.reconstruction.estimate.m_step import Curvature, MStep, solve_each
 from hoarfrost.reconstruction.refinement.fold_pass import FoldPass
 from hoarfrost.reconstruction.refinement.gold_standard import Agreement, filtered_halves, joined_below
 from hoarfrost.reconstruction.refinement.refining import Refining
@@ -103,7 +103,13 @@ def maps_of_halves(env: Env, fold_pass: FoldPass, halves: Tensor) -> tuple[FoldM
 
 def _without_folds(env: Env, sums: FoldSums, start: Tensor, halves: Tensor) -> Tensor:
     """The maps that sums ask for without each fold of each half, from those with it: (2, folds, C, box, box, box)."""
-    solve = [_solvers(env, of_half.mean(dim=0)) for of_half in start]
+    solve = [
+        [
+            dataclasses.replace(solver, curvature=Curvature.of(sums.of_half(half, c).kernel, solver.support))
+            for c, solver in enumerate(_solvers(env, of_half.mean(dim=0)))
+        ]
+        for half, of_half in enumerate(start)
+    ]
 
     def without(number: tuple[int, int, int]) -> Tensor:
         half, fold, c = number

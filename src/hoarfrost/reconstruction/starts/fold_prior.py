@@ -19,7 +19,7 @@ from torch import Tensor
 from hoarfrost.maths.fsc import fourier_shell_correlation
 from hoarfrost.model.quadratic import Quadratic, mean_of
 from hoarfrost.parallel.threads import each
-from hoarfrost.reconstruction.estimate.m_step import MStep, wiener_ridge
+from hoarfrost.reconstruction.estimate.m_step import MStep, mean_curvature, wiener_ridge
 
 # How many times the Wiener ridge holds down each shell.
 SHARED_POSES = 3.0
@@ -34,6 +34,6 @@ def ridges_of_folds(folds: Sequence[Quadratic], support: Tensor) -> Tensor:
         parts = [half[of_class] for half in halves]
         # From nothing, or what both start from would be found in both.
         fsc = fourier_shell_correlation(*(solve(part, nothing) for part in parts))
-        return SHARED_POSES * wiener_ridge(parts, fsc, support)
+        return SHARED_POSES * wiener_ridge(mean_curvature(mean_of(parts).kernel, support), fsc)
 
     return torch.stack(each(ridge, range(len(halves[0].linear)), support.device))
