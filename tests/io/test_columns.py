@@ -207,6 +207,10 @@ def test_what_becomes_of_some(column: str, fate: str) -> None:
     assert fate_of(column) == fate
 
 
+# Near 1, as a microscope's magnification is.
+MATRIX = {"rlnMagMat00": 1, "rlnMagMat01": 0, "rlnMagMat10": 0, "rlnMagMat11": 1}
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     names=st.sets(st.sampled_from([name for name in NAMES if name not in NEEDED]), max_size=30),
@@ -227,6 +231,7 @@ def test_none_survives_unchanged_and_what_describes_the_particle_does(
         del tables["optics"]
     columns |= {name: [f"0.{i}25" for i in range(n)] for name in names}
     columns |= {name: ["-1"] * n for name in names & {"hoarfrostSign"}}
+    columns |= {name: [f"{value}.0{i}25" for i in range(n)] for name, value in MATRIX.items() if name in names}
     columns |= {name: [f"[0,0.{i}25]" for i in range(n)] for name in names & {"rlnOddZernike", "rlnEvenZernike"}}
     tables["particles"] = dataclasses.replace(particles, columns=columns)
     write_star(tmp_path / "in.star", tables.values())

@@ -33,7 +33,7 @@ from hoarfrost.reconstruction.estimate.sum_error import BUDGET_NATS, SumError
 from hoarfrost.reconstruction.refinement import final_passes
 from hoarfrost.reconstruction.refinement.e_step import Effort, LocalEStep, climbing_bands
 from hoarfrost.reconstruction.refinement.final_passes import FinalPasses
-from hoarfrost.reconstruction.refinement.gold_standard import filtered_halves, joined_below
+from hoarfrost.reconstruction.refinement.gold_standard import Agreement, filtered_halves, joined_below
 from hoarfrost.reconstruction.refinement.march import March, Refined
 from hoarfrost.reconstruction.refinement.refining import Refining
 from hoarfrost.reconstruction.refinement.searches import Searches
@@ -120,8 +120,7 @@ def test_final_passes_go_on_where_half_maps_agree_at_their_band_limit(env: Env, 
     # Passes of noise do not.
     noise = torch.randn(2, FOLDS, 1, *(box_of(begun.r_max),) * 3, generator=named_generator(0, "noise"))
     apart = dataclasses.replace(begun, maps=FoldMaps(noise), of_halves=1)
-    fsc = fourier_shell_correlation(noise[0, 0, 0], noise[1, 0, 0])
-    assert apart._finer(env, fsc[None]) is apart
+    assert apart._finer(env, Agreement.of(noise[:, 0], 1, env.team)) is apart
 
 
 def test_progress_never_goes_back(march: Any) -> None:
@@ -179,9 +178,9 @@ def test_passes_go_on_until_the_map_stands_still_or_the_run_is_to_end(
         monkeypatch.setattr(FinalPasses, "_explains_more", lambda self, env, least: more)
         return len(passes_of(env, refined)) - 1
 
-    assert n_passes([0.9] * 20, march.refined) == MOST_HALF_PASSES + MOST_COMMON_PASSES
+    assert n_passes([0.9] * 40, march.refined) == MOST_HALF_PASSES + MOST_COMMON_PASSES
     # The first of either is no measure of what the next would gain.
-    assert n_passes([0.9] * 20, march.refined, more=False) == 2 + 2
+    assert n_passes([0.9] * 40, march.refined, more=False) == 2 + 2
     assert n_passes([0.99, 0.9, 0.99], march.refined) == 2 + 2
     assert n_passes([0.9, 0.99, 0.99], march.refined) == 3 + 1
     assert n_passes([], dataclasses.replace(march.refined, converged=False)) == 2
@@ -218,7 +217,7 @@ def test_a_refinement_that_makes_the_map_worse_says_so(march: Any, env: Env, gai
     swept = dataclasses.replace(
         March.begin(env, start, "C1", Tally()),
         maps=FoldMaps.alike(volume),
-        fsc=torch.zeros(1, box // 2 + 1),
+        agreement=Agreement(torch.zeros(1, box // 2 + 1), torch.ones(1, box // 2 + 1)),
         judged=2 * (HeldOut(100.0, 1.0, 20.0, 1.0, 1.0, 0.1),),
     )
     messages = []
