@@ -87,7 +87,7 @@ LARGEST_PORTION = 10_000
 # particles get better when those of halves do not any more.
 STANDS_STILL = 0.98
 LEAST_RISE_OF_HALF_PASS, LEAST_RISE_OF_PASS, LEAST_STANDARD_ERRORS = 0.1, 0.02, 2.0
-MOST_HALF_PASSES, MOST_COMMON_PASSES = 12, 16
+MOST_HALF_PASSES, EXPECTED_PASSES, MOST_COMMON_PASSES = 12, 6, 16
 
 
 def is_last_sweep(gains: Sequence[float], r_max: float, fsc_at_edge: float) -> bool:
@@ -167,7 +167,7 @@ LEAST_GAIN_TO_REFINE = 8.0
 EXPECTED_SHARE_OF_EXACT = 0.3
 
 # Part of refinement beyond this band limit, in Fourier pixels, which only some data come to.
-USUAL_LAST_R_MAX, EXPECTED_SHARE_OF_FINE = 36.0, 0.3
+USUAL_LAST_R_MAX, EXPECTED_SHARE_OF_FINE = 36.0, 0.5
 
 
 # The final map reaches so many times as far as the half maps of refinement agree. They agree further once the final

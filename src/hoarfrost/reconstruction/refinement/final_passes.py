@@ -198,8 +198,10 @@ class FinalPasses:
 
         Refinement may have ended in a valley of the FSC, or before poses were found.
         """
-        finer = [limit for limit in env.settings.refined_r_max if limit >= LEAST_GROWTH * self.r_max]
-        if not finer or not agreement.goes_on(self.r_max / REACH_OF_FINAL, self.r_max):
+        limits = env.settings.refined_r_max
+        finer = [limit for limit in limits if limit >= LEAST_GROWTH * self.r_max]
+        before = max((limit for limit in limits if limit < self.r_max), default=self.r_max / REACH_OF_FINAL)
+        if not finer or not agreement.goes_on(before, self.r_max):
             return self
         r_max = min(finer)
         told_A = (env.length_A / r for r in (self.r_max, r_max))
