@@ -120,13 +120,13 @@ def test_final_passes_go_on_where_half_maps_agree_at_their_band_limit(env: Env, 
     # Passes of noise do not.
     noise = torch.randn(2, FOLDS, 1, *(box_of(begun.r_max),) * 3, generator=named_generator(0, "noise"))
     apart = dataclasses.replace(begun, maps=FoldMaps(noise), of_halves=1)
-    assert apart._finer(env, Agreement.of(noise[:, 0], 1, env.team)) is apart
+    assert apart._finer(env, Agreement.of(noise[:, 0], torch.ones_like(noise[0, 0]), 1, env.team)) is apart
 
 
 def test_progress_never_goes_back(march: Any) -> None:
     done = [event.fraction_done for event in march.events]
     # Of the final passes more could have followed; the run tells when it has written its results.
-    assert 0.9 < done[-1] <= 1
+    assert 0.85 < done[-1] <= 1
     assert all(b >= a - 1e-9 for a, b in itertools.pairwise(done))
 
 
@@ -217,7 +217,7 @@ def test_a_refinement_that_makes_the_map_worse_says_so(march: Any, env: Env, gai
     swept = dataclasses.replace(
         March.begin(env, start, "C1", Tally()),
         maps=FoldMaps.alike(volume),
-        agreement=Agreement(torch.zeros(1, box // 2 + 1), torch.ones(1, box // 2 + 1)),
+        agreement=Agreement(*(torch.full((1, box // 2 + 1), value) for value in (0.0, 0.0, 1.0))),
         judged=2 * (HeldOut(100.0, 1.0, 20.0, 1.0, 1.0, 0.1),),
     )
     messages = []

@@ -16,7 +16,7 @@ from typing import final
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FoldMaps
 from hoarfrost.reconstruction.estimate.held_out import HeldOut
-from hoarfrost.reconstruction.refinement.gold_standard import Agreement, filtered_halves, joined_below
+from hoarfrost.reconstruction.refinement.gold_standard import Agreement, filtered_halves, fsc_of_halves, joined_below
 from hoarfrost.reconstruction.refinement.refining import Refining
 from hoarfrost.reconstruction.refinement.sweep import Sweep
 from hoarfrost.reconstruction.refinement.visit import Visit
@@ -212,5 +212,5 @@ def _begun_with(env: Env, given: StartMaps) -> FoldMaps:
     """What each half begins with: its own maps, where starts of either half agree, the same ones where not."""
     if given.halves is None:
         return FoldMaps.alike(given.maps.volumes)
-    agreement = Agreement.of(given.halves, 1, env.team)
-    return FoldMaps.of_halves(joined_below(filtered_halves(given.halves, agreement.fsc), env.settings.stages_r_max[0]))
+    fsc = env.team.same(fsc_of_halves(given.halves))
+    return FoldMaps.of_halves(joined_below(filtered_halves(given.halves, fsc), env.settings.stages_r_max[0]))

@@ -95,7 +95,11 @@ def maps_of_halves(env: Env, fold_pass: FoldPass, halves: Tensor) -> tuple[FoldM
     """The `half_maps` after a pass without each fold, filtered by how the halves agree, and that."""
     start = fold_pass.maps.resized(fold_pass.box).volumes
     maps = env.team.once(partial(_without_folds, env, fold_pass.sums, start, halves), start)
-    agreement = Agreement.of(halves, PointGroup(fold_pass.refining.symmetry).order, env.team)
+    # From 1 well inside the supports to 0 at their edges.
+    masks = torch.stack([2 * make_particle_mask(both, env.coarse_r_max) - 1 for both in halves.mean(dim=0)]).clamp(
+        min=0
+    )
+    agreement = Agreement.of(halves, masks.to(halves), PointGroup(fold_pass.refining.symmetry).order, env.team)
     lowest = env.settings.stages_r_max[0]
     joined = [joined_below(filtered_halves(maps[:, fold], agreement.fsc), lowest) for fold in range(FOLDS)]
     return FoldMaps(env.team.same(torch.stack(joined, dim=1))), agreement
