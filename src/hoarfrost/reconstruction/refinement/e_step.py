@@ -8,6 +8,7 @@ sampling. An image whose modes are remembered starts from them, and may go witho
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -43,6 +44,10 @@ class Effort:
     n_points: int = 16
     n_drawn: int = 4
     points_per_mode: int = 16
+
+    def thorough(self) -> Effort:
+        """With all points for the statistics."""
+        return dataclasses.replace(self, n_drawn=self.n_points)
 
     def doubled(self) -> Effort:
         """Twice as many modes, and half the share that keeps one; the points that are spread over them grow along."""

@@ -129,9 +129,10 @@ class FinalPasses:
         if refined.independent:
             r_max = r_max_of_final(r_max, env.settings.refined_r_max, refined.agree_to)
         box = box_of(r_max) if refined.independent else refined.maps.box
+        thorough = dataclasses.replace(refining, effort=refining.effort.thorough())
         poses = Poses.none(env.settings.n_particles, env.settings.classes)
         explained = torch.zeros(env.settings.n_particles, 3, dtype=torch.float64)
-        return cls(refined.maps.resized(box), r_max, refined, refining, poses, explained, explained[:, 0].clone())
+        return cls(refined.maps.resized(box), r_max, refined, thorough, poses, explained, explained[:, 0].clone())
 
     def without_sums(self) -> FinalPasses:
         """Without the sums of the pass before, which were made by other optics than particles have now."""
