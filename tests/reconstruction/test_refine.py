@@ -126,7 +126,7 @@ def test_final_passes_go_on_where_half_maps_agree_at_their_band_limit(env: Env, 
 def test_progress_never_goes_back(march: Any) -> None:
     done = [event.fraction_done for event in march.events]
     # Of the final passes more could have followed; the run tells when it has written its results.
-    assert 0.85 < done[-1] <= 1
+    assert 0.9 < done[-1] <= 1
     assert all(b >= a - 1e-9 for a, b in itertools.pairwise(done))
 
 

@@ -25,7 +25,6 @@ from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature, m
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FOLDS
 from hoarfrost.reconstruction.schedule import (
-    EXPECTED_PASSES,
     EXPECTED_SEARCHED,
     EXPECTED_SHARE_OF_EXACT,
     EXPECTED_SHARE_OF_FINE,
@@ -51,6 +50,7 @@ SEARCHED_SUM = 0.6
 # Evaluations of one coefficient at one pose that an image takes in refinement: so many, and so many more for each of
 # its coefficients. A search takes these besides its sum.
 VISIT = 2900, 11.0
+VISIT_OF_FINAL = 2900, 25.0
 SEARCH = 10_000, 5.0
 # Building and solving for a map of one half, in evaluations for each voxel.
 EVALUATIONS_PER_VOXEL = 25
@@ -112,14 +112,14 @@ class _Visits:
     rates: Rates
     seen: int = 0
 
-    def seconds(self, images: int, r_max: float) -> float:
+    def seconds(self, images: int, r_max: float, visit: tuple[int, float]) -> float:
         """What visits of so many images take."""
         s = self.settings
         new = min(images, self.n - self.seen)
         self.seen += new
         searched = new + EXPECTED_SEARCHED * (images - new)
         coefficients = math.pi * r_max**2 / 2
-        evaluations = images * (VISIT[0] + VISIT[1] * coefficients) + searched * (SEARCH[0] + SEARCH[1] * coefficients)
+        evaluations = images * (visit[0] + visit[1] * coefficients) + searched * (SEARCH[0] + SEARCH[1] * coefficients)
         of_search = exact_products(s.stages_r_max[search_stage(s.stages_r_max, r_max)], s, is_search=True)
         products = searched * SEARCHED_SUM * of_search
         return evaluations * self.rates.evaluation_s + products * self.rates.product_s
@@ -165,14 +165,14 @@ def expected_seconds(settings: Settings, rates: Rates, *, share_of_fine: float =
         last = r_max if allowed > 0 or images else last
         usual = last if is_usual else usual
         maps = 2 * (1 + FOLDS) * s.classes * EXPECTED_SWEEPS * _map_evaluations(r_max) if images else 0
-        visits = known.seconds(images, r_max)
-        judged = _Visits(s.held_out, s, rates).seconds(s.held_out if images else 0, r_max)
+        visits = known.seconds(images, r_max, VISIT)
+        judged = _Visits(s.held_out, s, rates).seconds(s.held_out if images else 0, r_max, VISIT)
         seconds.append((1 if is_usual else share_of_fine) * (visits + judged + maps * rates.evaluation_s))
-    passes = EXPECTED_PASSES if s.refined_r_max else 1
+    passes = EXPECTED_SWEEPS if s.refined_r_max else 1
 
     def final_seconds(r_max: float) -> float:
         everyone = dataclasses.replace(known, n=s.n_particles)
-        visits = everyone.seconds(passes * s.n_particles, r_max)
+        visits = everyone.seconds(passes * s.n_particles, r_max, VISIT_OF_FINAL)
         maps = passes * (3 + 2 * FOLDS) * s.classes * _map_evaluations(r_max)
         return visits + maps * rates.evaluation_s
 

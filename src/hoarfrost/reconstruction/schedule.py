@@ -87,7 +87,7 @@ LARGEST_PORTION = 10_000
 # particles get better when those of halves do not any more.
 STANDS_STILL = 0.98
 LEAST_RISE_OF_HALF_PASS, LEAST_RISE_OF_PASS, LEAST_STANDARD_ERRORS = 0.1, 0.02, 2.0
-MOST_HALF_PASSES, EXPECTED_PASSES, MOST_COMMON_PASSES = 12, 6, 16
+MOST_HALF_PASSES, MOST_COMMON_PASSES = 12, 16
 
 
 def is_last_sweep(gains: Sequence[float], r_max: float, fsc_at_edge: float) -> bool:

@@ -23,6 +23,12 @@ class Draws(Rows):
     shifts_px: Tensor
     share: Tensor
 
+    def by_image(self, n: int) -> "list[Draws]":
+        """Those of each of n images, in order."""
+        order = self.image.argsort(stable=True)
+        ends = self.image.bincount(minlength=n).cumsum(0).tolist()
+        return [self[order[(ends[i - 1] if i else 0) : ends[i]]] for i in range(n)]
+
     def weighted(self, weight: Tensor) -> "Draws":
         """The same, an image's shares summing to its weight; `weight` is (b,)."""
         return dataclasses.replace(self, share=self.share * weight.to(self.share)[self.image])

@@ -51,8 +51,7 @@ def stretch_matrix(stretch: Tensor) -> Tensor:
 
 def stretch_quadratics(model: LocalModel, images: WhitenedImages, draws: Draws) -> StretchQuadratics:
     """That of b images from poses drawn from their posteriors."""
-    order = draws.image.argsort(stable=True)
-    ends = torch.bincount(draws.image, minlength=len(images)).cumsum(0).tolist()
+    of_images = draws.by_image(len(images))
     step = STEP_PX / model.disc.r_max
     # Points beyond the band limit are not known.
     is_inside = model.disc.radii.to(images.data.device) < model.disc.r_max - STEP_PX
@@ -62,8 +61,7 @@ def stretch_quadratics(model: LocalModel, images: WhitenedImages, draws: Draws) 
     turns = turns.to(images.data.device)
 
     def of_image(i: int) -> StretchQuadratics:
-        own = draws[order[(ends[i - 1] if i else 0) : ends[i]]]
-        ctf, found = images.ctf[i] * is_inside, StretchQuadratics.none(1)
+        own, ctf, found = of_images[i], images.ctf[i] * is_inside, StretchQuadratics.none(1)
         at_once = max(1, COEFFICIENTS_AT_ONCE // model.disc.size)
         for first in range(0, len(own.image), at_once):
             some = own[first : first + at_once]

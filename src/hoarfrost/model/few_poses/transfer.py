@@ -32,12 +32,10 @@ class TransferEvidence(Rows):
 
 def transfer_evidence(model: LocalModel, images: WhitenedImages, draws: Draws) -> TransferEvidence:
     """That of b images from poses drawn from their posteriors."""
-    # Where the poses of each image end, once those of an image follow each other.
-    order = draws.image.argsort(stable=True)
-    ends = torch.bincount(draws.image, minlength=len(images)).cumsum(0).tolist()
+    of_images = draws.by_image(len(images))
 
     def of_image(i: int) -> TransferEvidence:
-        own = draws[order[(ends[i - 1] if i else 0) : ends[i]]]
+        own = of_images[i]
         match, power = torch.zeros_like(images.data[i]), torch.zeros_like(images.ctf[i])
         at_once = max(1, COEFFICIENTS_AT_ONCE // model.disc.size)
         for first in range(0, len(own.image), at_once):
