@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hoarfrost.maths.fourier import centred_window
 from hoarfrost.maths.fsc import fourier_shell_correlation
 from hoarfrost.maths.rotations import random_rotations
 from hoarfrost.maths.seeds import named_generator
@@ -181,6 +182,21 @@ def test_the_mean_curvature_is_that_of_waves_inside_the_support() -> None:
         )
         # A ball of voxels is not quite a ball.
         assert float(found[kz, ky, kx]) == pytest.approx(direct / float(support.sum()), rel=0.08)
+
+
+def test_the_kernel_need_be_no_wider_than_the_support() -> None:
+    band = BandModel(48, 9.0, PosePrior(0.0, 0.0), random_rotations(1, named_generator(0, "curvature test"))[0])
+    generator, support = named_generator(1, "curvature test"), band.support(0.4)
+    weight = torch.rand(band.operator.n_slices, band.disc.size, generator=generator)
+    kernel = band.operator.normal_kernel(weight)
+    width = 12
+    narrow = centred_window(kernel, 2 * width)
+    torch.testing.assert_close(mean_curvature(narrow, support), mean_curvature(kernel, support), rtol=1e-4, atol=1e-3)
+    truth = torch.rand(band.box, band.box, band.box, generator=generator) * support
+    linear, nothing = apply_normal(transform_normal_kernel(kernel), truth), torch.zeros_like(truth)
+    solve = MStep(support, positive=False, curvature=Curvature.of(kernel, support), iterations=30)
+    whole, found = (solve(Quadratic(linear, k), nothing) for k in (kernel, narrow))
+    assert float((found - whole).norm()) < 1e-3 * float(whole.norm())
 
 
 def test_shells_are_scaled_each_by_its_own_factor() -> None:

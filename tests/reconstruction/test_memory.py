@@ -16,12 +16,15 @@ from hoarfrost.reconstruction.schedule import USUAL_LAST_R_MAX
 from hoarfrost.reconstruction.settings.memory import (
     GB,
     MemoryPlan,
+    Size,
     affordable_r_max,
     default_budget,
     machine_memory,
     parse_memory,
     plan_memory,
+    refining_bytes,
 )
+from hoarfrost.symmetry.point_group import PointGroup
 
 BOX, N_IMAGES = 16, 40
 
@@ -41,9 +44,8 @@ def test_what_is_no_size_is_told(text: str) -> None:
 
 
 def plan(n: int, budget: int | None = None, last: float = 31.0, box: int = 128) -> MemoryPlan:
-    return plan_memory(
-        box=box, n_particles=n, stages_r_max=(6.0, 7.43, 9.2, 11.4), refined_r_max=(15.0, last), budget=budget
-    )
+    stages_r_max = (6.0, 7.43, 9.2, 11.4)
+    return plan_memory(Size(box, n), stages_r_max=stages_r_max, refined_r_max=(15.0, last), budget=budget)
 
 
 def test_the_default_holds_all_that_is_planned_for() -> None:
@@ -60,9 +62,7 @@ def test_only_what_belongs_to_each_particle_grows() -> None:
 
 def test_each_class_takes_its_share() -> None:
     one, two, three = (
-        plan_memory(
-            box=64, n_particles=2000, stages_r_max=(6.0, 7.4), refined_r_max=(15.0,), budget=8 * GB, classes=classes
-        )
+        plan_memory(Size(64, 2000, classes), stages_r_max=(6.0, 7.4), refined_r_max=(15.0,), budget=8 * GB)
         for classes in (1, 2, 3)
     )
     assert one.stage_bytes < two.stage_bytes < three.stage_bytes
@@ -88,7 +88,7 @@ def test_too_small_a_budget_is_refused_with_what_would_do() -> None:
 
 def test_refinement_goes_as_far_as_memory_does() -> None:
     def afforded(budget: int, box: int = 256) -> float:
-        return affordable_r_max(box=box, n_particles=20_000, exact_r_max=11.4, budget=budget)
+        return affordable_r_max(Size(box, 20_000), exact_r_max=11.4, budget=budget)
 
     assert afforded(100 * GB) == 127
     # Half the budget for little less detail: what is asked for grows as the cube of the band limit.
@@ -97,6 +97,13 @@ def test_refinement_goes_as_far_as_memory_does() -> None:
     # What most data come to is asked for in any case, and refused where it is too much.
     assert afforded(GB // 2) == USUAL_LAST_R_MAX
     assert afforded(GB // 2, box=64) == 31
+
+
+def test_narrow_particles_take_less_and_a_symmetry_that_is_yet_to_be_found_all() -> None:
+    sizes = Size(256, 5000, diameter=0.5), Size(256, 5000, diameter=0.9), Size(256, 5000, group=None)
+    needed = [refining_bytes(100.0, size) for size in sizes]
+    assert needed[0] < 0.7 * needed[1] < needed[1] < needed[2]
+    assert refining_bytes(100.0, Size(256, 5000, group=PointGroup("C7"))) == needed[2]
 
 
 def write_rows(folder: Path, n: int) -> Path:

@@ -12,8 +12,8 @@ from hoarfrost.io.star_optics import particle_table
 from hoarfrost.reconstruction.forecast import Forecast
 from hoarfrost.reconstruction.settings.memory import GB
 from hoarfrost.reconstruction.settings.options import Options
-from hoarfrost.reconstruction.settings.plan import DEFAULT_DIAMETER
 from hoarfrost.reconstruction.settings.settings import Settings
+from hoarfrost.reconstruction.settings.supports import DEFAULT_DIAMETER
 
 FILE, OPTICS, IMAGES, RUN = "File", "Optics", "Images", "Reconstruction"
 MOST_GROUPS = 8

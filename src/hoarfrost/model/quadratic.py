@@ -12,7 +12,10 @@ from hoarfrost.maths.fourier import even_of_half, fourier_resize, half_of_even
 
 @dataclass(frozen=True)
 class Quadratic:
-    """Vᵀ T V − 2 bᵀ V: `linear` b, real (…, box, box, box), and the `kernel` of T, real (…, 2 box, 2 box, 2 box)."""
+    """Vᵀ T V − 2 bᵀ V: `linear` b, real (…, box, box, box), and the `kernel` of T, real (…, 2 box, 2 box, 2 box).
+
+    For maps that are empty but in the middle of their box the kernel need only be twice as wide as that.
+    """
 
     linear: Tensor
     kernel: Tensor

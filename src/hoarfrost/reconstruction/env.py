@@ -28,12 +28,10 @@ from hoarfrost.particles.source import ParticleSource
 from hoarfrost.reconstruction.estimate.folds import Folds
 from hoarfrost.reconstruction.estimate.held_out import HeldOut
 from hoarfrost.reconstruction.schedule import WARM_SHARE, last_stage_of_starts, search_r_max
-from hoarfrost.reconstruction.settings.plan import DEFAULT_DIAMETER
 from hoarfrost.reconstruction.settings.settings import Settings
+from hoarfrost.reconstruction.settings.supports import DEFAULT_DIAMETER, refined_share, widest_share
 from hoarfrost.symmetry.point_group import PointGroup
 
-# Diameters of refined maps' support, in that of the particle: a first map loses the tips of a long one.
-ROOM_OF_SUPPORT = 1.1
 # Training particles, always the same, that give scales, spectra and base steps.
 SAMPLE = 300
 Made = TypeVar("Made")
@@ -240,7 +238,7 @@ class Env:
 
     def support_with_room(self, box: int) -> Tensor:
         """A ball of ones with room for what the first map, whose diameter it was, did not show."""
-        return self._ball("support with room", box, min(1.0, ROOM_OF_SUPPORT * self.diameter))
+        return self._ball("support with room", box, self.reach)
 
     def wide_support(self, box: int) -> Tensor:
         """A ball of ones in which there is solvent around the particle, whatever its diameter."""
@@ -252,6 +250,16 @@ class Env:
             return inside.to(self.settings.device, torch.float32)
 
         return self.memo.get(name, (box,), make)
+
+    @property
+    def reach(self) -> float:
+        """How wide refined maps are at most, as a share of the box."""
+        return refined_share(self.diameter)
+
+    @property
+    def wide_reach(self) -> float:
+        """How wide any maps are at most that are solved for, as a share of the box."""
+        return widest_share(self.diameter)
 
     @property
     def coarse_r_max(self) -> float:

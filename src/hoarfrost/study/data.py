@@ -23,7 +23,8 @@ from hoarfrost.particles.sampling import split_held_out
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruction.run import open_source
 from hoarfrost.reconstruction.settings.options import Options
-from hoarfrost.reconstruction.settings.plan import DEFAULT_DIAMETER, resolve
+from hoarfrost.reconstruction.settings.plan import resolve
+from hoarfrost.reconstruction.settings.supports import DEFAULT_DIAMETER
 from hoarfrost.reconstruction.starts.gradient import Objective
 from hoarfrost.reconstruction.starts.initial_map import initial_volume
 from hoarfrost.reconstruction.starts.step_size import Start

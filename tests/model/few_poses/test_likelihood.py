@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hoarfrost.maths.fourier import FourierDisc, radius_grid
+from hoarfrost.maths.fourier import FourierDisc, centred_window, fourier_resize, radius_grid
 from hoarfrost.maths.rotations import random_rotations, rotations_from_vectors
 from hoarfrost.maths.seeds import named_generator
 from hoarfrost.model.all_poses.band import BandModel
@@ -24,7 +24,7 @@ from hoarfrost.model.few_poses.importance import PoseSampler
 from hoarfrost.model.few_poses.kernels import PoseKernels
 from hoarfrost.model.few_poses.likelihood import LocalModel
 from hoarfrost.model.few_poses.modes import Modes
-from hoarfrost.model.few_poses.statistics import LocalStatistics
+from hoarfrost.model.few_poses.statistics import LocalStatistics, middle_of
 from hoarfrost.model.images import WhitenedImages
 from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature, make_shift_quadrature
 from hoarfrost.model.slices.operator import SliceOperator, apply_normal, transform_normal_kernel
@@ -307,6 +307,51 @@ def test_the_statistics_are_those_of_the_slice_operator(monkeypatch: pytest.Monk
     applied = apply_normal(transform_normal_kernel(quadratic.kernel), volume)
     expected = apply_normal(transform_normal_kernel(expected_kernel / 200), volume)
     assert float((applied - expected)[inside].norm() / expected[inside].norm()) < 0.015
+
+
+@pytest.mark.parametrize("name", ["C1", "O", "C3", "I"])
+def test_in_the_middle_of_the_box_statistics_need_a_coarser_grid_only(name: str) -> None:
+    share, box, problem, group = 0.5, 40, Problem(20, 0.6), PointGroup(name)
+    draws = Draws(torch.arange(20), problem.rotations, problem.shifts_px, torch.ones(20))
+    middle = middle_of(box, share, group)
+    whole, found = (LocalStatistics(box, N, group=group, middle=m) for m in (None, middle))
+    found_size, whole_size = found._weight.numel(), whole._weight.numel()
+    assert found_size < 0.3 * whole_size
+    for statistics in (whole, found):
+        statistics.add(problem.model, problem.images, draws)
+    expected, quadratic = whole.quadratic(20), found.quadratic(20)
+    assert quadratic.kernel.shape == (2 * middle,) * 3
+    inside = radius_grid(box, 3) <= share * box / 2
+    error = (quadratic.linear - expected.linear)[inside].norm() / expected.linear[inside].norm()
+    assert float(error) < 0.02
+    kernel = centred_window(expected.kernel, 2 * middle)
+    near = radius_grid(2 * middle, 3) <= share * box
+    assert float((quadratic.kernel - kernel)[near].norm() / kernel[near].norm()) < 0.02
+    assert not quadratic.linear[radius_grid(box, 3) > math.sqrt(3) * (middle / 2 + 1)].any()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.333, 0.5, 0.85, 1.0])
+def test_the_middle_of_a_box_holds_the_ball(share: float) -> None:
+    for box in (17, 18, 64):
+        ball = (radius_grid(box, 3) <= share * box / 2).to(torch.float32)
+        middle = middle_of(box, share)
+        assert middle <= box
+        assert torch.equal(centred_window(centred_window(ball, middle), box), ball)
+        assert middle <= middle_of(box, share, PointGroup("C7")) <= box
+        assert middle == middle_of(box, share, PointGroup("D2"))
+
+
+def test_a_map_that_is_empty_but_in_its_middle_explains_images_alike() -> None:
+    problem = Problem(30, 0.6)
+    volume = fourier_resize(problem.volume.float(), 30) * (radius_grid(30, 3) <= 10)
+    whole, middle = (LocalModel(volume.float(), problem.disc, PRIOR, middle=m) for m in (None, 22))
+    poses = problem.rotations[:, None], problem.shifts_px[:, None]
+    expected, found = (model.log_density(problem.images, *poses) for model in (whole, middle))
+    assert float(expected.std()) > 5
+    torch.testing.assert_close(found, expected, rtol=2e-3, atol=0.02)
+    climbed = [model.climb(problem.images, problem.rotations, problem.shifts_px, 3) for model in (whole, middle)]
+    torch.testing.assert_close(climbed[1].log_density, climbed[0].log_density, rtol=2e-3, atol=0.05)
+    torch.testing.assert_close(climbed[1].precision, climbed[0].precision, rtol=0.02, atol=1.0)
 
 
 def test_statistics_are_the_same_to_the_last_bit_with_any_number_of_threads() -> None:

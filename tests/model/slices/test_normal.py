@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hoarfrost.maths.fourier import FourierDisc, radius_grid
+from hoarfrost.maths.fourier import FourierDisc, centred_window, radius_grid
 from hoarfrost.maths.rotations import random_rotations
 from hoarfrost.maths.seeds import named_generator
 from hoarfrost.model.slices.normal import SupportedNormal
@@ -39,6 +39,20 @@ def test_it_is_the_normal_operator_inside_the_support(name: str) -> None:
     expected = apply_normal(transform_normal_kernel(kernel), volume) * support
     found = SupportedNormal(kernel, support)(volume) * support
     assert float((found - expected).norm()) < 1e-12 * float(expected.norm())
+
+
+def test_a_kernel_need_be_known_as_far_as_the_support_is_wide() -> None:
+    support, generator = supports()["ball"], named_generator(0, "normal")
+    disc = FourierDisc(24, 6.2)
+    operator = SliceOperator(disc, BOX, random_rotations(20, generator), dtype=torch.float64)
+    kernel = operator.normal_kernel(torch.rand(20, disc.size, generator=generator, dtype=torch.float64))
+    volume = torch.randn(BOX, BOX, BOX, generator=generator, dtype=torch.float64) * support
+    expected = SupportedNormal(kernel, support)(volume)
+    # The ball is 11 voxels wide.
+    found = SupportedNormal(centred_window(kernel, 24), support)(volume)
+    assert float((found - expected).norm()) < 1e-12 * float(expected.norm())
+    with pytest.raises(ValueError, match="11 voxels is wider than the kernel reaches, 10"):
+        SupportedNormal(centred_window(kernel, 20), support)
 
 
 def test_of_nothing_there_is_nothing() -> None:

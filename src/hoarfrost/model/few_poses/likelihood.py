@@ -59,14 +59,22 @@ class Peaks(Rows):
 class LocalModel:
     """Images up to the band limit of `disc` as a function of their poses, given a volume (n, n, n).
 
-    The volume spans the length of the images, n > 2 r_max. `kernels` are those for its device unless given.
+    The volume spans the length of the images, n > 2 r_max, and is taken for empty outside the `middle` of its box, so
+    many voxels wide. `kernels` are those for its device unless given.
     """
 
-    def __init__(self, volume: Tensor, disc: FourierDisc, prior: PosePrior, kernels: PoseKernels | None = None) -> None:
+    def __init__(
+        self,
+        volume: Tensor,
+        disc: FourierDisc,
+        prior: PosePrior,
+        kernels: PoseKernels | None = None,
+        middle: int | None = None,
+    ) -> None:
         # Compiled code trusts that all frequencies lie on its grids.
         assert volume.shape[0] > 2 * disc.r_max
         self.disc = disc
-        self._spectrum = SpectrumSampler(volume[None] / disc.box, width=KERNEL_WIDTH, reach=disc.r_max)
+        self._spectrum = SpectrumSampler(volume[None] / disc.box, width=KERNEL_WIDTH, reach=disc.r_max, middle=middle)
         self.frequencies = SliceFrequencies.of(disc, volume.device)
         self._kernels = kernels or kernels_for(self.frequencies.k)
         self._extent_px = prior.shift_extent_px

@@ -5,6 +5,7 @@ import math
 import torch
 from scipy.fft import next_fast_len
 
+from hoarfrost.maths.fourier import centred_window
 from hoarfrost.model.few_poses.draws import Draws
 from hoarfrost.model.few_poses.kernels import PoseKernels, kernels_for
 from hoarfrost.model.few_poses.likelihood import LocalModel
@@ -14,6 +15,7 @@ from hoarfrost.model.slices.operator import AdjointGrid
 from hoarfrost.nufft.torch import WindowTaps
 from hoarfrost.nufft.window import KaiserBessel, WindowedGrid
 from hoarfrost.parallel.threads import wide
+from hoarfrost.symmetry.field_average import FLAT
 from hoarfrost.symmetry.point_group import PointGroup
 
 # Three taps on a grid little finer than the kernel needs: memory is a quarter of that with two taps on a grid of twice
@@ -28,10 +30,22 @@ def statistics_box(box: int) -> int:
     return int(next_fast_len(math.ceil(2 * LEAST_OVERSAMPLING * box)))
 
 
+def middle_of(box: int, share: float, group: PointGroup | None = None) -> int:
+    """Voxels along a side of the middle of a volume of `box` voxels that holds a ball as wide as a `share` of it.
+
+    An even number. Where an average over the `group` interpolates, there is room for what it fades at the faces.
+    """
+    if group is not None and not group.permutes_axes:
+        share /= FLAT
+    return min(box, 2 * (math.floor(share * box / 2) + 1))
+
+
 class LocalStatistics:
     """Σ Pᵀ γ c S* y and the kernel of Σ Pᵀ γ c² P, for a volume of `box` voxels over the length of the images.
 
     Both averaged over `group`, as the adjoints of `SliceOperator` are. `kernels` are those for the device unless given.
+    A map that is empty outside a ball needs both in the `middle` of the box only, so many voxels wide (`middle_of`):
+    the grid is coarser then, with the same error.
     """
 
     def __init__(
@@ -41,10 +55,12 @@ class LocalStatistics:
         device: torch.device | str = "cpu",
         group: PointGroup | None = None,
         kernels: PoseKernels | None = None,
+        middle: int | None = None,
     ) -> None:
-        side = statistics_box(box)
-        window = KaiserBessel(KERNEL_WIDTH, side / (2 * box), BETA)
-        self._grid = AdjointGrid(box, image_box, window, group=group, device=device, dtype=torch.float32)
+        self._box, middle = box, middle or box
+        side = statistics_box(middle)
+        window = KaiserBessel(KERNEL_WIDTH, side / (2 * middle), BETA)
+        self._grid = AdjointGrid(middle, image_box, window, group=group, device=device, dtype=torch.float32)
         self._taps = WindowTaps(WindowedGrid(side, side / box, window), device=device)
         size = side**3
         self._data = torch.zeros(size, dtype=torch.complex64, device=device)
@@ -56,12 +72,12 @@ class LocalStatistics:
         self._kernels.spread(self._taps, model.frequencies, images, draws, (self._data, self._weight))
 
     def quadratic(self, n_images: float) -> Quadratic:
-        """b (box,)³ and kernel of T (2 box,)³ per image, as `BandModel.quadratic`; to be asked for once.
+        """b (box,)³, zero but in the middle, and kernel of T (2 middle,)³ per image; to be asked for once.
 
-        Its grids are freed on the way, as they are large for a fine map.
+        As `BandModel.quadratic`. Its grids are freed on the way, as they are large for a fine map.
         """
         with wide(len(self._weight)):
-            linear = self._grid.volume(self._data) / n_images
+            linear = centred_window(self._grid.volume(self._data), self._box) / n_images
             del self._data
             kernel = self._grid.kernel(self._weight) / n_images
             del self._weight

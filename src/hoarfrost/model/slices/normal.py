@@ -6,21 +6,24 @@ from torch import Tensor
 
 
 class SupportedNormal:
-    """The convolution with a normal kernel (2n, 2n, 2n), of volumes (n, n, n) and of use only inside `support`.
+    """The convolution with a normal kernel (2m, 2m, 2m), of volumes (n, n, n) and of use only inside `support`.
 
     Twice the box that holds the support is large enough for it: no two voxels of the support are further apart. That is
-    `apply_normal` exactly, in less time the smaller the support is.
+    `apply_normal` exactly, in less time the smaller the support is. Raises ValueError for a support wider than the
+    kernel is known for, m voxels.
     """
 
     def __init__(self, kernel: Tensor, support: Tensor) -> None:
-        n = len(support)
+        m = len(kernel) // 2
         self._box = tuple(_extent(support, axis) for axis in range(3))
         sides = [extent.stop - extent.start for extent in self._box]
+        if max(sides) > m:
+            raise ValueError(f"a support of {max(sides)} voxels is wider than the kernel reaches, {m}")
         # The last axis is that of real transforms.
         lengths = [int(next_fast_len(2 * side - 1, real=axis == 2)) for axis, side in enumerate(sides)]
-        self._lengths = [min(2 * n, length) for length in lengths]
+        self._lengths = [min(2 * m, length) for length in lengths]
         for axis, length in enumerate(self._lengths):
-            kernel = kernel.narrow(axis, n - length // 2, length)
+            kernel = kernel.narrow(axis, m - length // 2, length)
         self._spectrum: Tensor = torch.fft.rfftn(torch.fft.ifftshift(kernel)).real
 
     def __call__(self, volume: Tensor) -> Tensor:

@@ -121,7 +121,9 @@ class FitOptics:
         return len(env.settings.stages_r_max) + env.settings.refined_r_max.index(self.of.found.r_max)
 
     def _passed(self, env: Env, fold_pass: FoldPass) -> FitOptics:
-        refining, r_max = fold_pass.refining.learnt(), fold_pass.r_max
+        # A fit looks at few poses of each particle; what it was in the middle of goes on with as many as before.
+        refining = dataclasses.replace(fold_pass.refining.learnt(), effort=self.of.refining.effort)
+        r_max = fold_pass.r_max
         found = decided(env, self.evidence, self.before, r_max)
         if found.is_promising and len(self.others):
             more = _over(env, fold_pass.maps, r_max, self.others, refining)
@@ -172,7 +174,8 @@ class FitOptics:
 
 
 def _over(env: Env, maps: FoldMaps, r_max: float, members: Tensor, refining: Refining) -> FoldPass:
-    """A pass over particles that makes no maps."""
+    """A pass over particles that makes no maps, and looks at few poses of each."""
+    refining = dataclasses.replace(refining, effort=refining.effort.sparing())
     return dataclasses.replace(FoldPass.begin(env, maps, r_max, maps.box, members, refining), is_for_maps=False)
 
 

@@ -22,12 +22,15 @@ from hoarfrost.model.few_poses.draws import Draws
 from hoarfrost.model.few_poses.importance import PoseSampler
 from hoarfrost.model.few_poses.likelihood import LocalModel
 from hoarfrost.model.few_poses.modes import Modes, modes_of_quadrature, pose_differences
+from hoarfrost.model.few_poses.statistics import middle_of
 from hoarfrost.model.images import WhitenedImages
 from hoarfrost.model.quadrature import PosePrior
 
 BAND_GROWTH = 1.6
 # A pose found at one band limit is off by about its standard deviation there, which is within reach of the next.
 STEPS_FROM_NODE = 4
+# Voxels beyond their support that a filter may spread maps to.
+EDGE_VOXELS = 4
 STEPS_FROM_BAND = 3
 
 
@@ -48,6 +51,10 @@ class Effort:
     def thorough(self) -> Effort:
         """With all points for the statistics."""
         return dataclasses.replace(self, n_drawn=self.n_points)
+
+    def sparing(self) -> Effort:
+        """With few points for the statistics."""
+        return dataclasses.replace(self, n_drawn=min(self.n_drawn, Effort.n_drawn))
 
     def doubled(self) -> Effort:
         """Twice as many modes, and half the share that keeps one; the points that are spread over them grow along."""
@@ -71,6 +78,7 @@ class LocalPosterior:
 class LocalEStep:
     """The posterior of images under one map (box, box, box), of the images' length, up to the disc's band limit.
 
+    The map's support is as wide as the share `reach` of its box.
     `coarse_slices` are those of the map, or of one like it, that poses are looked for with: see `coarse_slices_of`.
     """
 
@@ -83,12 +91,12 @@ class LocalEStep:
         effort: Effort,
         generator: torch.Generator,
         coarse_slices: Tensor | None = None,
+        reach: float = 1.0,
     ) -> None:
         self._coarse, self._effort = coarse, effort
         self._coarse_slices = coarse_slices_of(volume, coarse) if coarse_slices is None else coarse_slices
         self._levels = [
-            LocalModel(fourier_resize(volume, box_of(r)), FourierDisc(disc.box, r), prior)
-            for r in climbing_bands(coarse.r_max, disc.r_max)
+            _model_of(volume, FourierDisc(disc.box, r), prior, reach) for r in climbing_bands(coarse.r_max, disc.r_max)
         ]
         self._sampler = PoseSampler(effort.n_points, effort.n_drawn, generator, coarse.group, effort.points_per_mode)
 
@@ -148,6 +156,12 @@ class LocalEStep:
         image, place = modes.log_mass.isfinite().nonzero().unbind(1)
         peaks = model.climb(images[image], modes.rotations[image, place], modes.shifts_px[image, place], steps)
         return modes.with_peaks(image, place, peaks).tidied(self._effort.least_share, self._coarse.group)
+
+
+def _model_of(volume: Tensor, disc: FourierDisc, prior: PosePrior, reach: float) -> LocalModel:
+    box = box_of(disc.r_max)
+    middle = min(box, middle_of(box, reach) + 2 * EDGE_VOXELS)
+    return LocalModel(fourier_resize(volume, box), disc, prior, middle=middle)
 
 
 def coarse_slices_of(volume: Tensor, coarse: BandModel) -> Tensor:

@@ -160,7 +160,8 @@ class FinalPasses:
 
     def _begun(self, env: Env) -> FinalPasses:
         n = env.settings.n_particles
-        fold_pass = FoldPass.begin(env, self.maps, self.r_max, self.maps.box, torch.arange(n), self.refining)
+        reach = env.wide_reach if self.are_apart else env.reach
+        fold_pass = FoldPass.begin(env, self.maps, self.r_max, self.maps.box, torch.arange(n), self.refining, reach)
         purpose = "half maps" if self.are_apart else "their poses and the final map"
         news = News(env.final_stage, self.r_max, message=f"Pass over all particles, for {purpose}")
         return dataclasses.replace(self, fold_pass=fold_pass, n_done=0, news=(news,))
@@ -296,7 +297,8 @@ def maps_without(env: Env, sums: FoldSums, solved: Solved) -> Tensor:
     for c, start in enumerate(solved.volumes):
         halves = [sums.of_half(half, c) for half in range(2)]
         solve = solver_of(env, halves, start, solved.fsc[c])
-        without = partial(_without, sums, halves, solve, start, c)
+        assert solve.curvature is not None
+        without = partial(_without, sums, halves, solve.of_fold(solve.curvature), start, c)
         found = solve_each(without, [*np.ndindex(2, FOLDS)], len(start), start.device)
         maps[:, :, c] = found.view(2, FOLDS, *start.shape)
     return maps

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hoarfrost.maths.fourier import FourierDisc
 from hoarfrost.maths.seeds import generator_at
-from hoarfrost.model.few_poses.statistics import LocalStatistics
+from hoarfrost.model.few_poses.statistics import LocalStatistics, middle_of
 from hoarfrost.model.quadratic import Quadratic
 from hoarfrost.model.sphere import Spheres
 from hoarfrost.reconstruction.env import Env
@@ -34,6 +34,7 @@ Look = Callable[[list[LocalEStep], Visit, list[RowsAndDraws | None]], None]
 class FoldPass:
     """A pass over the particles `members` (m,) under `maps` up to `r_max`; its statistics are for maps of `box` voxels.
 
+    The maps that are solved for are empty outside a ball as wide as the share `reach` of their box.
     Particles come in portions, each of one fold. `sums` has the portions that are done, `drawn` what the one under way
     has come to, and `refining` has its generator as it was when that portion began. Unless the pass `is_for_maps` it
     has no statistics, and is there for whoever looks on.
@@ -42,6 +43,7 @@ class FoldPass:
     maps: FoldMaps
     r_max: float
     box: int
+    reach: float
     members: Tensor
     refining: Refining
     drawn: Drawn
@@ -49,10 +51,20 @@ class FoldPass:
     is_for_maps: bool = True
 
     @classmethod
-    def begin(cls, env: Env, maps: FoldMaps, r_max: float, box: int, members: Tensor, refining: Refining) -> FoldPass:
-        """Before the first batch."""
+    def begin(
+        cls,
+        env: Env,
+        maps: FoldMaps,
+        r_max: float,
+        box: int,
+        members: Tensor,
+        refining: Refining,
+        reach: float | None = None,
+    ) -> FoldPass:
+        """Before the first batch; the maps to come are as wide as others are, unless their `reach` is given."""
         covering = refining.covering(env, FourierDisc(env.settings.box, r_max))
-        return cls(maps, r_max, box, members, covering, Drawn.none(env.settings.classes))
+        drawn = Drawn.none(env.settings.classes)
+        return cls(maps, r_max, box, env.reach if reach is None else reach, members, covering, drawn)
 
     def is_over(self, env: Env) -> bool:
         """Whether all portions are summed."""
@@ -133,9 +145,12 @@ class _Portion:
         searched = torch.rand(len(members), generator=generator) < of.refining.searches.share
         self.generator = generator.get_state()
         group = PointGroup(of.refining.symmetry)
-        self.statistics = (
-            [LocalStatistics(of.box, env.settings.box, v.device, group) for v in volumes] if of.is_for_maps else []
-        )
+        self.statistics = []
+        if of.is_for_maps:
+            middle = middle_of(of.box, of.reach, group)
+            self.statistics = [
+                LocalStatistics(of.box, env.settings.box, v.device, group, middle=middle) for v in volumes
+            ]
         self.n_visited = len(of.drawn.batches)
         self._replay(of.drawn, env, members)
         self._visits = of.refining.visits(env, self.e_steps, members, searched, self.n_visited)

@@ -77,7 +77,7 @@ class Refining:
         disc = FourierDisc(env.settings.box, r_max)
         coarse = env.search_band(r_max, self.symmetry, self.start)
         return [
-            LocalEStep(volume, disc, coarse, env.pose_prior, self.effort, generator, of_class)
+            LocalEStep(volume, disc, coarse, env.pose_prior, self.effort, generator, of_class, env.reach)
             for volume, of_class in zip(volumes, slices, strict=True)
         ]
 

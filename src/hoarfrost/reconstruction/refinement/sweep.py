@@ -109,7 +109,7 @@ def _without_folds(env: Env, sums: FoldSums, start: Tensor, halves: Tensor) -> T
     """The maps that sums ask for without each fold of each half, from those with it: (2, folds, C, box, box, box)."""
     solve = [
         [
-            dataclasses.replace(solver, curvature=Curvature.of(sums.of_half(half, c).kernel, solver.support))
+            solver.of_fold(Curvature.of(sums.of_half(half, c).kernel, solver.support))
             for c, solver in enumerate(_solvers(env, of_half.mean(dim=0)))
         ]
         for half, of_half in enumerate(start)

@@ -6,18 +6,20 @@ Nothing but the table of particles, their modes and their results grows with the
 import dataclasses
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hoarfrost.errors import UsageError
 from hoarfrost.maths.fourier import FourierDisc
 from hoarfrost.model.all_poses.band import box_of
 from hoarfrost.model.all_poses.marginal import SCORES_PER_TILE
-from hoarfrost.model.few_poses.statistics import statistics_box
+from hoarfrost.model.few_poses.statistics import middle_of, statistics_box
 from hoarfrost.model.quadrature import make_orientation_quadrature
 from hoarfrost.particles.cache import record_size
 from hoarfrost.reconstruction.estimate.folds import FOLDS
 from hoarfrost.reconstruction.schedule import USUAL_LAST_R_MAX, search_stage
+from hoarfrost.reconstruction.settings.supports import DEFAULT_DIAMETER, widest_share
+from hoarfrost.symmetry.point_group import PointGroup
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kMGT]?)(i?)B?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -66,6 +68,21 @@ def default_budget() -> int:
 
 
 @dataclass(frozen=True)
+class Size:
+    """What the memory of a run goes by: images of `box` pixels, their number, classes, and how wide maps are.
+
+    The particle's `diameter` is a share of the box. A `group` whose averages interpolate needs more room; None is one
+    that is not known yet.
+    """
+
+    box: int
+    n_particles: int
+    classes: int = 1
+    diameter: float = DEFAULT_DIAMETER
+    group: PointGroup | None = field(default_factory=PointGroup)
+
+
+@dataclass(frozen=True)
 class MemoryPlan:
     """What a run will use at most, in bytes: the program, its particles, its largest stage, and packed images."""
 
@@ -86,13 +103,7 @@ class MemoryPlan:
 
 
 def plan_memory(
-    *,
-    box: int,
-    n_particles: int,
-    stages_r_max: tuple[float, ...],
-    refined_r_max: tuple[float, ...],
-    budget: int | None,
-    classes: int = 1,
+    size: Size, *, stages_r_max: tuple[float, ...], refined_r_max: tuple[float, ...], budget: int | None
 ) -> MemoryPlan:
     """Share out a budget, or the default. The default gives way to what the run needs.
 
@@ -101,42 +112,35 @@ def plan_memory(
     """
     last = (stages_r_max + refined_r_max)[-1]
     given = default_budget() if budget is None else budget
-    exact = max(exact_bytes(r, box, classes) for r in stages_r_max)
+    exact = max(exact_bytes(r, size.box, size.classes) for r in stages_r_max)
     # Refinement searches on the quadrature of one of the stages, one class after the other.
-    searched = exact_bytes(stages_r_max[search_stage(stages_r_max, last)], box)
-    stage_bytes = WORKING_BYTES + max(exact, searched + classes * refining_bytes(last))
-    plan = MemoryPlan(PROGRAM_BYTES, BYTES_PER_PARTICLE * n_particles, stage_bytes, 0)
+    searched = exact_bytes(stages_r_max[search_stage(stages_r_max, last)], size.box)
+    stage_bytes = WORKING_BYTES + max(exact, searched + size.classes * refining_bytes(last, size))
+    plan = MemoryPlan(PROGRAM_BYTES, BYTES_PER_PARTICLE * size.n_particles, stage_bytes, 0)
     left = given - plan.needed_bytes
     if left >= 0:
-        most = n_particles * 4 * record_size(FourierDisc(box, last).size)
+        most = size.n_particles * 4 * record_size(FourierDisc(size.box, last).size)
         return dataclasses.replace(plan, cache_bytes=min(int(SHARE_FOR_CACHE * left), most))
     if budget is not None:
         raise UsageError(
-            f"--memory {budget / GB:.2f}GB is too little: {n_particles} particles up to {last:.1f} Fourier pixels need "
-            f"{plan.needed_bytes / GB + 0.005:.2f}GB; give that much, or a coarser --max-resolution"
+            f"--memory {budget / GB:.2f}GB is too little: {size.n_particles} particles up to {last:.1f} Fourier pixels "
+            f"need {plan.needed_bytes / GB + 0.005:.2f}GB; give that much, or a coarser --max-resolution"
         )
     return plan
 
 
-def affordable_r_max(*, box: int, n_particles: int, exact_r_max: float, budget: int | None, classes: int = 1) -> float:
+def affordable_r_max(size: Size, *, exact_r_max: float, budget: int | None) -> float:
     """The finest band limit of refinement that there is memory for: in the budget, or in half of the machine's memory.
 
     Nyquist at most, and at least what `plan_memory` refuses if it has to. Sums over all poses go up to `exact_r_max`.
     """
     given = int(DEFAULT_SHARE_OF_MACHINE * machine_memory()) if budget is None else budget
-    nyquist = box / 2 - 1
+    nyquist = size.box / 2 - 1
     usual = min(USUAL_LAST_R_MAX, nyquist)
-    plan = plan_memory(
-        box=box,
-        n_particles=n_particles,
-        stages_r_max=(min(exact_r_max, usual),),
-        refined_r_max=(usual,),
-        budget=None,
-        classes=classes,
-    )
-    room = given - plan.needed_bytes + classes * refining_bytes(usual)
+    plan = plan_memory(size, stages_r_max=(min(exact_r_max, usual),), refined_r_max=(usual,), budget=None)
+    room = given - plan.needed_bytes + size.classes * refining_bytes(usual, size)
     r_max = nyquist
-    while r_max > usual and classes * refining_bytes(r_max) > room:
+    while r_max > usual and size.classes * refining_bytes(r_max, size) > room:
         r_max -= 1
     return max(r_max, usual)
 
@@ -147,11 +151,12 @@ def exact_bytes(r_max: float, box: int, classes: int = 1) -> int:
     return classes * (BYTES_PER_SLICE_POINT * points + 4 * SCORES_PER_TILE)
 
 
-def refining_bytes(r_max: float) -> int:
+def refining_bytes(r_max: float, size: Size) -> int:
     """What refinement takes at a band limit: grids of the statistics, of the map's transform, and sums of all folds.
 
-    Of two passes there are sums: of the one under way, and of the one before it.
+    Of two passes there are sums: of the one under way, and of the one before it. They are as wide as the widest maps.
     """
     n = box_of(r_max)
-    sums = 2 * 2 * FOLDS * 4 * ((2 * n) ** 3 // 2 + n**3)
-    return BYTES_PER_GRID_POINT * statistics_box(n) ** 3 + BYTES_PER_SAMPLED_POINT * (2 * n + 6) ** 3 + sums
+    m = n if size.group is None else middle_of(n, widest_share(size.diameter), size.group)
+    sums = 2 * 2 * FOLDS * 4 * ((2 * m) ** 3 // 2 + n**3)
+    return BYTES_PER_GRID_POINT * statistics_box(m) ** 3 + BYTES_PER_SAMPLED_POINT * (2 * m + 6) ** 3 + sums

@@ -17,10 +17,11 @@ from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruction.estimate.folds import FOLDS
 from hoarfrost.reconstruction.schedule import LEAST_GROWTH, last_stage_of_starts
 from hoarfrost.reconstruction.settings.initial import Initial
-from hoarfrost.reconstruction.settings.memory import affordable_r_max, default_budget, parse_memory, plan_memory
+from hoarfrost.reconstruction.settings.memory import Size, affordable_r_max, default_budget, parse_memory, plan_memory
 from hoarfrost.reconstruction.settings.options import Options, RecordedOptions
 from hoarfrost.reconstruction.settings.provenance import sources_of
 from hoarfrost.reconstruction.settings.settings import Settings
+from hoarfrost.reconstruction.settings.supports import DEFAULT_DIAMETER
 from hoarfrost.symmetry.point_group import PointGroup
 
 # Fourier pixels. A map of a few resolution elements across settles from a random start in a minute.
@@ -31,7 +32,6 @@ DEFAULT_LAST_EXACT_R_MAX = 11.4
 LARGEST_EXACT_R_MAX = 14.0
 # Refinement takes longer steps.
 REFINING_FACTOR = 1.33
-DEFAULT_DIAMETER = 0.85  # of the box, where images do not tell; and the most that is taken from them
 # Of the diameter that images show: the mask is to lose nothing of a particle.
 ROOM = 1.1
 DEFAULT_SHIFT_SIGMA = 0.03  # of the box, per axis
@@ -85,14 +85,15 @@ def resolve(
     length_A = box * stack.pixel_size_A
     held_out, batch_size, usual = _counts(options, n, path)
     budget = None if options.memory is None else parse_memory(options.memory)
-    affordable = affordable_r_max(
-        box=box, n_particles=n, exact_r_max=DEFAULT_LAST_EXACT_R_MAX, budget=budget, classes=options.classes
-    )
+    # A symmetry that is yet to be found may be one whose averages need the whole box.
+    group = None if options.finds_symmetry else PointGroup(options.symmetry)
+    size = Size(box, n, options.classes, lengths_A["diameter_A"] / length_A, group)
+    affordable = affordable_r_max(size, exact_r_max=DEFAULT_LAST_EXACT_R_MAX, budget=budget)
     stages, refined = _bands(box, length_A, options.max_resolution_A, affordable if options.method == "auto" else None)
     if initial.kind != "random":
         stages = stages[: last_stage_of_starts(stages, refined) + 1]
     bands = {"stages_r_max": stages, "refined_r_max": refined}
-    plan = plan_memory(box=box, n_particles=n, **bands, budget=budget, classes=options.classes)
+    plan = plan_memory(size, **bands, budget=budget)
     from_data = {
         "symmetry": options.finds_symmetry,
         "batch_size": options.batch_size is None and batch_size != usual,
