@@ -29,6 +29,7 @@ from hoarfrost.model.quadratic import Quadratic, mean_of
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FOLDS, FoldMaps, FoldSums
 from hoarfrost.reconstruction.estimate.held_out import HeldOut
+from hoarfrost.reconstruction.estimate.local_gain import locally_weighted
 from hoarfrost.reconstruction.estimate.m_step import Curvature, MStep, solve_each, wiener_ridge
 from hoarfrost.reconstruction.refinement.by_number import resolution_by_number
 from hoarfrost.reconstruction.refinement.fold_pass import FoldPass
@@ -192,7 +193,7 @@ class FinalPasses:
         goes_on = self.are_apart or (may_go_on and not self._stand_still(env, solved.volumes))
         if not self.refined.independent or not goes_on:
             return dataclasses.replace(after, is_over=True)
-        maps = FoldMaps(env.team.once(partial(maps_without, env, sums, solved), self.maps.volumes))
+        maps = FoldMaps(env.team.once(partial(maps_without, env, sums, solved, self.r_max), self.maps.volumes))
         return dataclasses.replace(after, maps=maps)
 
     def _finer(self, env: Env, agreement: Agreement) -> FinalPasses:
@@ -291,8 +292,8 @@ def likeness(volumes: Tensor, others: Tensor, r_max: float) -> float:
     return min(float(fsc[1 : int(r_max) + 1].mean()) for fsc in curves)
 
 
-def maps_without(env: Env, sums: FoldSums, solved: Solved) -> Tensor:
-    """The maps of all particles without each fold of each half: (2, folds, C, box, box, box)."""
+def maps_without(env: Env, sums: FoldSums, solved: Solved, r_max: float) -> Tensor:
+    """The maps of all particles without each fold of each half, with local gains: (2, folds, C, box, box, box)."""
     maps = torch.zeros(2, FOLDS, *solved.volumes.shape, device=solved.volumes.device)
     for c, start in enumerate(solved.volumes):
         halves = [sums.of_half(half, c) for half in range(2)]
@@ -300,7 +301,10 @@ def maps_without(env: Env, sums: FoldSums, solved: Solved) -> Tensor:
         assert solve.curvature is not None
         without = partial(_without, sums, halves, solve.of_fold(solve.curvature), start, c)
         found = solve_each(without, [*np.ndindex(2, FOLDS)], len(start), start.device)
-        maps[:, :, c] = found.view(2, FOLDS, *start.shape)
+        # How far the map of all particles is trusted, by the FSC of its halves.
+        fsc = solved.fsc[c].clamp(0, 1)
+        weighted = locally_weighted(found, 2 * fsc / (1 + fsc), solve.support, r_max)
+        maps[:, :, c] = weighted.view(2, FOLDS, *start.shape)
     return maps
 
 

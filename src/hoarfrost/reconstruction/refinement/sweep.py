@@ -16,6 +16,7 @@ from hoarfrost.model.all_poses.band import box_of
 from hoarfrost.reconstruction.env import Env
 from hoarfrost.reconstruction.estimate.folds import FOLDS, FoldMaps, FoldSums
 from hoarfrost.reconstruction.estimate.held_out import HeldOut
+from hoarfrost.reconstruction.estimate.local_gain import locally_weighted
 from hoarfrost.reconstruction.estimate.m_step import Curvature, MStep, solve_each
 from hoarfrost.reconstruction.refinement.fold_pass import FoldPass
 from hoarfrost.reconstruction.refinement.gold_standard import Agreement, filtered_halves, joined_below
@@ -100,6 +101,8 @@ def maps_of_halves(env: Env, fold_pass: FoldPass, halves: Tensor) -> tuple[FoldM
         min=0
     )
     agreement = Agreement.of(halves, masks.to(halves), PointGroup(fold_pass.refining.symmetry).order, env.team)
+    weighted = partial(_locally_weighted, env, maps, halves, agreement.fsc, fold_pass.r_max)
+    maps = env.team.once(weighted, maps)
     lowest = env.settings.stages_r_max[0]
     joined = [joined_below(filtered_halves(maps[:, fold], agreement.fsc), lowest) for fold in range(FOLDS)]
     return FoldMaps(env.team.same(torch.stack(joined, dim=1))), agreement
@@ -120,6 +123,15 @@ def _without_folds(env: Env, sums: FoldSums, start: Tensor, halves: Tensor) -> T
         return solve[half][c](sums.without(half, fold, c), halves[half, c])
 
     return solve_each(without, [*np.ndindex(start.shape[:3])], start.shape[-1], start.device).view_as(start)
+
+
+def _locally_weighted(env: Env, maps: Tensor, halves: Tensor, fsc: Tensor, r_max: float) -> Tensor:
+    """Maps without folds with local gains, which are those of each half by itself: the same shape."""
+    found = torch.empty_like(maps)
+    for half, c in np.ndindex(halves.shape[:2]):
+        particle = particle_support(env, halves[half, c])
+        found[half, :, c] = locally_weighted(maps[half, :, c], fsc[c], particle, r_max)
+    return found
 
 
 def _solvers(env: Env, volumes: Tensor) -> list[MStep]:
