@@ -32,8 +32,8 @@ POINTS_PER_PIXEL = 2.5
 def locally_weighted(without: Tensor, fsc: Tensor, particle: Tensor, r_max: float) -> Tensor:
     """Maps without each of their folds (n, box, box, box) with each band times its local gain, whose mean is one.
 
-    `fsc` (shells,) is how far the maps' shells are trusted everywhere, to be applied apart. `particle`, of a map's shape,
-    is 1 where the particle is and 0 in the solvent.
+    `fsc` (shells,) is how far the maps' shells are trusted everywhere, to be applied apart. `particle` is of a map's
+    shape, 1 where the particle is and 0 in the solvent.
     """
     box = without.shape[-1]
     with wide(box**3):
