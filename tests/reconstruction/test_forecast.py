@@ -15,6 +15,7 @@ from hoarfrost.model.images import WhitenedImages
 from hoarfrost.model.quadrature import PosePrior, make_orientation_quadrature, sampled_r_max
 from hoarfrost.particles.stack import ParticleStack
 from hoarfrost.reconstruction.forecast import (
+    MANY_FINAL_PASSES,
     PRODUCTS_OF_LIKELIHOOD,
     Forecast,
     Rates,
@@ -125,6 +126,15 @@ def test_a_range_is_told_that_work_of_others_widens(settings: Settings) -> None:
     assert (busy.least_s, busy.most_s) == pytest.approx((quiet.least_s, 3 * quiet.most_s))
     told = dataclasses.replace(quiet, least_s=120.0, most_s=290.0)
     assert forecast_line(told, settings).startswith("Expected: 2 to 5 min, and up to ")
+
+
+def test_the_longest_time_counts_the_passes_that_fine_detail_takes(settings: Settings) -> None:
+    rates = Rates(1e-9, 1e-6)
+    fine = settings.model_copy(update={"box": 128, "refined_r_max": (9.0, 20.0, 36.0, 60.0)})
+    few, many = (expected_seconds(fine, rates, share_of_fine=1.0, final_passes=n) for n in (3, MANY_FINAL_PASSES))
+    assert few[:-1] == many[:-1]
+    assert many[-1] == pytest.approx(MANY_FINAL_PASSES / 3 * few[-1], rel=0.1)
+    assert Forecast.of(fine, rates, rates).most_s == pytest.approx(1.6 * total_seconds(fine, many))
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,8 @@ SEARCH = 10_000, 5.0
 EVALUATIONS_PER_VOXEL = 25
 IMAGES_TO_TIME, CLIMBS_TO_TIME, R_MAX_TO_TIME = 100, 4, 15.0
 SECONDS_TO_TIME, MOST_REPEATS = 0.5, 15
+# Final passes of a run that comes to fine detail; the fewest are those of `expected_seconds`.
+MANY_FINAL_PASSES = 8
 # Of the time that this machine takes at its fastest, and of that which it takes now, in the median of a second.
 LEAST_OF_FASTEST, MOST_OF_USUAL = 0.5, 1.6
 
@@ -85,7 +87,8 @@ class Forecast:
         """From the rates of a machine as it usually is, and at its fastest."""
         stages_s = expected_seconds(settings, usual)
         at_fastest_s = total_seconds(settings, expected_seconds(settings, fastest, share_of_fine=0.0))
-        to_the_end_s = total_seconds(settings, expected_seconds(settings, usual, share_of_fine=1.0))
+        to_the_end = expected_seconds(settings, usual, share_of_fine=1.0, final_passes=MANY_FINAL_PASSES)
+        to_the_end_s = total_seconds(settings, to_the_end)
         total_s = total_seconds(settings, stages_s)
         return cls(tuple(stages_s), total_s, LEAST_OF_FASTEST * at_fastest_s, MOST_OF_USUAL * to_the_end_s)
 
@@ -125,10 +128,16 @@ class _Visits:
         return evaluations * self.rates.evaluation_s + products * self.rates.product_s
 
 
-def expected_seconds(settings: Settings, rates: Rates, *, share_of_fine: float = EXPECTED_SHARE_OF_FINE) -> list[float]:
+def expected_seconds(
+    settings: Settings,
+    rates: Rates,
+    *,
+    share_of_fine: float = EXPECTED_SHARE_OF_FINE,
+    final_passes: int = EXPECTED_SWEEPS,
+) -> list[float]:
     """Of each stage of sums over all poses, of each of refinement, and last of the final passes.
 
-    Of refinement beyond `USUAL_LAST_R_MAX` such a share counts.
+    Of refinement beyond `USUAL_LAST_R_MAX` such a share counts, and of passes there so many.
     """
     s = settings
     n_training = s.n_particles - s.held_out
@@ -168,9 +177,9 @@ def expected_seconds(settings: Settings, rates: Rates, *, share_of_fine: float =
         visits = known.seconds(images, r_max, VISIT)
         judged = _Visits(s.held_out, s, rates).seconds(s.held_out if images else 0, r_max, VISIT)
         seconds.append((1 if is_usual else share_of_fine) * (visits + judged + maps * rates.evaluation_s))
-    passes = EXPECTED_SWEEPS if s.refined_r_max else 1
 
     def final_seconds(r_max: float) -> float:
+        passes = (final_passes if r_max > USUAL_LAST_R_MAX else EXPECTED_SWEEPS) if s.refined_r_max else 1
         everyone = dataclasses.replace(known, n=s.n_particles)
         visits = everyone.seconds(passes * s.n_particles, r_max, VISIT_OF_FINAL)
         maps = passes * (3 + 2 * FOLDS) * s.classes * _map_evaluations(r_max)
