@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hoarfrost.maths.fourier import radius_grid
+from hoarfrost.maths.fourier import radius_grid, smoothed
 from hoarfrost.maths.fsc import fourier_shell_correlation
 from hoarfrost.maths.seeds import named_generator
 from hoarfrost.maths.shells import filter_shells
@@ -19,7 +19,6 @@ from hoarfrost.reconstruction.estimate.local_gain import (
     local_bands,
     local_gain,
     locally_weighted,
-    smoothed,
 )
 
 BOX, R_MAX, FOLDS = 64, 28.0, 4

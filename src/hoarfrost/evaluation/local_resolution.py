@@ -22,7 +22,7 @@ from torch import Tensor
 
 from hoarfrost.evaluation.half_maps import FSC_THRESHOLD
 from hoarfrost.io.mrc import read_volume
-from hoarfrost.maths.fourier import fourier_resize, radius_grid
+from hoarfrost.maths.fourier import fourier_resize, radius_grid, smoothed
 
 FILE = "local_resolution.mrc"
 """Its name in the folder of a run, where mask.mrc tells the particle."""
@@ -123,7 +123,7 @@ def local_correlation(first: Tensor, second: Tensor, shell: float) -> Tensor:
     box = min(n, _fast(4 * (shell + width / 2) + 4))
     one, other = (_in_band(half, shell, width, box) for half in (first, second))
     sigma_voxels = WINDOW_LENGTHS * box / shell
-    together, of_one, of_other = (_smoothed(product, sigma_voxels) for product in (one * other, one**2, other**2))
+    together, of_one, of_other = (smoothed(product, sigma_voxels) for product in (one * other, one**2, other**2))
     norm = (of_one.clamp(min=0) * of_other.clamp(min=0)).sqrt()
     least = 1e-6 * float(norm.max())
     return torch.where(norm > least, together / norm.clamp(min=max(least, 1e-30)), 0.0).clamp(-1, 1)
@@ -141,13 +141,3 @@ def _in_band(volume: Tensor, shell: float, width: float, box: int) -> Tensor:
     gain = torch.cos(((radii - shell) / width).clamp(-0.5, 0.5) * math.pi).to(torch.float32)
     kept: Tensor = torch.fft.irfftn(torch.fft.rfftn(small) * gain, s=small.shape)
     return kept
-
-
-def _smoothed(field: Tensor, sigma_voxels: float) -> Tensor:
-    """A field (n, n, n) convolved with a normal window of that standard deviation."""
-    n = field.shape[-1]
-    axis = torch.fft.fftfreq(n, dtype=torch.float32)
-    gain = torch.exp(-2 * (math.pi * sigma_voxels * axis).square())
-    spectrum = torch.fft.rfftn(field) * gain[:, None, None] * gain[None, :, None] * gain[: n // 2 + 1]
-    smoothed: Tensor = torch.fft.irfftn(spectrum, s=field.shape)
-    return smoothed

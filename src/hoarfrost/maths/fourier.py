@@ -168,6 +168,16 @@ def soft_sphere(box: int, diameter: float, edge: float, dims: int = 3, device: t
     return 0.5 * (1 + torch.cos(math.pi * fraction))
 
 
+def smoothed(field: Tensor, sigma_voxels: float) -> Tensor:
+    """A real field (n, n, n), taken for periodic, convolved with a normal window of that standard deviation."""
+    n = field.shape[-1]
+    axis = torch.fft.fftfreq(n, dtype=field.dtype, device=field.device)
+    gain = torch.exp(-2 * (math.pi * sigma_voxels * axis).square())
+    spectrum = torch.fft.rfftn(field) * gain[:, None, None] * gain[None, :, None] * gain[: n // 2 + 1]
+    found: Tensor = torch.fft.irfftn(spectrum, s=field.shape)
+    return found
+
+
 def half_of_even(field: Tensor) -> Tensor:
     """The planes −n to 0 of an even field (2n, 2n, 2n) whose origin is in the middle: (n + 1, 2n, 2n).
 

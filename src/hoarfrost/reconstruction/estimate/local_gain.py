@@ -17,7 +17,7 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from hoarfrost.maths.fourier import radius_grid
+from hoarfrost.maths.fourier import radius_grid, smoothed
 from hoarfrost.parallel.threads import wide
 
 # The frequency below which a window is as wide as the particle, in Fourier pixels, and the ratio of each band's to the
@@ -87,16 +87,6 @@ def local_gain(parts: Tensor, fsc: Tensor, of_shells: Tensor, particle: Tensor, 
     ratio = torch.expm1(log_ratio) * (whole / (1 - whole) / (total - 1))
     most = 1 / float(trusted[of_shells > 0].max())
     return (ratio / (1 + ratio) / whole).clamp(max=most)
-
-
-def smoothed(field: Tensor, sigma_voxels: float) -> Tensor:
-    """A field (n, n, n) convolved with a normal window of that standard deviation; no negative values."""
-    n = field.shape[-1]
-    axis = torch.fft.fftfreq(n, dtype=field.dtype, device=field.device)
-    gain = torch.exp(-2 * (math.pi * sigma_voxels * axis).square())
-    spectrum = torch.fft.rfftn(field) * gain[:, None, None] * gain[None, :, None] * gain[: n // 2 + 1]
-    found: Tensor = torch.fft.irfftn(spectrum, s=field.shape)
-    return found.clamp(min=0)
 
 
 def _hat(radii: Tensor, before: float, centre: float, after: float) -> Tensor:
