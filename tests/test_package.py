@@ -111,9 +111,7 @@ def test_a_new_option_touches_one_file(tmp_path: Path) -> None:
     assert inspect.signature(hoarfrost.reconstruct).parameters["frost_depth_A"].default == 2.5
     assert "frost_depth_A\\n    The depth of frost, in Å." in hoarfrost.reconstruct.__doc__
     star = types.SimpleNamespace(star=types.SimpleNamespace(path=Path("particles.star")))
-    of_optics = dict.fromkeys(("defocus_u_A", "defocus_v_A", "voltage_kV"), torch.full((1000,), 300.0))
-    ctf = types.SimpleNamespace(**of_optics)
-    stack = types.SimpleNamespace(table=star, n_images=1000, box=64, pixel_size_A=5.0, ctf=ctf, read_unchecked=blank)
+    stack = types.SimpleNamespace(table=star, n_images=1000, box=64, pixel_size_A=5.0, read_unchecked=blank)
 
     def reconstruct(particles, output, options):
         settings = resolve(stack, options, output=output)

@@ -25,18 +25,14 @@ def check(**options: Any) -> None:
     plan.check(made(Options, options))
 
 
-def choose(
-    n: int = 1000, box: int = 64, pixel_size_A: float = 5.0, defocus_A: float = 15_000.0, **options: Any
-) -> Settings:
+def choose(n: int = 1000, box: int = 64, pixel_size_A: float = 5.0, **options: Any) -> Settings:
     """What is chosen for images that are blank, and so do not tell how wide a particle is."""
 
     def blank(rows: torch.Tensor) -> torch.Tensor:
         return torch.zeros(len(rows), box, box)
 
     table = SimpleNamespace(star=SimpleNamespace(path=Path("particles.star")))
-    ctf = SimpleNamespace(**{name: torch.full((n,), defocus_A).double() for name in ("defocus_u_A", "defocus_v_A")})
-    ctf.voltage_kV = torch.full((n,), 300.0).double()
-    stack = SimpleNamespace(table=table, n_images=n, box=box, pixel_size_A=pixel_size_A, ctf=ctf, read_unchecked=blank)
+    stack = SimpleNamespace(table=table, n_images=n, box=box, pixel_size_A=pixel_size_A, read_unchecked=blank)
     return resolve(cast(ParticleStack, stack), Options(**options), output=Path("run"))
 
 
@@ -244,11 +240,3 @@ def test_settings_are_the_options_with_nothing_left_open() -> None:
     assert set(RecordedOptions.model_fields) < set(Settings.model_fields)
     settings, open_ones = choose(), {"datadir", "epochs"}
     assert {name for name in RecordedOptions.model_fields if getattr(settings, name) is None} == open_ones
-
-
-def test_images_are_cut_no_narrower_than_what_defocus_spreads_fine_detail_over() -> None:
-    narrow, wide = (choose(box=400, pixel_size_A=1.0, diameter_A=100.0, defocus_A=of) for of in (2_000.0, 15_000.0))
-    assert narrow.box < wide.box < 400
-    # λ Δz k: 0.0197 Å · 13,000 Å / 3 Å, on either side.
-    assert (wide.box - narrow.box) == pytest.approx(2 * 0.0197 * 13_000 / 3, abs=10)
-    assert choose(box=256, pixel_size_A=1.0, diameter_A=100.0, defocus_A=20_000.0).box == 256

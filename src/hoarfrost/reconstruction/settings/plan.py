@@ -9,7 +9,6 @@ from scipy.fft import next_fast_len
 
 from hoarfrost._version import __version__
 from hoarfrost.errors import DataError, UsageError
-from hoarfrost.model.ctf import electron_wavelength_A
 from hoarfrost.optim.registry import METHODS
 from hoarfrost.parallel.threads import cores
 from hoarfrost.particles.outline import measure_diameter_A
@@ -35,8 +34,6 @@ LARGEST_EXACT_R_MAX = 14.0
 REFINING_FACTOR = 1.33
 # Of the diameter that images show: the mask is to lose nothing of a particle.
 ROOM = 1.1
-# Pixels of the detail for which images are wide enough, where they are cut.
-FINE_DETAIL_PX = 3.0
 DEFAULT_SHIFT_SIGMA = 0.03  # of the box, per axis
 SMALLEST_BOX = 16
 FEWEST_PARTICLES = 20
@@ -159,15 +156,9 @@ def _lengths(options: Options, stack: ParticleStack, initial: Initial) -> dict[s
 
 
 def _working_box(stack: ParticleStack, lengths_A: dict[str, float]) -> int:
-    """The side in pixels of what is cut from the images: the particle, its offsets and the edge of the mask fit in.
-
-    So does its fine detail, which defocus Δz spreads by λ Δz k.
-    """
+    """The side in pixels of what is cut from the images: the particle, its offsets and the edge of the mask fit in."""
     diameter_px, extent_px = (lengths_A[name] / stack.pixel_size_A for name in ("diameter_A", "shift_extent_A"))
-    mean_A = (stack.ctf.defocus_u_A + stack.ctf.defocus_v_A) / 2
-    spread_A = electron_wavelength_A(stack.ctf.voltage_kV) * mean_A.abs() / (FINE_DETAIL_PX * stack.pixel_size_A)
-    room_px = extent_px + float(spread_A.median()) / stack.pixel_size_A
-    needed = max(diameter_px / DEFAULT_DIAMETER, diameter_px + 2 * room_px + 2 * MASK_EDGE_PX, SMALLEST_BOX)
+    needed = max(diameter_px / DEFAULT_DIAMETER, diameter_px + 2 * extent_px + 2 * MASK_EDGE_PX, SMALLEST_BOX)
     # scipy's lengths have factors up to 5, of which FFTs are fast; even, so that halves and corners stay what they are.
     return min(2 * int(next_fast_len(math.ceil(needed / 2), real=True)), stack.box)
 
