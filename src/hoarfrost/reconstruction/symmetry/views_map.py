@@ -40,7 +40,7 @@ def over_weighted_views(env: Env, passes: FinalPasses, views: Views, share: Tens
     solve = solver_of(env, halves, start[0], fsc[0])
     volumes = env.team.once(lambda: solve(mean_of(halves), start[0])[None], start)
     solved = dataclasses.replace(passes.solved, volumes=volumes)
-    maps = FoldMaps(env.team.once(partial(maps_without, env, sums, solved), passes.maps.volumes))
+    maps = FoldMaps(env.team.once(partial(maps_without, env, sums, solved, passes.r_max), passes.maps.volumes))
     return dataclasses.replace(passes, solved=solved, maps=maps, poses=_best(env, passes.poses, views, share))
 
 
