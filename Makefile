@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed
 DEMO_RUN := demo-run
 WRONG_MAPS := wrong-maps
-PARTICLES := examples/beta-galactosidase/particles.star
+PARTICLES := src/hoarfrost/examples/beta_galactosidase/particles.star
 
 # Optional. The Python to build .venv with, the index to take torch from, and a model for `make pictures`.
 PYTHON ?=

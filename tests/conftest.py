@@ -48,4 +48,4 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def example_particles() -> Path:
     """The STAR file of the real particles that `make demo` reconstructs."""
-    return ROOT / "examples" / "beta-galactosidase" / "particles.star"
+    return ROOT / "src" / "hoarfrost" / "examples" / "beta_galactosidase" / "particles.star"

@@ -19,6 +19,7 @@ import hoarfrost
 ROOT = Path(__file__).parents[1]
 # Each verb, the module of the function that it calls, and what to call it with.
 VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "example": ("examples.example", ("example",)),
     "inspect": ("inspection.inspect", ("particles.star",)),
     "reconstruct": ("reconstruction.run", ("particles.star", "run")),
     "refine": ("reconstruction.run", ("particles.star", "run")),

@@ -10,13 +10,12 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from browser import screenshot
-from files import DOCS, ROOT, replace_block, save
+from files import DOCS, replace_block, save
 from wrong_maps import draw_wrong_maps
-
-EXAMPLE = "examples/beta-galactosidase/particles.star"
 
 
 def draw_report(run: Path) -> None:
@@ -28,8 +27,11 @@ def draw_report(run: Path) -> None:
 
 def write_inspection() -> None:
     """What inspect says of the example particles, as it is printed into a log."""
-    command = [sys.executable, "-m", "hoarfrost", "inspect", EXAMPLE]
-    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    hoarfrost = [sys.executable, "-m", "hoarfrost"]
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([*hoarfrost, "example", "-o", "example"], cwd=folder, check=True, capture_output=True)
+        command = [*hoarfrost, "inspect", "example/particles.star"]
+        done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
     lines = [line.rstrip() for line in done.stdout.splitlines()]
     replace_block(DOCS / "inspect.md", "inspect", "\n".join(lines))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hoarfrost.evaluation.options import CompareOptions, EvaluateOptions, FlipOptions, SymmetriseOptions
+from hoarfrost.examples.options import ExampleOptions
 from hoarfrost.io.convert_options import ConvertOptions
 from hoarfrost.options import DeviceName, takes
 from hoarfrost.reconstruction.settings.options import InspectOptions, Options, RefineOptions, ResumeOptions
@@ -27,6 +28,29 @@ if TYPE_CHECKING:
     from hoarfrost.reconstruction.result import RunResult
     from hoarfrost.simulation.simulate import SimulatedData
     from hoarfrost.study.benchmark import StudyResult
+
+
+@takes(ExampleOptions)
+def example(output: str | Path, options: ExampleOptions) -> Path:
+    """Write the example particles, 808 real ones of β-galactosidase (EMPIAR-10017), into a new folder.
+
+    They come with the package: nothing is fetched. The result is the path of their STAR file.
+
+    Parameters
+    ----------
+    output
+        Folder to make: particles.star, its two stacks, and README.md with their source.
+    options
+        {options}
+
+    Raises
+    ------
+    UsageError
+        An output that exists, or cannot be written.
+    """
+    from hoarfrost.examples.example import example as write
+
+    return write(output, options)
 
 
 @takes(InspectOptions)

@@ -21,10 +21,12 @@ OF_THE_MACHINE = ("  Memory ", "  Time ")
 
 
 def test_the_output_of_inspect_is_what_it_prints_now(
-    docs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(ROOT)
-    assert main(["inspect", "examples/beta-galactosidase/particles.star"]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert main(["example", "-o", "example"]) == 0
+    assert "Next: hoarfrost reconstruct example/particles.star -o run/" in capsys.readouterr().out
+    assert main(["inspect", "example/particles.star"]) == 0
     now = [line.rstrip() for line in capsys.readouterr().out.rstrip().splitlines()]
     shown = re.search(
         r"<!-- made by make pictures: inspect -->\n\n```\n(.*?)\n```",

@@ -92,7 +92,7 @@ def help_of_commands() -> dict[str, Text]:
 
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
-PAGES += [*sorted((ROOT / "docs" / "commands").glob("*.md")), *sorted((ROOT / "examples").glob("*/README.md"))]
+PAGES += [*sorted((ROOT / "docs" / "commands").glob("*.md")), *sorted((ROOT / "src").rglob("README.md"))]
 HELP = help_of_commands()
 
 

@@ -1,0 +1,1 @@
+"""Particles that come with the package, to try it on."""
