@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         refine,
         report,
         resume,
+        select,
         simulate,
         symmetrise,
     )
@@ -49,6 +50,7 @@ __all__ = [
     "refine",
     "report",
     "resume",
+    "select",
     "simulate",
     "symmetrise",
 ]

@@ -15,6 +15,7 @@ from hoarfrost.examples.options import ExampleOptions
 from hoarfrost.io.convert_options import ConvertOptions
 from hoarfrost.options import DeviceName, takes
 from hoarfrost.reconstruction.settings.options import InspectOptions, Options, RefineOptions, ResumeOptions
+from hoarfrost.selection.options import SelectOptions
 from hoarfrost.simulation.options import Simulation
 from hoarfrost.study.options import StudyOptions
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from hoarfrost.inspection.result import Inspection
     from hoarfrost.io.convert import Conversion
     from hoarfrost.reconstruction.result import RunResult
+    from hoarfrost.selection.select import Selection
     from hoarfrost.simulation.simulate import SimulatedData
     from hoarfrost.study.benchmark import StudyResult
 
@@ -238,6 +240,35 @@ def convert(inputs: str | Path | Sequence[str | Path], output: str | Path, optio
         datadir=o.datadir,
         overwrite=o.overwrite,
     )
+
+
+@takes(SelectOptions)
+def select(particles: str | Path, output: str | Path, options: SelectOptions) -> Selection:
+    """Choose particles by junk probability, class, pose, defocus, micrograph or at random, and shrink their images.
+
+    Particles meet all criteria that are given. Every column is kept; images stay where they are, unless `box` shrinks
+    them. The result tells how many each criterion left.
+
+    Parameters
+    ----------
+    particles
+        Folder of a run, whose particles.star is then meant, or a particle file: a RELION STAR file (3.0, 3.1, 4 or 5),
+        or cryoSPARC's .cs file.
+    output
+        The file to write, whose name tells the format: .star (RELION 3.1) or .cs. With a .cs file comes a .csg file by
+        which cryoSPARC imports it.
+    options
+        {options}
+
+    Raises
+    ------
+    UsageError, DataError
+        Options that make no sense, no criterion, or an output that exists; a file that cannot be used, a criterion's
+        column that is missing, or no particle left.
+    """
+    from hoarfrost.selection.select import select as run
+
+    return run(particles, output, options)
 
 
 @takes(StudyOptions)

@@ -6,7 +6,7 @@ the same stacks.
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from hoarfrost.errors import UsageError
 from hoarfrost.io.atomic import write_text_atomically
-from hoarfrost.io.cs import write_cs
+from hoarfrost.io.cs import Records, write_cs
 from hoarfrost.io.cs_particles import cs_records, group_file, read_cs_particles
 from hoarfrost.io.frealign import GivenOptics, from_cistem_star, is_cistem_star, read_par
 from hoarfrost.io.image_names import check_datadir, found_stacks, renamed
@@ -51,27 +51,45 @@ def convert(
     _check(paths, output, stack, given, overwrite)
     check_datadir(datadir)
     star, notes = _read(paths, output, None if stack is None else ImageStack(stack), given)
+    names = text_column(star.path, particle_table(star), "rlnImageName")
+    done = write_particles(star, output, found_stacks(star.path, names, datadir), datadir)
+    return dataclasses.replace(done, notes=(*notes, *done.notes))
+
+
+def write_particles(
+    star: StarFile, output: Path, found: Mapping[str, Path | None], datadir: str | Path | None = None
+) -> Conversion:
+    """Write the particles of these tables as a STAR file, or as a .cs file with its .csg, by the name of `output`.
+
+    `found` has the file of each stack that the tables name, None where there is none; stacks are named as they are
+    found from the output. `datadir` is what a user told of them. Raises DataError for what the tables cannot hold.
+    """
     particles = particle_table(star)
     optics, corrected = told_optics(star)
     poses = read_poses(star.path, particles, optics.pixel_sizes_A)
-    names = text_column(star.path, particles, "rlnImageName")
-    found = found_stacks(star.path, names, datadir)
-    names = renamed(names, found, output)
+    names = renamed(text_column(star.path, particles, "rlnImageName"), found, output)
     particles = dataclasses.replace(particles, columns={**particles.columns, "rlnImageName": names})
     is_star = output.suffix.lower() == ".star"
     warnings = (f"{warning[0].upper()}{warning[1:]}" for warning in optics.warnings)
-    notes = (*notes, *warnings, *_told_of(found, is_star=is_star))
-    files = [output]
+    notes = (*warnings, *told_of_stacks(found, is_star=is_star))
+    files: tuple[Path, ...] = (output,)
     if is_star:
         tables = {**star.tables, particles.name: particles}
         write_star(output, tables.values())
     else:
-        records, lost = cs_records(star, particles, optics, _boxes(star, optics, found, datadir), poses)
-        write_cs(output, records)
-        files.append(output.with_suffix(".csg"))
-        write_text_atomically(files[1], group_file(output.name, records.dtype.names or (), particles.n_rows))
+        boxes = image_boxes(star, optics, found, datadir)
+        records, lost = cs_records(star, particles, optics, boxes, poses)
+        files = write_cs_with_group(output, records)
         notes = (*notes, *(f"{note[0].upper()}{note[1:]}" for note in corrected), *lost)
-    return Conversion(tuple(files), particles.n_rows, poses is not None, notes)
+    return Conversion(files, particles.n_rows, poses is not None, notes)
+
+
+def write_cs_with_group(output: Path, records: Records) -> tuple[Path, Path]:
+    """Write a .cs file, and beside it the .csg file by which cryoSPARC imports it; both are returned."""
+    group = output.with_suffix(".csg")
+    write_cs(output, records)
+    write_text_atomically(group, group_file(output.name, records.dtype.names or (), len(records)))
+    return output, group
 
 
 def _check(paths: list[Path], output: Path, stack: str | Path | None, given: GivenOptics, overwrite: bool) -> None:
@@ -109,7 +127,8 @@ def _read(
     return star, ()
 
 
-def _told_of(found: dict[str, Path | None], *, is_star: bool) -> Iterator[str]:
+def told_of_stacks(found: Mapping[str, Path | None], *, is_star: bool) -> Iterator[str]:
+    """Sentences on the stacks that were not found, and on names that RELION would refuse in a STAR file."""
     missing = [name for name, path in found.items() if path is None]
     if missing:
         yield f"{len(missing)} of {len(found)} stacks were not found, and keep their names, like {missing[0]}"
@@ -118,8 +137,13 @@ def _told_of(found: dict[str, Path | None], *, is_star: bool) -> Iterator[str]:
         yield f"RELION takes a stack only by a name that ends in .mrcs, and {other} does not: link it under such a name"
 
 
-def _boxes(star: StarFile, optics: ParticleOptics, found: dict[str, Path | None], datadir: str | Path | None) -> Floats:
-    """Pixels of the side of each image (n,), from the file or from the headers of the stacks."""
+def image_boxes(
+    star: StarFile, optics: ParticleOptics, found: Mapping[str, Path | None], datadir: str | Path | None
+) -> Floats:
+    """Pixels of the side of each image (n,), from the file or from the headers of the stacks.
+
+    Raises DataError with the row of an image of which neither tells.
+    """
     if optics.boxes is not None:
         return optics.boxes.astype(np.float64)
     of_stacks = {name: ImageStack(path).box[1] for name, path in found.items() if path is not None}

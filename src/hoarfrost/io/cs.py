@@ -6,6 +6,7 @@ name are recognised, and the user is told what to do with them.
 
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -157,15 +158,18 @@ def joined_by_uid(first: CsTable, second: CsTable) -> CsTable:
         hint = "give the pass-through file of the same job"
         raise DataError(second.path, expected=f"the particles of {first.path.name}", found=found, hint=hint)
     new = [name for name in second.names if name not in first.names]
-    kinds = [
-        (name, table.records.dtype[name]) for table, names in ((first, first.names), (second, new)) for name in names
-    ]
-    records = np.empty(len(first), np.dtype(kinds))
-    for name in first.names:
-        records[name] = first.records[name]
-    for name in new:
-        records[name] = second.records[name][rows]
+    records = with_fields(first.records, {name: second.records[name][rows] for name in new})
     return CsTable(first.path, records, {**first.files, **dict.fromkeys(new, second.path)})
+
+
+def with_fields(records: Records, new: Mapping[str, npt.NDArray[Any]]) -> Records:
+    """The rows with these fields, each (n, …): in the place of those of the same names, the others behind them."""
+    fields = {name: records[name] for name in records.dtype.names or ()} | {**new}
+    kinds = [(name, values.dtype, values.shape[1:]) for name, values in fields.items()]
+    changed = np.empty(len(records), np.dtype(kinds))
+    for name, values in fields.items():
+        changed[name] = values
+    return changed
 
 
 def write_cs(path: str | Path, records: Records) -> None:

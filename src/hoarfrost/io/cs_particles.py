@@ -22,7 +22,7 @@ from scipy.spatial.transform import Rotation
 
 from hoarfrost.errors import DataError
 from hoarfrost.io.columns import FIELD_OF_COLUMN, SIGN_COLUMN, UID_COLUMN
-from hoarfrost.io.cs import CsTable, Records, joined_by_uid, read_cs
+from hoarfrost.io.cs import CsTable, Records, joined_by_uid, read_cs, with_fields
 from hoarfrost.io.image_names import parse_image_name
 from hoarfrost.io.star import StarFile, StarTable
 from hoarfrost.io.star_columns import (
@@ -127,10 +127,7 @@ def cs_records(
             if counted is not None:
                 fields[field] = counted
     fields = {name: values for name, values in fields.items() if values.dtype.kind != "f" or np.isfinite(values).all()}
-    records = np.empty(n, np.dtype([(name, values.dtype, values.shape[1:]) for name, values in fields.items()]))
-    for name, values in fields.items():
-        records[name] = values
-    return records, _without_place(particles, {*fields})
+    return with_fields(np.empty(n, np.dtype([])), fields), _without_place(particles, {*fields})
 
 
 def _optics(table: CsTable, *, is_strict: bool) -> tuple[dict[str, Sequence[str]], npt.NDArray[np.int64]]:

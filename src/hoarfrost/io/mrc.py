@@ -3,7 +3,7 @@
 import gzip
 import math
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, final
 
@@ -14,6 +14,7 @@ from hoarfrost.errors import DataError
 from hoarfrost.io.atomic import atomic_output
 from hoarfrost.io.mrc_header import (
     HEADER_BYTES,
+    MODES,
     MrcHeader,
     as_pixels,
     build_header,
@@ -72,13 +73,15 @@ def write_stack(
     box: tuple[int, int],
     pixel_size_A: float,
     batches: Iterable[npt.NDArray[Any]],
+    *,
+    is_float16: bool = False,
 ) -> None:
-    """Write a stack of `n_images` images of `box` (ny, nx) as mode 2, holding one batch at a time.
+    """Write a stack of `n_images` images of `box` (ny, nx) as mode 2, or 12 of 16 bits, holding one batch at a time.
 
     `batches` yields arrays (b, ny, nx). Raises ValueError where they do not add up to `n_images` or are not
-    finite, UsageError where the file cannot be written.
+    finite, which of 16 bits numbers beyond 65,504 are not; UsageError where the file cannot be written.
     """
-    _write(path, (n_images, *box), pixel_size_A, batches, is_stack=True)
+    _write(path, (n_images, *box), pixel_size_A, batches, is_stack=True, mode=12 if is_float16 else 2)
 
 
 @final
@@ -108,6 +111,20 @@ class ImageStack:
         if outside.size:
             raise IndexError(f"image {outside[0]} is outside {self.path}, which has images 0 to {self.n_images - 1}")
         return read_pixels(self._header, wanted)
+
+
+def read_images(
+    stacks: Sequence[ImageStack], stack_number: npt.NDArray[np.int64], image_index: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """Images of several stacks of one box, float32 (b, ny, nx): image `image_index` of stack `stack_number`, (b,) each.
+
+    Raises IndexError and DataError as `ImageStack.read` does.
+    """
+    images = np.empty((len(stack_number), *stacks[0].box), np.float32)
+    for number in np.unique(stack_number):
+        places = np.flatnonzero(stack_number == number)
+        images[places] = stacks[number].read(image_index[places])
+    return images
 
 
 def _compressed_header(path: Path) -> MrcHeader:
@@ -161,6 +178,7 @@ def _write(
     batches: Iterable[npt.NDArray[Any]],
     *,
     is_stack: bool,
+    mode: int = 2,
 ) -> None:
     if min(shape) < 1:
         raise ValueError(f"an MRC file needs at least one pixel along each axis, not {shape}")
@@ -168,19 +186,20 @@ def _write(
         raise ValueError(f"pixel_size_A must be positive, not {pixel_size_A}")
     with atomic_output(path) as temporary, temporary.open("xb") as file:
         file.write(bytes(HEADER_BYTES))  # filled in last: its statistics are known only at the end
-        statistics = _write_pixels(file, shape, batches)
+        statistics = _write_pixels(file, shape, batches, mode)
         file.seek(0)
-        file.write(build_header(shape, pixel_size_A, is_stack=is_stack, statistics=statistics))
+        file.write(build_header(shape, pixel_size_A, is_stack=is_stack, statistics=statistics, mode=mode))
 
 
 def _write_pixels(
-    file: BinaryIO, shape: tuple[int, int, int], batches: Iterable[npt.NDArray[Any]]
+    file: BinaryIO, shape: tuple[int, int, int], batches: Iterable[npt.NDArray[Any]], mode: int
 ) -> tuple[float, float, float, float]:
     """Append the pixels; return their minimum, maximum, mean and standard deviation."""
     written = 0
     smallest, largest, total, total_squared = math.inf, -math.inf, 0.0, 0.0
     for batch in batches:
-        values = np.ascontiguousarray(batch, dtype="<f4")
+        with np.errstate(over="ignore"):
+            values = np.ascontiguousarray(batch, dtype=f"<{MODES[mode]}")
         if values.shape[1:] != shape[1:]:
             raise ValueError(f"a batch has shape {values.shape}, not (b, {shape[1]}, {shape[2]})")
         if not values.size:

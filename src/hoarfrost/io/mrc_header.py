@@ -99,15 +99,16 @@ def build_header(
     *,
     is_stack: bool,
     statistics: tuple[float, float, float, float],
+    mode: int = 2,
 ) -> bytes:
-    """Header bytes of a mode 2 file with origin 0.
+    """Header bytes of a file with origin 0.
 
-    `statistics` is (minimum, maximum, mean, standard deviation).
+    `statistics` is (minimum, maximum, mean, standard deviation), `mode` one of MODES.
     """
     header = np.zeros((), HEADER_DTYPE.newbyteorder("<"))
     sections = 1 if is_stack else shape[0]  # MRC2014: a stack of images is a cell one section deep, space group 0
     header["nz"], header["ny"], header["nx"] = shape
-    header["mode"] = 2
+    header["mode"] = mode
     header["mz"], header["my"], header["mx"] = sections, shape[1], shape[2]
     for axis, length in zip("zyx", (sections, shape[1], shape[2]), strict=True):
         header["cella"][axis] = length * pixel_size_A

@@ -1,6 +1,6 @@
 """Particles of RELION's STAR files, 3.0 to 5, or of cryoSPARC: each one's image, its optics and, if told, its pose."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -109,8 +109,11 @@ def read_particles(path: str | Path, datadir: str | Path | None = None) -> Parti
     table = particle_table(star)
     _check_names_images(star.path, table)
     optics = read_optics(star)
-    stacks, stack_number, image_index = _images(star, table, datadir)
-    box = _common_box(star, optics, stacks)
+    stacks, stack_number, image_index = open_stacks(star.path, table, datadir)
+    box = common_box(stacks)
+    if optics.box not in (None, box):
+        found = f"{box} pixels in {stacks[0].path.name}"
+        raise DataError(star.path, expected=f"images of rlnImageSize {optics.box} pixels", found=found)
     warnings = (*ignored, *optics.warnings, *_pixel_size_warnings(stacks, optics.pixel_size_A))
     return ParticleTable(
         star, table.n_rows, stacks, stack_number, image_index, optics, box, signs(star.path, table), warnings
@@ -138,22 +141,28 @@ def _check_names_images(path: Path, table: StarTable) -> None:
     text_column(path, table, "rlnImageName", hint)
 
 
-def _images(
-    star: StarFile, table: StarTable, datadir: str | Path | None
+def open_stacks(
+    path: Path, table: StarTable, datadir: str | Path | None, rows: Integers | None = None
 ) -> tuple[tuple[ImageStack, ...], Integers, Integers]:
-    """Each particle's stack, opened, and its image in it."""
+    """The stacks, opened, that the particles of a table of the file `path` are in; each one's stack, and its image.
+
+    Both are int64 (n,), counted from 0. Of the `rows` (n,), from 0, where they are given. Raises DataError with the row
+    of an image that is not there.
+    """
+    rows = np.arange(table.n_rows) if rows is None else rows
+    names = text_column(path, table, "rlnImageName")
     stacks: dict[str, tuple[int, ImageStack]] = {}
-    stack_number = np.empty(table.n_rows, np.int64)
-    image_index = np.empty(table.n_rows, np.int64)
-    for row, image_name in enumerate(text_column(star.path, table, "rlnImageName")):
-        number, name = parse_image_name(star.path, row, image_name)
+    stack_number = np.empty(len(rows), np.int64)
+    image_index = np.empty(len(rows), np.int64)
+    for place, row in enumerate(rows.tolist()):
+        number, name = parse_image_name(path, row, names[row])
         if name not in stacks:
-            stacks[name] = (len(stacks), ImageStack(_existing_stack(star.path, row, name, datadir)))
+            stacks[name] = (len(stacks), ImageStack(_existing_stack(path, row, name, datadir)))
         position, stack = stacks[name]
         if number > stack.n_images:
             expected = f"an image of 1 to {stack.n_images} in {name}"
-            raise DataError(star.path, row=row + 1, expected=expected, found=f"image {number}")
-        stack_number[row], image_index[row] = position, number - 1
+            raise DataError(path, row=row + 1, expected=expected, found=f"image {number}")
+        stack_number[place], image_index[place] = position, number - 1
     return tuple(stack for _, stack in stacks.values()), stack_number, image_index
 
 
@@ -165,7 +174,8 @@ def _existing_stack(star_path: Path, row: int, name: str, datadir: str | Path | 
     return stack
 
 
-def _common_box(star: StarFile, optics: ParticleOptics, stacks: tuple[ImageStack, ...]) -> int:
+def common_box(stacks: Sequence[ImageStack]) -> int:
+    """The side of the images of all stacks, in pixels. Raises DataError where they are not square, or differ."""
     for stack in stacks:
         rows, columns = stack.box
         if rows != columns:
@@ -175,11 +185,7 @@ def _common_box(star: StarFile, optics: ParticleOptics, stacks: tuple[ImageStack
             raise DataError(
                 stack.path, expected=expected, found=f"{rows} pixels", hint="all particles need one box size"
             )
-    box = stacks[0].box[0]
-    if optics.box not in (None, box):
-        found = f"{box} pixels in {stacks[0].path.name}"
-        raise DataError(star.path, expected=f"images of rlnImageSize {optics.box} pixels", found=found)
-    return box
+    return stacks[0].box[0]
 
 
 def read_rotations(path: Path, table: StarTable) -> Floats | None:

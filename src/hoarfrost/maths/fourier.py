@@ -1,4 +1,4 @@
-"""Centred Fourier transforms, the packed Fourier disc of an image, and Fourier cropping of volumes.
+"""Centred Fourier transforms, the packed Fourier disc of an image, and Fourier cropping of images and volumes.
 
 The origin of an array of n points is at index n // 2, in real and in Fourier space. Images are transformed as
 
@@ -132,6 +132,28 @@ def padded_fft3_centred(volume: Tensor, box: int) -> Tensor:
         rows = torch.fft.ifftshift(centred_window(spectrum.permute(order), box, dims=1), dim=-1)
         spectrum = torch.fft.fftshift(torch.fft.fft(rows), dim=-1)
     return spectrum
+
+
+def fourier_crop_images(images: Tensor, box: int) -> Tensor:
+    """Real images (…, N, N) resampled onto `box` pixels, even and at most N, over the same length: (…, box, box).
+
+    Values stay, as do those of detail coarser than the new Nyquist frequency. There, where box < N, a coefficient of
+    box / 2 along x is the mean of both signs of kx, and one of box / 2 along y that of positive ky, as RELION 3.1 has
+    it. Raises ValueError for a box that is odd, below 2 or above N.
+    """
+    n, half = images.shape[-1], box // 2
+    if box % 2 or not 2 <= box <= n:
+        raise ValueError(f"box must be even and from 2 to {n}, found {box}")
+    spectrum: Tensor = torch.fft.rfft2(torch.fft.ifftshift(images, dim=(-2, -1)), norm="forward")
+    rows = torch.cat([torch.arange(half + 1), torch.arange(n - half + 1, n)])
+    kept = spectrum[..., rows, : half + 1]
+    # What is its own opposite has to be so exactly: transforms differ in what they make of others.
+    opposite = kept[..., -torch.arange(box) % box, half].conj()
+    kept[..., half] = (kept[..., half] + opposite) / 2
+    kept[..., half, 0] = kept[..., half, 0].real.to(kept.dtype)
+    cropped: Tensor = torch.fft.irfft2(kept, s=(box, box), norm="forward")
+    centred: Tensor = torch.fft.fftshift(cropped, dim=(-2, -1))
+    return centred
 
 
 def fourier_resize(volume: Tensor, box: int, r_max: float | None = None) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hoarfrost.errors import DataError
 from hoarfrost.io.columns import told_of_earlier
+from hoarfrost.io.mrc import read_images
 from hoarfrost.io.particles_star import ParticleTable, read_particles
 from hoarfrost.io.star_optics import particle_table
 from hoarfrost.maths.fourier import FourierDisc
@@ -185,11 +186,7 @@ class ParticleStack:
         outside = wanted[(wanted < 0) | (wanted >= self.n_images)]
         if outside.size:
             raise IndexError(f"particle {outside[0]} is outside 0 to {self.n_images - 1}")
-        images = np.empty((len(wanted), self.box, self.box), np.float32)
-        stack_number = self.table.stack_number[wanted]
-        for number in np.unique(stack_number):
-            rows = np.flatnonzero(stack_number == number)
-            images[rows] = self.table.stacks[number].read(self.table.image_index[wanted[rows]])
+        images = read_images(self.table.stacks, self.table.stack_number[wanted], self.table.image_index[wanted])
         np.negative(images, out=images, where=(self._signs[wanted] < 0)[:, None, None])
         return torch.from_numpy(images)
 
