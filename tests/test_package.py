@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
     "compare": ("evaluation.compare", ("a.mrc", "b.mrc")),
     "flip": ("evaluation.flip", ("map.mrc", "other.mrc")),
     "symmetrise": ("evaluation.symmetrise", ("map.mrc", "D7", "out.mrc")),
+    "select": ("selection.select", ("run", "out.star")),
     "convert": ("io.convert", ("a.cs", "a.star")),
     "benchmark": ("study.benchmark", ("study",)),
 }

@@ -259,6 +259,64 @@ def test_simulate_hands_over_every_option(replace: Callable[..., Calls], capsys:
     assert "500 particles to out" in capsys.readouterr().out
 
 
+def test_select_hands_over_every_option(replace: Callable[..., Calls], capsys: pytest.CaptureFixture[str]) -> None:
+    done = SimpleNamespace(
+        lines=lambda: ["10 particles in a.star", "class 1: met by 4, 4 left"],
+        notes=("A note",),
+        n=4,
+        files=(Path("b.star"), Path("b.mrcs")),
+    )
+    calls = replace("select", "selection.select", done)
+    options = (
+        "--min-junk 0.1 --max-junk 0.5 --class 1 3 --min-pose-probability 0.2 --max-pose-probability 0.9 "
+        "--min-log-evidence -5 --max-log-evidence 50 --min-defocus 8000 --max-defocus 30000 --micrograph *_01 *_02 "
+        "--view -20 70 --within 30 --random 1000 --seed 4 --invert-choice --box 64 --float16 --datadir data --overwrite"
+    )
+
+    assert main(["select", "a.star", "-o", "b.star", *options.split()]) == 0
+
+    [((particles, output, asked), _)] = calls
+    assert (particles, output) == (Path("a.star"), Path("b.star"))
+    assert asked.model_dump() == {
+        "min_junk": 0.1,
+        "max_junk": 0.5,
+        "classes": [1, 3],
+        "min_pose_probability": 0.2,
+        "max_pose_probability": 0.9,
+        "min_log_evidence": -5.0,
+        "max_log_evidence": 50.0,
+        "min_defocus_A": 8000.0,
+        "max_defocus_A": 30000.0,
+        "micrographs": ["*_01", "*_02"],
+        "view_deg": (-20.0, 70.0),
+        "within_deg": 30.0,
+        "n_random": 1000,
+        "seed": 4,
+        "invert_choice": True,
+        "box": 64,
+        "float16": True,
+        "datadir": Path("data"),
+        "overwrite": True,
+    }
+    told = ["10 particles in a.star", "class 1: met by 4, 4 left", "A note", "Wrote 4 particles to b.star and b.mrcs"]
+    assert capsys.readouterr().out.splitlines() == told
+
+
+def test_example_says_what_to_do_next(capsys: pytest.CaptureFixture[str]) -> None:
+    calls: Calls = []
+
+    def write(output: Path, options: Any) -> Path:
+        calls.append(((output, options), {}))
+        return output / "particles.star"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hoarfrost.examples.example.example", write)
+        assert main(["example", "-o", "new", "--overwrite"]) == 0
+    [((output, asked), _)] = calls
+    assert (output, asked.model_dump()) == (Path("new"), {"overwrite": True})
+    assert "Next: hoarfrost reconstruct new/particles.star -o run/" in capsys.readouterr().out
+
+
 REPORT = SimpleNamespace(to_dict=lambda: {"fsc": [1.0, 0.5]}, lines=lambda: ["shell  FSC", "1      1.000"])
 
 

@@ -11,6 +11,7 @@ from hoarfrost.maths.fourier import (
     FourierDisc,
     centred_window,
     fft3_centred,
+    fourier_crop_images,
     fourier_resize,
     ifft3_centred,
     radius_grid,
@@ -188,3 +189,53 @@ def test_several_volumes_are_resized_each() -> None:
     resized = fourier_resize(volumes, 12)
     assert resized.shape == (2, 3, 12, 12, 12)
     assert torch.equal(resized[1, 2], fourier_resize(volumes[1, 2], 12))
+
+
+def waves(box: int, coefficients: dict[tuple[int, int], tuple[float, float]]) -> torch.Tensor:
+    """The image (box, box) of a few waves of so many periods over the length, about its centre, index box // 2."""
+    axis = (torch.arange(box, dtype=torch.float64) - box // 2) / box
+    terms = (
+        amplitude * torch.cos(2 * math.pi * (ky * axis[:, None] + kx * axis[None, :]) + phase)
+        for (kx, ky), (amplitude, phase) in coefficients.items()
+    )
+    return torch.stack(list(terms)).sum(dim=0)
+
+
+@pytest.mark.parametrize(("box", "small"), [(24, 16), (25, 16), (24, 24), (17, 16), (48, 2), (30, 12)])
+def test_a_band_limited_image_keeps_its_values_at_fewer_points(box: int, small: int) -> None:
+    generator = torch.Generator().manual_seed(box)
+    highest = small // 2 - 1
+    numbers = torch.rand(12, 4, generator=generator).tolist()
+    drawn = {
+        (round((2 * a - 1) * highest), round((2 * b - 1) * highest)): (amplitude, 6 * phase)
+        for a, b, amplitude, phase in numbers
+    }
+    coefficients = {(0, 0): (2.0, 0.0), (highest, highest): (1.0, 0.4), (-highest, highest): (0.5, 2.0), **drawn}
+    found = fourier_crop_images(waves(box, coefficients).expand(2, box, box), small)
+    torch.testing.assert_close(found, waves(small, coefficients).expand(2, small, small), rtol=0, atol=1e-12)
+
+
+def test_cropping_keeps_the_mean_and_leaves_out_what_is_finer() -> None:
+    images = random_images(3, 20, 20)
+    found = fourier_crop_images(images, 12)
+    torch.testing.assert_close(found.mean(dim=(1, 2)), images.mean(dim=(1, 2)))
+    finer = waves(20, {(7, 0): (1.0, 0.3), (2, -8): (1.0, 1.0), (9, 9): (1.0, 0.0)})
+    assert float(fourier_crop_images(finer, 12).abs().max()) < 1e-12
+    torch.testing.assert_close(fourier_crop_images(images + finer, 12), found)
+    torch.testing.assert_close(fourier_crop_images(images, 20), images)
+    # What is kept is what there was: cropped twice is cropped once, but for the Nyquist frequency of the first.
+    torch.testing.assert_close(fourier_crop_images(fourier_crop_images(images, 16), 12), found)
+    assert fourier_crop_images(images.float(), 12).dtype == torch.float32
+
+
+def test_the_nyquist_frequency_is_kept_as_relion_has_it() -> None:
+    """6 periods in 12 pixels: along x the mean of both signs, half of a wave; along y the positive sign alone."""
+    for (kx, ky), kept in {(6, 2): 0.5, (-6, 2): 0.5, (6, 0): 0.5, (0, 6): 0.5, (2, 6): 1.0, (2, -6): 0.0}.items():
+        found = fourier_crop_images(waves(20, {(kx, ky): (1.0, 0.0)}), 12)
+        torch.testing.assert_close(found, kept * waves(12, {(kx, ky): (1.0, 0.0)}), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("small", [7, 0, 22, -2])
+def test_images_are_cropped_to_an_even_box_no_larger_than_theirs(small: int) -> None:
+    with pytest.raises(ValueError, match="box must be even and from 2 to 20"):
+        fourier_crop_images(random_images(2, 20, 20), small)

@@ -49,7 +49,7 @@ def expected(star: Path) -> list[tuple[dict[str, Any], np.ndarray]]:
         ({"micrographs": ["mic_00[12]*"]}, np.isin(micrograph, [1, 2])),
         ({"micrographs": ["MotionCorr/*3.mrc", "mic_004.mrc"]}, np.isin(micrograph, [3, 4])),
         ({"view_deg": (-40, 70), "within_deg": 60}, near <= 60),
-        ({"max_junk": 0.8, "classes": [2], "min_defocus_A": 12_000}, (junk <= 0.8) & (classes == 2) & (defocus_A >= 12_000)),
+        ({"max_junk": 0.8, "classes": [2]}, (junk <= 0.8) & (classes == 2)),
     ]  # fmt: skip
 
 

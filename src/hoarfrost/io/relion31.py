@@ -5,7 +5,7 @@ magnification, and its origin in pixels. Columns that go into a block of optics 
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -23,11 +23,11 @@ IN_PIXELS = {f"rlnOrigin{axis}{end}": f"rlnOrigin{axis}{end}Angst" for axis in "
 """Columns in pixels, by the names of the same in Å."""
 
 
-def with_optics_groups(star: StarFile, boxes: Floats | None) -> StarFile:
+def with_optics_groups(star: StarFile, find_boxes: Callable[[], Floats | None]) -> StarFile:
     """The tables of a file, with ``data_optics`` if it had none: a group for each microscope, pixel size and box.
 
-    `boxes` (n,) are pixels of the images' sides, None where they are not known. Raises DataError with the row of a
-    value that is no number.
+    `find_boxes` finds the pixels of the images' sides (n,), or None where they are not known. Raises DataError with the
+    row of a value that is no number.
     """
     if "optics" in star.tables:
         return star
@@ -36,6 +36,7 @@ def with_optics_groups(star: StarFile, boxes: Floats | None) -> StarFile:
     told: dict[str, Sequence[str]] = {name: particles.columns[name] for name in _OF_GROUPS if name in particles.columns}
     if np.isfinite(pixel_sizes_A).all():
         told["rlnImagePixelSize"] = [f"{size:.6f}" for size in pixel_sizes_A.tolist()]
+    boxes = find_boxes()
     if boxes is not None:
         told["rlnImageSize"] = [f"{box:.0f}" for box in boxes.tolist()]
     microscopes = list(zip(*told.values(), strict=True)) or [()] * particles.n_rows

@@ -81,16 +81,17 @@ def _write_records(chosen: Chosen, output: Path) -> Conversion:
 
 
 def _write_tables(chosen: Chosen, output: Path) -> Conversion:
-    particles = particle_table(chosen.star)
+    # Of all rows, so that a group has the same number in each part of the file that is chosen.
+    star = with_optics_groups(chosen.star, lambda: _boxes_if_known(chosen))
+    particles = particle_table(star)
     columns = {name: chosen.of_rows(values) for name, values in particles.columns.items()}
-    tables = {**chosen.star.tables, particles.name: dataclasses.replace(particles, columns=columns)}
-    star = StarFile(chosen.star.path, tables)
+    tables = {**star.tables, particles.name: dataclasses.replace(particles, columns=columns)}
+    star = StarFile(star.path, tables)
     with chosen.rows_as_in_the_file():
         found = found_stacks(star.path, columns["rlnImageName"], chosen.datadir)
-        star = with_optics_groups(star, _boxes_if_known(star, found, chosen.datadir))
         if chosen.images is not None and chosen.box is not None:
-            stack = output.with_suffix(".mrcs")
             originals = renamed(columns["rlnImageName"], found, output)
+            stack = output.with_suffix(".mrcs")
             star = shrunk_tables(star, stack, chosen.images.box / chosen.box, chosen.box)
             if output.suffix.lower() == ".star":
                 star = with_originals(star, originals)
@@ -98,8 +99,11 @@ def _write_tables(chosen: Chosen, output: Path) -> Conversion:
         return write_particles(star, output, found, chosen.datadir)
 
 
-def _boxes_if_known(star: StarFile, found: dict[str, Path | None], datadir: str | Path | None) -> Floats | None:
+def _boxes_if_known(chosen: Chosen) -> Floats | None:
+    """Pixels of the sides of all images of the file, None where one of its stacks is not found."""
+    star = chosen.star
+    found = found_stacks(star.path, particle_table(star).columns["rlnImageName"], chosen.datadir)
     optics = told_optics(star)[0]
     if optics.boxes is None and None in found.values():
         return None
-    return image_boxes(star, optics, found, datadir)
+    return image_boxes(star, optics, found, chosen.datadir)
