@@ -71,7 +71,8 @@ def renamed(names: Iterable[str], found: Mapping[str, Path | None], output: Path
 def _name_from(output: Path, name: str, stack_path: Path) -> str:
     """`name` if it leads to `stack_path` from the folder of `output` or one above; otherwise its path from there."""
     found = find_stack(name, output.parent / "new", use_current_folder=False)
-    if found is not None and found.samefile(stack_path):
+    # A stack that takes its place after the file is not there yet.
+    if found is not None and stack_path.exists() and found.samefile(stack_path):
         return name
     return os.path.relpath(stack_path.resolve(), output.parent.resolve())
 

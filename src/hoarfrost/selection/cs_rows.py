@@ -40,5 +40,5 @@ def shrunk_records(records: Records, stack: Path, factor: float, box: int) -> Re
 
 def _paths(records: Records, paths: list[str]) -> npt.NDArray[np.bytes_]:
     """Paths of images, with the ``>`` by which cryoSPARC marks those within a project where they had it."""
-    marks = [b">" if str(path).lstrip("b'").startswith(">") else b"" for path in records["blob/path"].tolist()]
+    marks = [b">" if path[:1] in (b">", ">") else b"" for path in records["blob/path"].tolist()]
     return np.array([mark + path.encode() for mark, path in zip(marks, paths, strict=True)], np.bytes_)

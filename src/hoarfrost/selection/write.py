@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hoarfrost.errors import DataError
+from hoarfrost.io.atomic import atomic_output
 from hoarfrost.io.convert import Conversion, image_boxes, told_of_stacks, write_cs_with_group, write_particles
 from hoarfrost.io.cs import read_cs
 from hoarfrost.io.image_names import found_stacks, renamed
@@ -58,12 +59,16 @@ def write_chosen(chosen: Chosen, output: Path) -> Conversion:
 
     Raises DataError for a value that is none, with its row.
     """
-    stack = output.with_suffix(".mrcs")
-    if chosen.images is not None and chosen.box is not None:
-        chosen.images.write_shrunk(stack, chosen.box, is_float16=chosen.is_float16)
     is_cs = chosen.star.path.suffix.lower() == output.suffix.lower() == ".cs"
-    done = _write_records(chosen, output) if is_cs else _write_tables(chosen, output)
-    return done if chosen.images is None else dataclasses.replace(done, files=(*done.files, stack))
+    write = _write_records if is_cs else _write_tables
+    if chosen.images is None or chosen.box is None:
+        return write(chosen, output)
+    stack = output.with_suffix(".mrcs")
+    # The stack takes its place last: where the file cannot be written, neither is there.
+    with atomic_output(stack) as temporary:
+        chosen.images.write_shrunk(temporary, chosen.box, is_float16=chosen.is_float16)
+        done = write(chosen, output)
+    return dataclasses.replace(done, files=(*done.files, stack))
 
 
 def _write_records(chosen: Chosen, output: Path) -> Conversion:
