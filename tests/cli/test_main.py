@@ -16,6 +16,7 @@ from hoarfrost.cli import main
 from hoarfrost.errors import DataError, UsageError
 
 COMMANDS = [
+    "example",
     "inspect",
     "reconstruct",
     "refine",
@@ -26,6 +27,7 @@ COMMANDS = [
     "compare",
     "flip",
     "symmetrise",
+    "select",
     "convert",
     "benchmark",
     "bench",
@@ -57,6 +59,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 # Simulate takes any number of maps, convert any number of files.
 COMPLETE = {
+    "example": "-o example",
     "inspect": "p.star",
     "reconstruct": "p.star -o run",
     "refine": "p.star -o run",
@@ -66,6 +69,7 @@ COMPLETE = {
     "compare": "map.mrc other.mrc",
     "flip": "map.mrc -o other.mrc",
     "symmetrise": "map.mrc C2 -o other.mrc",
+    "select": "p.star -o some.star --box 64",
     "benchmark": "-o study",
     "bench": "",
 }
@@ -105,6 +109,9 @@ def test_running_the_package_is_the_same_as_the_command() -> None:
         (["compare", "a.mrc"], "OTHER"),
         (["flip", "map.mrc"], "--output"),
         (["symmetrise", "map.mrc", "-o", "out.mrc"], "SYMMETRY"),
+        (["example"], "--output"),
+        (["select", "-o", "out.star"], "INPUT"),
+        (["select", "a.star", "-o", "out.star", "--view", "3"], "--view"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(

@@ -56,6 +56,8 @@ QUICK = {
     ),
     "symmetrise": Verb(("symmetrise", "small.mrc", "C2", "--aligned", "-o", "even.mrc"), ("even.mrc",)),
     "convert": Verb(("convert", "posed.star", "posed.cs"), ("posed.cs",)),
+    "select": Verb(("select", "posed.star", "-o", "some.star", "--box", "16"), ("some.star", "some.mrcs")),
+    "example": Verb(("example", "-o", "example"), in_folder("example", "particles.star", "README.md")),
 }
 SLOW = {
     "reconstruct": Verb(

@@ -21,10 +21,10 @@ SUMMARIES = {
     "flip": "Mirror a map to its other hand, and the poses of its particles with it.",
     "symmetrise": "Average a map over a point group, about the axes that are found in it, and say how well it agreed "
     "before.",
-    "convert": "Convert a particle file: RELION's .star to cryoSPARC's .cs and back, a .par of FREALIGN or cisTEM to "
-    "either.",
     "select": "Choose particles by junk probability, class, pose, defocus, micrograph or at random, and shrink their "
     "images.",
+    "convert": "Convert a particle file: RELION's .star to cryoSPARC's .cs and back, a .par of FREALIGN or cisTEM to "
+    "either.",
     "benchmark": "Compare optimisers and baselines from the same random start on one data set, and write what came of "
     "it.",
     "bench": "Measure the speed of the exact likelihood at the published size: 128 px, 98,872 orientations, 46,105 "
