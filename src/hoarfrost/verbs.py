@@ -18,6 +18,7 @@ from hoarfrost.particle_verbs import select as select
 from hoarfrost.reconstruction.settings.options import InspectOptions, Options, RefineOptions, ResumeOptions
 from hoarfrost.simulation.options import Simulation
 from hoarfrost.study.options import StudyOptions
+from hoarfrost.study.problem.options import ProblemOptions
 
 if TYPE_CHECKING:
     from hoarfrost.evaluation.compare import Comparison
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from hoarfrost.reconstruction.result import RunResult
     from hoarfrost.simulation.simulate import SimulatedData
     from hoarfrost.study.benchmark import StudyResult
+    from hoarfrost.study.problem.problem import Problem
 
 
 @takes(InspectOptions)
@@ -205,6 +207,30 @@ def benchmark(output: str | Path, options: StudyOptions) -> StudyResult:
     from hoarfrost.study.benchmark import benchmark as run
 
     return run(Path(output), options)
+
+
+@takes(ProblemOptions)
+def problem(name: str | Path, options: ProblemOptions) -> Problem:
+    """The objective of a reconstruction as an object for optimisers: loss, gradient and Hessian products of a vector.
+
+    It needs no file and no knowledge of cryo-EM. docs/problem.md tells what the problem is, and has examples.
+
+    Parameters
+    ----------
+    name
+        A data set that stays the same: dumbbell, ribosome, real, symmetric or junk. Or a RELION STAR file, or
+        cryoSPARC's .cs file, of particles of your own.
+    options
+        {options}
+
+    Raises
+    ------
+    UsageError, DataError
+        A name that is none, or options that do not go with it; particles that cannot be used.
+    """
+    from hoarfrost.study.problem.problem import problem as make
+
+    return make(name, options)
 
 
 def bench(

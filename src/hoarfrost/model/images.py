@@ -32,6 +32,10 @@ class WhitenedImages(Rows):
         root = math.sqrt(temperature)
         return WhitenedImages(self.data / root, self.ctf / root, self.log_constant)
 
+    def in_precision(self, dtype: torch.dtype) -> "WhitenedImages":
+        """The same numbers as float32 or float64, and complex numbers of as many digits."""
+        return WhitenedImages(self.data.to(dtype.to_complex()), self.ctf.to(dtype), self.log_constant)
+
 
 def whiten(packed: Tensor, ctf: Tensor, noise_variance: Tensor, disc: FourierDisc) -> WhitenedImages:
     """Prepare packed images (b, K) with CTFs (b, K) and noise variance σ² per coefficient, (K,) or (b, K)."""

@@ -94,7 +94,7 @@ class StudyData:
 
 def synthetic_data(preset: Preset, ctf_from: str | Path | None, device: str) -> StudyData:
     """The published synthetic study: a drawn dumbbell, uniform orientations, no shifts, white noise of deviation 1."""
-    band = BandModel(preset.box, preset.band_limit * preset.box / 2, PosePrior(0.0, 0.0), _turn(), device=device)
+    band = BandModel(preset.box, preset.band_limit * preset.box / 2, PosePrior(0.0, 0.0), turn_of_grid(), device=device)
     disc = FourierDisc(preset.box, band.r_max)
     n = preset.n_images + preset.held_out
     ctf = draw_ctfs(n, Optics(ctf_from=ctf_from), DATA_SEED)
@@ -113,7 +113,7 @@ def synthetic_data(preset: Preset, ctf_from: str | Path | None, device: str) -> 
         held_out=whitened[: preset.held_out],
         truth=truth.to(device=band.device, dtype=band.dtype),
         diameter=DEFAULT_DIAMETER,
-        objective=_objective(preset, band, preset.n_images),
+        objective=objective_of(preset, band, preset.n_images),
         pixel_size_A=preset.pixel_size_A,
         picture_volume=volume * particles.scale,
         ctf_source=ctf_source,
@@ -127,8 +127,12 @@ def particle_data(
     datadir: str | Path | None,
     reference: str | Path | None,
     device: DeviceName,
+    dtype: torch.dtype = torch.float32,
 ) -> StudyData:
-    """Particles of a STAR file, prepared as `reconstruct` prepares them, all read into memory packed."""
+    """Particles of a STAR file, prepared as `reconstruct` prepares them, all read into memory packed.
+
+    The sums are in precision `dtype`, float32 or float64. Raises UsageError and DataError as `reconstruct` does.
+    """
     stack = ParticleStack.open(particles, datadir)
     diameter_A = DEFAULT_DIAMETER * stack.box * stack.pixel_size_A
     options = Options(seed=DATA_SEED, device=device, datadir=datadir, diameter_A=diameter_A)
@@ -140,7 +144,10 @@ def particle_data(
     remark = ", inverted" if contrast.sign < 0 else "" if contrast.is_clear else ", whether white or dark is not clear"
     pixel_A = settings.pixel_size_A
     poses = PosePrior(settings.shift_sigma_A / pixel_A, settings.shift_extent_A / pixel_A)
-    band = BandModel(settings.box, preset.band_limit * settings.box / 2, poses, _turn(), device=settings.device)
+    r_max, diameter = preset.band_limit * settings.box / 2, settings.diameter_A / (settings.box * pixel_A)
+    fineness = diameter if preset.poses_by_diameter else 1.0
+    turn, where = turn_of_grid(), settings.device
+    band = BandModel(settings.box, r_max, poses, turn, diameter=fineness, device=where, dtype=dtype)
     held_out, training = split_held_out(len(stack), min(preset.held_out, settings.held_out), DATA_SEED)
     parts = [source.images(chunk, band.disc) for chunk in torch.split(training, IMAGES_PER_READ)]
     truth = None
@@ -152,11 +159,11 @@ def particle_data(
     return StudyData(
         title=f"{Path(particles).name}, {len(training)} images{remark}",
         band=band,
-        images=WhitenedImages.cat(parts),
-        held_out=source.images(held_out, band.disc),
+        images=WhitenedImages.cat(parts).in_precision(dtype),
+        held_out=source.images(held_out, band.disc).in_precision(dtype),
         truth=truth,
-        diameter=settings.diameter_A / (settings.box * pixel_A),
-        objective=_objective(preset, band, len(training)),
+        diameter=diameter,
+        objective=objective_of(preset, band, len(training)),
         pixel_size_A=pixel_A,
         picture_volume=None if reference is None else volume,
         ctf_source="the particles' own",
@@ -164,10 +171,12 @@ def particle_data(
     )
 
 
-def _turn() -> Tensor:
+def turn_of_grid() -> Tensor:
+    """How the grid of orientations of every study is turned: (3, 3)."""
     return random_rotations(1, named_generator(DATA_SEED, "grid"))[0]
 
 
-def _objective(preset: Preset, band: BandModel, n_images: int) -> Objective:
+def objective_of(preset: Preset, band: BandModel, n_images: int) -> Objective:
+    """The objective of a preset on the grid of a band's maps, of which an image has its part of `n_images`."""
     prior = ExponentialCubicPrior(preset.lambda_positive, preset.lambda_negative)
     return Objective(prior.on_grid(band.box / band.disc.box), n_images)

@@ -9,7 +9,8 @@ class Preset:
 
     `box`, `pixel_size_A`, `n_images` and `snr` describe the synthetic images, and do not apply to particles that the
     user brings. Maps are kept after `map_marks` image gradients, after one epoch and at the end. `fsc_growth` is
-    the ratio of image gradients between maps that are aligned with the truth.
+    the ratio of image gradients between maps that are aligned with the truth. Orientations of particles that the user
+    brings are as fine as for one that fills the box, or `poses_by_diameter`, as in a run.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Preset:
     sensitivity_epochs: float = 0.2
     fsc_growth: float = 4.0
     needs_particles: bool = False
+    poses_by_diameter: bool = False
 
 
 PRESETS = {

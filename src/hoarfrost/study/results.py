@@ -37,11 +37,18 @@ def score(data: StudyData, volume: Tensor, gradients: int, path: str) -> tuple[M
     volume = volume.cpu()
     if data.truth is None or not bool(volume.any()):
         return MapScore(gradients, path, None, None), volume
-    truth = data.truth.cpu()
-    aligned = align(volume, truth).aligned
-    fsc = fourier_shell_correlation(aligned, truth)[: int(data.band.r_max) + 1]
+    fsc, aligned = aligned_fsc(volume, data.truth.cpu(), data.band.r_max)
     rounded = [round(float(value), 4) for value in fsc]
     return MapScore(gradients, path, float(fsc[1:].mean()), rounded), aligned
+
+
+def aligned_fsc(volume: Tensor, truth: Tensor, r_max: float) -> tuple[Tensor, Tensor]:
+    """FSC with the truth in shells 0 to r_max, float64, of a map turned onto it, in either hand; and that map.
+
+    Raises ValueError as `hoarfrost.evaluation.align.align` does.
+    """
+    aligned = align(volume, truth).aligned
+    return fourier_shell_correlation(aligned, truth)[: int(r_max) + 1], aligned
 
 
 def trial_record(trial: Trial, maps: list[MapScore]) -> dict[str, Any]:
