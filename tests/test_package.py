@@ -49,7 +49,9 @@ def test_importing_the_package_does_no_work() -> None:
 
 
 def test_looking_at_a_verb_without_calling_it_does_no_work() -> None:
-    looks = "".join(f"; help(hoarfrost.{verb}); inspect.signature(hoarfrost.{verb})" for verb in [*VERBS, "bench"])
+    looks = "".join(
+        f"; help(hoarfrost.{verb}); inspect.signature(hoarfrost.{verb})" for verb in [*VERBS, "problem", "bench"]
+    )
     loaded = modules_after(f"import inspect, hoarfrost{looks}")
     assert "hoarfrost" in loaded
     assert not loaded & HEAVY
@@ -72,11 +74,13 @@ def test_every_command_is_a_verb_whose_docstring_tells_every_argument_once() -> 
     from hoarfrost.cli.app import SUMMARIES, app
 
     commands = [name for name in app if not name.startswith("-")]
-    assert {*commands} == {*VERBS, "bench"} == {*hoarfrost.__all__} - {"__version__"}
-    for name in commands:
+    assert {*commands} == {*VERBS, "bench"} == {*hoarfrost.__all__} - {"__version__", "problem"}
+    # `problem` is for programs alone: it has no command.
+    for name in [*commands, "problem"]:
         verb = getattr(hoarfrost, name)
         assert verb.__name__ == name
-        assert " ".join(inspect.cleandoc(verb.__doc__).split("\n\n")[0].split()) == SUMMARIES[name]
+        if name in commands:
+            assert " ".join(inspect.cleandoc(verb.__doc__).split("\n\n")[0].split()) == SUMMARIES[name]
         entries = re.findall(r"^(\w+)\n    \S", inspect.cleandoc(verb.__doc__), re.M)
         assert entries[: len(inspect.signature(verb).parameters)] == [*inspect.signature(verb).parameters], name
 

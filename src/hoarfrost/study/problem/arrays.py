@@ -20,7 +20,7 @@ def vector_of(given: Any, n: int, name: str, dtype: torch.dtype) -> Tensor:
     if tensor.shape != (n,):
         raise UsageError(f"{name} must be a vector of {n} numbers, found shape {tuple(tensor.shape)}")
     if tensor.is_complex() or tensor.dtype == torch.bool:
-        raise UsageError(f"{name} must hold real numbers, found {str(tensor.dtype).removeprefix('torch.')}")
+        raise UsageError(f"{name} must hold real numbers, found {_name(tensor.dtype)}")
     return tensor.detach().to("cpu", dtype, copy=True)
 
 
@@ -32,8 +32,10 @@ def batch_of(given: Any, n: int) -> Tensor:
     if given is None:
         return torch.arange(n)
     tensor = _tensor(given, "batch")
-    if tensor.ndim != 1 or not len(tensor) or tensor.is_floating_point() or tensor.dtype == torch.bool:
+    if tensor.ndim != 1 or not len(tensor):
         raise UsageError(f"batch must be a vector of one index or more, found shape {tuple(tensor.shape)}")
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise UsageError(f"batch must hold whole numbers, found {_name(tensor.dtype)}")
     indices = tensor.to("cpu", torch.int64)
     if int(indices.min()) < 0 or int(indices.max()) >= n:
         outside = indices[(indices < 0) | (indices >= n)][0]
@@ -52,6 +54,10 @@ def as_given(tensor: Tensor, given: Any) -> Any:
 def as_kind(tensor: Tensor, kind: Kind) -> Any:
     """A tensor as an array of a kind."""
     return tensor if kind == "torch" else tensor.numpy()
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _tensor(given: Any, name: str) -> Tensor:

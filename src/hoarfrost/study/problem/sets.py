@@ -71,6 +71,19 @@ RECIPES = {
     "junk": Recipe("drawn dumbbell, 30 % junk", make_dumbbell, Difficulties(junk=0.3)),
 }
 NAMES = (*RECIPES, "real")
+FROZEN = {
+    ("dumbbell", "coarse"): "6fe1b336dc409af1",
+    ("dumbbell", "fine"): "9d68b285765cab11",
+    ("ribosome", "coarse"): "a3ba9d868c9e935e",
+    ("ribosome", "fine"): "406c037ae24b0e47",
+    ("symmetric", "coarse"): "11cb473d5b1ec11c",
+    ("symmetric", "fine"): "824fe5582a8063a1",
+    ("junk", "coarse"): "bb97ca44ca2f4f80",
+    ("junk", "fine"): "de895f75edb25f9a",
+    ("real", "coarse"): "854673bbfbe05331",
+    ("real", "fine"): "63e0b63e6caf2288",
+}
+"""What `Problem.hash` is of each name at each band limit. Results of data with the same hash can be compared."""
 
 
 def data_of(name: str | Path, options: ProblemOptions) -> StudyData:
@@ -135,7 +148,7 @@ def _simulated(recipe: Recipe, r_max: float, dtype: torch.dtype) -> StudyData:
 
 
 def _coloured() -> NoiseSpectrum:
-    """A variance that falls to a third from the origin to Nyquist."""
+    """A variance that falls to 37 % from the origin to Nyquist."""
     of_nyquist = torch.linspace(0, 1, BOX // 2 + 1, dtype=torch.float64)
     return NoiseSpectrum(of_nyquist, 1 + 2 * torch.exp(-3 * of_nyquist))
 
