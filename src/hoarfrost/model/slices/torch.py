@@ -13,13 +13,15 @@ from hoarfrost.nufft.window import WindowedGrid
 
 # Points whose windows are multiplied out at a time: few enough for a CPU's cache; many on a GPU, where calls are dear.
 POINTS_PER_EXPANSION, POINTS_PER_EXPANSION_ON_GPU = 1 << 14, 1 << 20
+# Products of windows are kept where there are so few, 50 MB of them in float64: making them takes two thirds of a sum.
+MOST_PRODUCTS_KEPT = 1 << 22
 
 
 class SliceSums:
     """Of slices at `rotations` (n, 3, 3) on a grid, for numbers like `like`.
 
-    Only weights along each axis are kept; they are multiplied out for some points at a time. Points are visited in the
-    order of the grid, so that the cache holds what the next one needs.
+    Of many points only weights along each axis are kept; they are multiplied out for some points at a time. Points are
+    visited in the order of the grid, so that the cache holds what the next one needs.
     """
 
     def __init__(self, disc: FourierDisc, rotations: Tensor, grid: WindowedGrid, like: Tensor) -> None:
@@ -37,6 +39,8 @@ class SliceSums:
         del position, cell
         for chunk in self._chunks():
             self._first[chunk], self._weights[chunk] = _taps_along(points[self._order[chunk]], grid)
+        is_small = n * grid.window.width**3 <= MOST_PRODUCTS_KEPT
+        self._kept = {chunk.start: self._multiplied_out(chunk) for chunk in self._chunks()} if is_small else {}
 
     def interpolate(self, grid: Tensor) -> Tensor:
         """Sums (n, K, 2) of pairs on the grid, (side³, 2)."""
@@ -60,6 +64,10 @@ class SliceSums:
         return table[:2].T.contiguous() if pairs else None, None if weights is None else table[-1]
 
     def _taps(self, chunk: slice) -> tuple[Tensor, Tensor]:
+        kept = self._kept.get(chunk.start)
+        return self._multiplied_out(chunk) if kept is None else kept
+
+    def _multiplied_out(self, chunk: slice) -> tuple[Tensor, Tensor]:
         return _outer(self._first[chunk], self._weights[chunk], self._side)
 
     def _chunks(self) -> Iterator[slice]:

@@ -145,11 +145,11 @@ class Problem:
         return value, as_given(gradient[self._inside], x)
 
     def hvp(self, x: Any, v: Any, batch: Any = None) -> Any:
-        """∇²f(x) v, (n,), exact: v (n,) as x. It takes 1.5 to 2 times as long as a gradient in float64.
+        """∇²f(x) v, (n,), exact: v (n,) as x. It takes as long as 1.4 to 1.8 gradients in float64.
 
         With d_φ = g_φ · v for the gradient g_φ of pose φ of an image, A_φ its Hessian, and p_φ the posterior,
         H v = E_p[A_φ v] − (E_p[g_φ d_φ] − E_p[g_φ] E_p[d_φ]), summed over images. See
-        `hoarfrost.model.all_poses.second_order`. In float32, where gradients are compiled, it takes 2 to 5 times one.
+        `hoarfrost.model.all_poses.second_order`. In float32, where gradients are compiled, it takes as long as 1 to 5.
         """
         images = self._images(batch)
         volume, direction = self._volume(x, "x"), self._volume(v, "v")
