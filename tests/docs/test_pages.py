@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hoarfrost.cli import main
+from hoarfrost.evaluation import search
 from hoarfrost.optim.names import MethodName
 from hoarfrost.optim.registry import METHODS
 
@@ -40,11 +41,12 @@ def test_the_page_on_optimisers_lists_them_all(docs: Path) -> None:
     assert set(MethodName.__args__) == {*METHODS, "auto"}
 
 
-def run_as_one_program(page: Path, blocks: list[Any]) -> None:
-    """Execute blocks of a page from top to bottom; a failure shows the page and the line."""
+def run_as_one_program(page: Path, blocks: list[Any]) -> dict[str, Any]:
+    """Execute blocks of a page from top to bottom, and return its names; a failure shows the page and the line."""
     names: dict[str, Any] = {"__name__": "page"}
     for block in blocks:
         exec(compile("\n" * (block.line - 1) + block.content, str(page), "exec"), names)
+    return names
 
 
 def test_the_conventions_are_kept(
@@ -65,6 +67,24 @@ def test_every_row_of_the_conventions_leads_to_code_that_asserts_it(docs: Path) 
     for anchor in things:
         code = "".join(re.findall(r"^```python\n(.*?)^```$", sections[anchor], flags=re.DOTALL | re.MULTILINE))
         assert "assert" in code, anchor
+
+
+def test_each_example_of_the_page_on_the_problem_runs_and_finds_the_object(
+    docs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, code_blocks: CodeBlocks
+) -> None:
+    monkeypatch.setattr(search, "N_KEPT", 4)
+    usage, *examples = code_blocks("problem.md", "python")
+    assert len(examples) == 3
+    run_as_one_program(docs / "problem.md", [usage])
+    for block in examples:
+        assert sum(bool(line) for line in block.content.splitlines()) <= 10
+        capsys.readouterr()
+        names = run_as_one_program(docs / "problem.md", [block])
+        assert "HeldOutNLL" in capsys.readouterr().out
+        x = names["found"].x if "found" in names else names["x"]
+        problem = names["problem"]
+        of_truth, of_start = (problem.held_out(point).mean for point in (problem.truth, problem.x0(0)))
+        assert problem.held_out(x).mean < of_truth + 0.2 * (of_start - of_truth), block.content
 
 
 def test_the_code_of_a_page_can_fail(tmp_path: Path, code_blocks: CodeBlocks) -> None:

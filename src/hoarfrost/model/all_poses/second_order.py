@@ -9,7 +9,7 @@ of gradient g_φ and Hessian A_φ = 2 P* c² P, the gradient of −log Σ_φ p(�
 d_φ is the change of pose φ's score along v. So H v is a sum over poses as the gradient is, with other weights: those of
 the posterior for A_φ v, and p_φ (d_φ − E_p[d_φ]) for the residuals. It takes three products of images with slices, and
 one more of CTFs, where the gradient takes two: 1.4 to 1.8 times as long. Torch's double backward through the same sum
-takes 1.5 to 2.6 times as long as that. Slices are those at base orientations, complex (n_base, K).
+takes 1.5 to 2.6 times as long as the product. Slices are those at base orientations, complex (n_base, K).
 
 `marginal` computes the same sum and gradient faster, and leaves out poses that hold 10⁻⁶ of the posterior.
 """
