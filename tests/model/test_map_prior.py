@@ -36,3 +36,10 @@ def test_it_is_the_same_prior_on_a_coarser_grid() -> None:
     for sign in (1, -1):
         expected = float(prior.negative_log(sign * fine))
         assert abs(float(prior.on_grid(0.5).negative_log(sign * coarse)) / expected - 1) < 0.01
+
+
+def test_curvature_is_the_second_derivative_of_each_voxel() -> None:
+    prior = ExponentialCubicPrior(0.3, 0.7)
+    volume = torch.tensor([-2.0, -0.5, 0.0, 1.5], dtype=torch.float64)
+    hessian = torch.autograd.functional.hessian(prior.negative_log, volume)
+    torch.testing.assert_close(torch.diag(prior.curvature(volume)), hessian)
