@@ -7,6 +7,7 @@ precision of the sums, so that both precisions have the same data.
 import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from hoarfrost.errors import UsageError
 from hoarfrost.maths.fourier import FourierDisc, fourier_resize
 from hoarfrost.model.all_poses.band import BandModel
-from hoarfrost.model.ctf import evaluate_ctf
+from hoarfrost.model.ctf import CTFParameters, evaluate_ctf
 from hoarfrost.model.images import WhitenedImages, whiten
 from hoarfrost.model.quadrature import PosePrior
 from hoarfrost.particles.stack import ParticleStack
@@ -93,7 +94,7 @@ def data_of(name: str | Path, options: ProblemOptions) -> StudyData:
     if is_known and not (options.datadir is None and options.reference is None):
         raise UsageError("datadir and reference go with particles of your own, not with the problem's own data")
     if name in RECIPES:
-        return _simulated(RECIPES[str(name)], r_max, dtype)
+        return _simulated(str(name), r_max, dtype)
     if is_known:
         return _of_file(_example_particles(), ProblemOptions(), r_max, dtype)
     if Path(name).suffix not in (".star", ".cs"):
@@ -116,22 +117,41 @@ def _example_particles() -> Path:
     raise UsageError(f"the problem real needs examples/{EXAMPLES}, which this installation of hoarfrost lacks")
 
 
-def _simulated(recipe: Recipe, r_max: float, dtype: torch.dtype) -> StudyData:
-    """Images of the recipe up to r_max. Those of both band limits are the same images, and the first are held out."""
-    sigma_px, n = recipe.shift_sigma_px, N_IMAGES + HELD_OUT
-    preset = Preset(recipe.title, 2 * r_max / BOX, epochs=1, n_images=N_IMAGES, lambda_positive=recipe.lambda_positive)
-    prior = PosePrior(sigma_px, 3 * sigma_px)
-    band = BandModel(BOX, r_max, prior, turn_of_grid(), diameter=DEFAULT_DIAMETER, dtype=dtype)
+@dataclass(frozen=True)
+class _Drawn:
+    """Packed images complex64 (n, K) of a recipe, to the finest band limit, their CTFs, and the map in their units."""
+
+    packed: Tensor
+    ctf: CTFParameters
+    volume: Tensor
+
+
+@cache
+def _draw(name: str) -> _Drawn:
+    """The particles of a recipe, 2 MB, that both band limits and both precisions have in common."""
+    recipe, n = RECIPES[name], N_IMAGES + HELD_OUT
     volume, ctf = recipe.make(BOX), draw_ctfs(n, Optics(), DATA_SEED)
-    poses = draw_poses(n, sigma_px * PIXEL_A, DATA_SEED, recipe.difficulties.preferred)
+    poses = draw_poses(n, recipe.shift_sigma_px * PIXEL_A, DATA_SEED)
     contents = draw_contents(n, 1, recipe.difficulties, DATA_SEED)
     noise = NoiseFilter(_coloured(), BOX) if recipe.is_coloured else None
     particles = SimulatedParticles([volume], PIXEL_A, poses, ctf, contents, SNR, DATA_SEED, noise)
-    disc = band.disc
+    disc = FourierDisc(BOX, max(R_MAX.values()))
     packed = torch.cat([disc.pack(torch.from_numpy(images)) for images in particles.noisy_images()])
-    transfer = evaluate_ctf(ctf, disc.coordinates / (BOX * PIXEL_A))
-    whitened: WhitenedImages = whiten(packed, transfer, _variance(noise, disc), disc).in_precision(dtype)
-    truth = fourier_resize(volume.to(torch.float64) * particles.scale, band.box, band.r_max)
+    return _Drawn(packed, ctf, volume * particles.scale)
+
+
+def _simulated(name: str, r_max: float, dtype: torch.dtype) -> StudyData:
+    """Images of a recipe up to r_max, of which the first are held out."""
+    recipe, drawn = RECIPES[name], _draw(name)
+    preset = Preset(recipe.title, 2 * r_max / BOX, epochs=1, n_images=N_IMAGES, lambda_positive=recipe.lambda_positive)
+    prior = PosePrior(recipe.shift_sigma_px, 3 * recipe.shift_sigma_px)
+    band = BandModel(BOX, r_max, prior, turn_of_grid(), diameter=DEFAULT_DIAMETER, dtype=dtype)
+    disc = band.disc
+    transfer = evaluate_ctf(drawn.ctf, disc.coordinates / (BOX * PIXEL_A))
+    # A smaller disc is the beginning of a larger one.
+    packed, variance = drawn.packed[:, : disc.size], _variance(recipe, disc)
+    whitened: WhitenedImages = whiten(packed, transfer, variance, disc).in_precision(dtype)
+    truth = fourier_resize(drawn.volume.to(torch.float64), band.box, band.r_max)
     return StudyData(
         title=f"{recipe.title}, {N_IMAGES} images, SNR {SNR:g}",
         band=band,
@@ -141,9 +161,9 @@ def _simulated(recipe: Recipe, r_max: float, dtype: torch.dtype) -> StudyData:
         diameter=DEFAULT_DIAMETER,
         objective=objective_of(preset, band, N_IMAGES),
         pixel_size_A=PIXEL_A,
-        picture_volume=volume * particles.scale,
+        picture_volume=drawn.volume,
         ctf_source="ranges: defocus 1 to 3 µm, 300 kV, Cs 2.7 mm",
-        examples=Examples(ctf[HELD_OUT : HELD_OUT + N_EXAMPLES], None),
+        examples=Examples(drawn.ctf[HELD_OUT : HELD_OUT + N_EXAMPLES], None),
     )
 
 
@@ -153,9 +173,9 @@ def _coloured() -> NoiseSpectrum:
     return NoiseSpectrum(of_nyquist, 1 + 2 * torch.exp(-3 * of_nyquist))
 
 
-def _variance(noise: NoiseFilter | None, disc: FourierDisc) -> Tensor:
+def _variance(recipe: Recipe, disc: FourierDisc) -> Tensor:
     """σ² of each coefficient, (K,) float64."""
-    if noise is None:
+    if not recipe.is_coloured:
         return torch.ones(disc.size, dtype=torch.float64)
     kx, ky = disc.coordinates.unbind(1)
-    return noise.power[ky % disc.box, kx]
+    return NoiseFilter(_coloured(), BOX).power[ky % disc.box, kx]
