@@ -5,8 +5,8 @@ projected onto vectors s of ±1, drawn by an integer generator,
 
     ⟨s, a⟩ / ‖a‖, and log ‖a‖,
 
-and these numbers are hashed to two decimals. Other images, CTFs or poses change them all. A change of 10⁻⁶ of the
-numbers changes one of them by chance, in one data set of a hundred.
+and these numbers are hashed to two decimals. Other images, CTFs or poses change them all. Relative errors of 10⁻⁷
+change one of them by chance, in one data set of some hundreds.
 """
 
 import hashlib

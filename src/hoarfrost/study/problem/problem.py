@@ -82,7 +82,7 @@ class Problem:
 
     @property
     def dtype(self) -> str:
-        """The precision of the sums: float32 or float64."""
+        """The precision of the sums, float32 or float64."""
         return str(self._data.band.dtype).removeprefix("torch.")
 
     @property
@@ -97,7 +97,7 @@ class Problem:
 
     @cached_property
     def hash(self) -> str:
-        """A hash of the data that the last digits of numbers do not change: 16 hexadecimal digits.
+        """16 hexadecimal digits that change with the data, and not with the last digits of numbers.
 
         Images differ in their last digits from processor to processor, so that hashes of bytes would too. This one is
         of rounded projections of the data: see `hoarfrost.study.problem.fingerprint`.
@@ -122,7 +122,7 @@ class Problem:
         return None if self._data.truth is None else as_kind(self._data.truth[self._inside], self._kind)
 
     def x0(self, seed: int = 0) -> Any:
-        """A random start (n,): 40 random spheres with the power of the images, as in a run. None is negative."""
+        """A random start (n,): 40 random spheres with the power of the images, as in a run. No voxel is negative."""
         return as_kind(self._data.start(seed).volume[self._inside], self._kind)
 
     def volume(self, x: Any) -> Any:
@@ -157,9 +157,9 @@ class Problem:
         return as_given(self._objective.hessian_product(volume, direction, images)[self._inside], v)
 
     def minibatches(self, seed: int, size: int) -> Iterator[Any]:
-        """Batches of `size` images without end: int64 (size,), or one less. Each comes once an epoch, in a new order.
+        """Batches of at most `size` images, int64 (b,), without end. Each comes once an epoch, in a new order.
 
-        Images are dealt into the batches once, as in `hoarfrost benchmark`. Raises UsageError for a size that is not
+        Images are dealt once into the fewest such batches, of equal sizes, as in `hoarfrost benchmark`. Raises UsageError for a size that is not
         from 1 to n_images.
         """
         if not 1 <= size <= self.n_images:
