@@ -159,8 +159,8 @@ class Problem:
     def minibatches(self, seed: int, size: int) -> Iterator[Any]:
         """Batches of at most `size` images, int64 (b,), without end. Each comes once an epoch, in a new order.
 
-        Images are dealt once into the fewest such batches, of equal sizes, as in `hoarfrost benchmark`. Raises UsageError for a size that is not
-        from 1 to n_images.
+        Images are dealt once into the fewest such batches, of equal sizes, as in `hoarfrost benchmark`. Raises
+        UsageError for a size that is not from 1 to n_images.
         """
         if not 1 <= size <= self.n_images:
             raise UsageError(f"size must lie between 1 and the {self.n_images} images, found {size}")
