@@ -1,6 +1,8 @@
 """The example particles, out of the package and into a folder of the user's."""
 
-from importlib.resources import files
+import contextlib
+from collections.abc import Iterator
+from importlib.resources import as_file, files
 from pathlib import Path
 
 from hoarfrost.examples.options import ExampleOptions
@@ -10,6 +12,13 @@ from hoarfrost.io.folders import check_output, folder_in_place
 FOLDER = "beta_galactosidase"
 PARTICLES = "particles.star"
 N_PARTICLES = 808
+
+
+@contextlib.contextmanager
+def example_particles() -> Iterator[Path]:
+    """The STAR file of the example particles, where it lies for as long as the block lasts."""
+    with as_file(files("hoarfrost.examples").joinpath(FOLDER)) as folder:
+        yield folder / PARTICLES
 
 
 def example(output: str | Path, options: ExampleOptions) -> Path:

@@ -4,7 +4,6 @@ All are what a study optimises (`StudyData`) at one of two band limits. Images a
 precision of the sums, so that both precisions have the same data.
 """
 
-import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hoarfrost.errors import UsageError
+from hoarfrost.examples.example import example_particles
 from hoarfrost.maths.fourier import FourierDisc, fourier_resize
 from hoarfrost.model.all_poses.band import BandModel
 from hoarfrost.model.ctf import CTFParameters, evaluate_ctf
@@ -41,7 +41,6 @@ N_IMAGES, HELD_OUT = 1000, 100
 SNR = 0.05
 # λ₊ of the published study of real particles.
 LAMBDA_OF_REAL = 3e-2
-EXAMPLES = "beta-galactosidase"
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,8 @@ def data_of(name: str | Path, options: ProblemOptions) -> StudyData:
     if name in RECIPES:
         return _simulated(str(name), r_max, dtype)
     if is_known:
-        return _of_file(_example_particles(), ProblemOptions(), r_max, dtype)
+        with example_particles() as path:
+            return _of_file(path, ProblemOptions(), r_max, dtype)
     if Path(name).suffix not in (".star", ".cs"):
         raise UsageError(f"there is no problem {name}; known are {', '.join(NAMES)}, and .star or .cs files")
     return _of_file(Path(name), options, r_max, dtype)
@@ -106,15 +106,6 @@ def _of_file(path: Path, options: ProblemOptions, r_max: float, dtype: torch.dty
     box = ParticleStack.open(path, options.datadir).box
     preset = Preset(path.stem, 2 * r_max / box, epochs=1, lambda_positive=LAMBDA_OF_REAL, poses_by_diameter=True)
     return particle_data(preset, path, options.datadir, options.reference, "cpu", dtype)
-
-
-def _example_particles() -> Path:
-    """The STAR file of real β-galactosidase: beside the source, or where an installed package has it."""
-    source, installed = Path(__file__).parents[4] / "examples", Path(sysconfig.get_path("data")) / "share" / "hoarfrost"
-    for folder in (source, installed):
-        if (found := folder / EXAMPLES / "particles.star").is_file():
-            return found
-    raise UsageError(f"the problem real needs examples/{EXAMPLES}, which this installation of hoarfrost lacks")
 
 
 @dataclass(frozen=True)
